@@ -1,0 +1,43 @@
+# Each target first brings .venv up to date (only when requirements.lock or pyproject.toml changed). `make help` lists them.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: help setup repro smoke test lab check lint lock data
+help: ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+$(STAMP): requirements.lock pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --no-deps -r requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	touch $@
+
+setup: $(STAMP) ## the environment in .venv
+
+repro: setup ## train the teacher, distil all students, evaluate, write results/
+	dvc repro --pull
+
+smoke: setup ## the whole pipeline on a few images, in minutes
+	dvc pull --quiet data.dvc
+	python -m benchmark.smoke
+
+test: setup ## the tests
+	dvc pull --quiet data.dvc
+	python -m pytest
+
+lab: setup ## JupyterLab on the notebooks
+	jupyter lab notebooks
+
+check: setup ## did this machine reproduce the committed figures?
+	dvc metrics diff --json | python -m benchmark.verdict --from-diff -
+
+lint: setup ## ruff
+	ruff check .
+	ruff format --check .
+
+lock: ## resolve requirements.lock anew (needs uv)
+	uv pip compile --universal --python-version 3.11 --no-emit-index-url --no-header --no-annotate --extra dev \
+		pyproject.toml -o requirements.lock

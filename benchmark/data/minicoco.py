@@ -1,0 +1,132 @@
+"""minicoco: a deterministic COCO-format detection set of a small, hard world. ``python -m benchmark.data.minicoco``
+
+160x160 images, ten categories (:mod:`benchmark.data.sprites`), 2 to 9 objects an image from 6% to 60% of its side,
+with occlusion, truncation, clutter, changing light, crowd regions and empty images. Image number ``i`` of a split is a
+function of (seed, split, i) alone, so that a part can be drawn again and compared.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import zipfile
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from benchmark.data.scene import Instance, random_scene
+from benchmark.data.sprites import CATEGORIES
+
+SEED = 20220305
+SIZE = (160, 160)
+LENGTHS = (0.06, 0.60)
+COUNTS = (2, 9)
+CROWD_RATE = 0.03
+EMPTY_RATE = 0.03
+JPEG_QUALITY = 88
+
+
+@dataclass(frozen=True)
+class Split:
+    """A part of the set: its name, the number that enters the seed, and how many images it has."""
+
+    name: str
+    number: int
+    images: int
+
+
+SPLITS = (Split("train", 0, 2000), Split("val", 1, 500))
+
+
+def annotate(instances: list[Instance], image_id: int, first_id: int) -> list[dict]:
+    """COCO annotations: boxes ``[x, y, w, h]`` tight around the visible pixels, area in pixels."""
+    annotations = []
+    for instance in instances:
+        rows, cols = np.flatnonzero(instance.mask.any(axis=1)), np.flatnonzero(instance.mask.any(axis=0))
+        x, y = int(cols[0]), int(rows[0])
+        w, h = int(cols[-1]) - x + 1, int(rows[-1]) - y + 1
+        annotations.append(
+            {
+                "id": first_id + len(annotations),
+                "image_id": image_id,
+                "category_id": instance.category_id,
+                "bbox": [x, y, w, h],
+                "area": int(instance.mask.sum()),
+                "iscrowd": int(instance.iscrowd),
+                "segmentation": [],
+            }
+        )
+    return annotations
+
+
+def render(split: Split, index: int) -> tuple[np.ndarray, list[Instance]]:
+    """Image ``index`` of ``split`` as uint8 RGB, with its instances."""
+    rng = np.random.default_rng([SEED, split.number, index])
+    return random_scene(rng, SIZE, LENGTHS, COUNTS, CROWD_RATE, EMPTY_RATE)
+
+
+def file_name(split: Split, index: int) -> str:
+    return f"{split.name}{index:05d}.jpg"
+
+
+def _encoded(split: Split, index: int) -> tuple[bytes, list[dict]]:
+    image, instances = render(split, index)
+    ok, data = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    if not ok:
+        raise OSError(f"OpenCV could not encode {file_name(split, index)}")
+    return data.tobytes(), annotate(instances, index + 1, 0)
+
+
+def coco_json(split: Split, annotations: list[list[dict]]) -> dict:
+    """The split's COCO dictionary from its images' annotations, which get running ids from 1."""
+    flat = [a for image in annotations for a in image]
+    return {
+        "info": {"description": "minicoco", "version": "1", "seed": SEED},
+        "licenses": [],
+        "images": [
+            {"id": i + 1, "file_name": file_name(split, i), "height": SIZE[0], "width": SIZE[1]}
+            for i in range(len(annotations))
+        ],
+        "annotations": [{**a, "id": i} for i, a in enumerate(flat, start=1)],
+        "categories": [{"id": i, "name": name, "supercategory": "thing"} for i, name in enumerate(CATEGORIES, 1)],
+    }
+
+
+def generate(archive: Path, workers: int = 2) -> None:
+    """Write the whole set into one uncompressed zip with fixed dates, so that equal content gives equal bytes."""
+    archive.parent.mkdir(parents=True, exist_ok=True)
+    partial_file = archive.with_suffix(".partial")
+    with zipfile.ZipFile(partial_file, "w") as out, ProcessPoolExecutor(workers) as pool:
+
+        def add(name: str, data: bytes) -> None:
+            out.writestr(zipfile.ZipInfo(name, (2022, 3, 5, 0, 0, 0)), data)
+
+        for split in SPLITS:
+            jobs = pool.map(partial(_encoded, split), range(split.images), chunksize=16)
+            annotations = []
+            for i, (data, found) in enumerate(tqdm(jobs, total=split.images, desc=f"minicoco {split.name}")):
+                add(f"{split.name}/{file_name(split, i)}", data)
+                annotations.append(found)
+            buffer = io.StringIO()
+            json.dump(coco_json(split, annotations), buffer, separators=(",", ":"))
+            add(f"annotations/{split.name}.json", buffer.getvalue().encode())
+    partial_file.replace(archive)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("archive", type=Path, nargs="?", default=Path("data/minicoco.zip"), help="zip file to write")
+    parser.add_argument("--workers", type=int, default=2, help="processes (default: %(default)s)")
+    args = parser.parse_args()
+    generate(args.archive, args.workers)
+    print(f"{args.archive}: {args.archive.stat().st_size / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    main()

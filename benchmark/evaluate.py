@@ -1,0 +1,119 @@
+"""Stage `evaluate`: AP of one trained detector on the whole validation set, and its flat record.
+
+``python -m benchmark.evaluate RUN --seed S`` loads the exported weights into the plain detector (no teacher, no method)
+and writes ``results/runs/<run>-<seed>.json``, ``results/curves/<run>-<seed>.csv`` and the detections under
+``work/evaluate/``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import math
+import platform
+import subprocess
+import time
+from pathlib import Path
+
+import pandas as pd
+import torch
+from mmengine.runner import Runner
+
+from benchmark.cli import run_cli
+from benchmark.config import WORK, DatasetInfo, detector_config, evaluation_config
+from benchmark.hooks import read_curve
+from benchmark.quiet import quiet
+from benchmark.settings import TEACHER, Params, Run, SettingsError, load
+from benchmark.train import RUNS, file_digest, run_name
+from pgd.checkpoint import CheckpointError, load_strict
+
+RESULTS = Path("results")
+LIBRARIES = ("torch", "torchvision", "mmdet", "mmengine", "mmcv-lite", "numpy", "pycocotools")
+
+
+def machine() -> dict:
+    """Versions and hardware, as flat record entries."""
+    versions = {name.removesuffix("-lite"): importlib.metadata.version(name) for name in LIBRARIES}
+    cpu = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        models = [
+            line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
+        ]
+        cpu = f"{models[0]} x{len(models)}" if models else cpu
+    revision = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=False)
+    return {
+        **versions,
+        "python": platform.python_version(),
+        "platform": platform.platform(terse=True),
+        "cpu": cpu,
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "threads": torch.get_num_threads(),
+        "git_revision": revision.stdout.strip() or None,
+    }
+
+
+def _round(value: float) -> float | None:
+    return None if math.isnan(value) else round(value, 3)
+
+
+def evaluate(params: Params, name: str, run: Run | None, seed: int) -> dict:
+    """Evaluate one run's weights; writes and returns its record."""
+    label = run_name(name, seed)
+    folder = RUNS / label
+    weights = folder / "weights.pth"
+    data = DatasetInfo.load()
+    detector = params.teacher if run is None else params.student
+    options = run.options if run else {}
+    cfg = evaluation_config(detector, options, data, weights, WORK / "evaluate" / label / "detections.json")
+    quiet()
+    start = time.perf_counter()
+    runner = Runner.from_cfg(cfg)
+    load_strict(runner.model, weights, "detector")
+    metrics = {k: _round(v) for k, v in runner.test().items()}
+    seconds = time.perf_counter() - start
+    train_record = json.loads((folder / "train.json").read_text())
+    model = detector_config(detector, options).model
+    record = {
+        "run": name,
+        "seed": seed,
+        "role": TEACHER if run is None else "student",
+        "method": "none" if run is None else run.method,
+        "inherit": "none" if run is None else run.inherit,
+        "detector": model.type.lower(),
+        "backbone": f"{model.backbone.type}-{model.backbone.depth}".lower(),
+        "dataset": data.name,
+        "config": detector.config,
+        **{f"method.{k}": v for k, v in (run.settings if run else {}).items()},
+        **metrics,
+        **train_record,
+        "eval_seconds": round(seconds, 1),
+        "checkpoint_sha256": file_digest(weights),
+        **machine(),
+    }
+    if run is None:
+        # The gate in front of every distillation reads it (benchmark/train.py).
+        (folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
+    for kind in ("runs", "curves"):
+        (RESULTS / kind).mkdir(parents=True, exist_ok=True)
+    (RESULTS / "runs" / f"{label}.json").write_text(json.dumps(record, indent=2) + "\n")
+    pd.DataFrame(read_curve(folder / "curve.jsonl")).to_csv(RESULTS / "curves" / f"{label}.csv", index=False)
+    print(f"{label}: AP {metrics['AP']:.1f}  AP50 {metrics['AP50']:.1f}  AP75 {metrics['AP75']:.1f}")
+    return record
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--params", default="params.yaml")
+    args = parser.parse_args()
+    params = load(args.params)
+    if args.run != TEACHER and args.run not in params.runs:
+        raise SettingsError(f"{args.params}: no run '{args.run}'; runs: {', '.join(params.runs)}")
+    evaluate(params, args.run, params.runs.get(args.run), args.seed)
+
+
+if __name__ == "__main__":
+    run_cli(main, SettingsError, CheckpointError)

@@ -1,0 +1,125 @@
+"""What a training shows and keeps: a progress bar, and a record of its losses that survives a kill."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from pathlib import Path
+
+from mmengine.fileio import LocalBackend, register_backend
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+from tqdm import tqdm
+
+
+@HOOKS.register_module()
+class ProgressBar(Hook):
+    """One tqdm line with ETA for training, and one for each evaluation."""
+
+    priority = "LOWEST"
+
+    def __init__(self) -> None:
+        self.train_bar: tqdm | None = None
+        self.eval_bar: tqdm | None = None
+
+    @staticmethod
+    def _bar(total: int, label: str, initial: int = 0, leave: bool = True) -> tqdm:
+        # A log file gets a line now and then, a terminal a live bar.
+        pace = 0.5 if sys.stderr.isatty() else 30
+        return tqdm(total=total, initial=initial, desc=label, leave=leave, mininterval=pace, dynamic_ncols=True)
+
+    def before_train(self, runner) -> None:
+        self.train_bar = self._bar(runner.max_iters, Path(runner.work_dir).name, runner.iter)
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
+        self.train_bar.set_postfix(loss=f"{float(outputs['loss']):.3f}", refresh=False)
+        self.train_bar.update()
+
+    def after_train(self, runner) -> None:
+        self.train_bar.close()
+
+    def _before_eval(self, loader) -> None:
+        self.eval_bar = self._bar(len(loader), "evaluating", leave=False)
+
+    def before_val_epoch(self, runner) -> None:
+        self._before_eval(runner.val_dataloader)
+
+    def before_test_epoch(self, runner) -> None:
+        self._before_eval(runner.test_dataloader)
+
+    def after_val_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
+        self.eval_bar.update()
+
+    after_test_iter = after_val_iter
+
+    def after_val_epoch(self, runner, metrics=None) -> None:
+        self.eval_bar.close()
+
+    after_test_epoch = after_val_epoch
+
+
+@HOOKS.register_module()
+class Record(Hook):
+    """Appends losses and AP to ``curve.jsonl`` in the work dir, and stops a training whose loss is not finite.
+
+    After a resume, entries past the checkpoint are dropped first, so that no step stands twice.
+    """
+
+    def __init__(self, interval: int = 10) -> None:
+        self.interval = interval
+
+    def before_train(self, runner) -> None:
+        self.file = Path(runner.work_dir) / "curve.jsonl"
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        kept = [e for e in read_curve(self.file) if e["step"] <= runner.iter] if runner.iter else []
+        self.file.write_text("".join(json.dumps(e) + "\n" for e in kept))
+
+    def _append(self, entry: dict) -> None:
+        with self.file.open("a") as out:
+            out.write(json.dumps(entry) + "\n")
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
+        step = runner.iter + 1
+        last = step == runner.max_iters
+        if step % self.interval and not last:
+            return
+        losses = {k: float(v) for k, v in outputs.items() if k == "loss" or k.startswith("loss_")}
+        bad = [k for k, v in losses.items() if not math.isfinite(v)]
+        if bad:
+            name = next((k for k in bad if k != "loss"), "loss")
+            raise FloatingPointError(
+                f"{runner.work_dir}: {name} is {losses[name]} at iteration {step}; training stopped"
+            )
+        rate = runner.optim_wrapper.get_lr()["lr"][0]
+        self._append({"step": step, "lr": rate, **{k: round(v, 6) for k, v in losses.items()}})
+
+    def after_val_epoch(self, runner, metrics=None) -> None:
+        self._append({"step": runner.iter, "AP": round(metrics["AP"], 3)})
+
+
+def read_curve(path: Path) -> list[dict]:
+    """The entries of a ``curve.jsonl``; a last line that was cut off by a kill is dropped."""
+    entries = []
+    if path.is_file():
+        for line in path.read_text().splitlines():
+            try:
+                entries.append(json.loads(line))
+            except json.JSONDecodeError:
+                break
+    return entries
+
+
+class AtomicBackend(LocalBackend):
+    """mmengine's local files, written beside their place and then moved there: a kill leaves no half checkpoint."""
+
+    def put(self, obj: bytes, filepath: str | Path) -> None:
+        target = Path(filepath)
+        partial = target.with_name(target.name + ".partial")
+        super().put(obj, partial)
+        partial.replace(target)
+
+
+def use_atomic_files() -> None:
+    """Make mmengine write its checkpoints through :class:`AtomicBackend`."""
+    register_backend("local", AtomicBackend, prefixes="", force=True)

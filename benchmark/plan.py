@@ -1,0 +1,122 @@
+"""Stage `plan`: check every setting before anything trains, and write for each run what its result depends on.
+
+``python -m benchmark.plan`` writes ``work/plan/<run>.json``: the run's settings, the text of its config, library
+versions and a digest of each module of code that its training goes through. Stages depend on this file and not on
+folders of code, so that editing one method re-trains its runs only, and a docstring or a comment re-trains nothing
+(digests are of the syntax tree without docstrings).
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import hashlib
+import importlib
+import importlib.metadata
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from mmengine.config import Config
+
+from benchmark.cli import run_cli
+from benchmark.config import ROOT, WORK, detector_config
+from benchmark.settings import TEACHER, Detector, Params, Run, SettingsError, load
+from pgd.methods.base import MethodError, method_class, settings_of
+
+PLAN = WORK / "plan"
+LIBRARIES = ("torch", "torchvision", "mmdet", "mmengine", "numpy")
+
+
+def code_digest(path: Path) -> str:
+    """Hash of a module's code: equal for files that differ in comments, layout or docstrings only."""
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if not isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) or not body:
+            continue
+        first = body[0]
+        if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
+            node.body = body[1:] or [ast.Pass()]
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()[:16]
+
+
+def sources(run: Run | None) -> dict[str, str]:
+    """Digests of the modules that a training goes through, by module name."""
+    names = ["pgd.ops", "pgd.distiller", "pgd.dense", "pgd.checkpoint", "benchmark.train", "benchmark.config"]
+    if run is not None and run.method != "none":
+        names += ["pgd.methods.base", "pgd.attention", "pgd.regions", method_class(run.method).__module__]
+    return {name: code_digest(Path(importlib.import_module(name).__file__)) for name in names}
+
+
+def check_run(name: str, run: Run, params: Params) -> None:
+    """Build nothing, but find every misspelt method, setting or config key."""
+    try:
+        if run.method != "none":
+            known = settings_of(run.method)
+            for key in run.settings:
+                if key not in known:
+                    raise MethodError(f"settings.{key}: method '{run.method}' has: {', '.join(known)}")
+        detector_config(params.student, run.options)
+    except (MethodError, SettingsError) as error:
+        raise SettingsError(f"runs.{name}: {error}") from None
+
+
+def check_pretrained(cfg: Config) -> str | None:
+    """Digest of the backbone's weights where the config names a local file; it must be there."""
+    init = cfg.model.backbone.get("init_cfg") or {}
+    source = init.get("checkpoint")
+    if source is None or "://" in source:
+        return source
+    path = Path(source)
+    if not path.is_file():
+        raise SettingsError(f"{path}: pretrained backbone missing; `dvc pull data` fetches it")
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+
+
+def portable_text(cfg: Config) -> str:
+    """The config's content without the folder that this repository happens to lie in."""
+    return cfg.pretty_text.replace(f"{ROOT}/", "")
+
+
+def entry(detector: Detector, run: Run | None, params: Params) -> dict:
+    """What the result of one training depends on, besides seed, data and the teacher's weights."""
+    cfg = detector_config(detector, run.options if run else None)
+    return {
+        "detector": asdict(detector),
+        "run": asdict(run) if run else None,
+        # A change of the gate re-trains nothing by itself, but a student must be checked against it.
+        "teacher_min_ap": params.teacher.min_ap if run is None or run.needs_teacher else None,
+        "pretrained": check_pretrained(cfg),
+        "config": hashlib.sha256(portable_text(cfg).encode()).hexdigest()[:16],
+        "code": sources(run),
+        "libraries": {name: importlib.metadata.version(name) for name in LIBRARIES},
+    }
+
+
+def plan(params: Params, out: Path = PLAN) -> None:
+    """Check everything, then write one file a run (unchanged content leaves DVC's hashes unchanged)."""
+    entries = {TEACHER: entry(params.teacher, None, params)}
+    for name, run in params.runs.items():
+        check_run(name, run, params)
+        entries[name] = entry(params.student, run, params)
+    out.mkdir(parents=True, exist_ok=True)
+    for stale in set(out.glob("*.json")) - {out / f"{name}.json" for name in entries}:
+        stale.unlink()
+    for name, content in entries.items():
+        (out / f"{name}.json").write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--params", default="params.yaml")
+    args = parser.parse_args()
+    try:
+        plan(load(args.params))
+    except SettingsError as error:
+        message = str(error)
+        raise SettingsError(message if message.startswith(args.params) else f"{args.params}: {message}") from None
+
+
+if __name__ == "__main__":
+    run_cli(main, SettingsError)

@@ -1,0 +1,183 @@
+"""``params.yaml``: what is compared, on what, how often. Unknown keys and impossible values are errors."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from types import UnionType
+from typing import Any, get_args, get_type_hints
+
+import yaml
+
+from pgd.checkpoint import INHERIT_CHOICES
+
+TEACHER = "teacher"
+
+
+class SettingsError(ValueError):
+    """A settings file is wrong; one line with file, key and remedy."""
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Which data. ``root`` is the COCO tree when ``name`` is ``coco``; the mini set brings its own archive."""
+
+    name: str = "minicoco"
+    root: str | None = None
+    #: use the first N training images only (smoke runs)
+    train_images: int | None = None
+    val_images: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.name not in ("minicoco", "coco"):
+            raise SettingsError(f"dataset.name: '{self.name}' is not one of minicoco, coco")
+        if self.name == "coco" and not self.root:
+            raise SettingsError("dataset.root: give the folder that holds train2017/, val2017/ and annotations/")
+        for key in ("train_images", "val_images"):
+            if (count := getattr(self, key)) is not None and count < 1:
+                raise SettingsError(f"dataset.{key}: {count} is not a positive number")
+
+
+@dataclass(frozen=True)
+class Detector:
+    """A detector and its schedule."""
+
+    #: mmengine config file
+    config: str
+    #: length of the training; None: what the config says
+    iterations: int | None = None
+    #: overrides of existing config keys, dotted (``optim_wrapper.optimizer.lr``)
+    options: dict = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.iterations is not None and self.iterations < 2:
+            raise SettingsError(f"iterations: {self.iterations} is too few; give 2 or more")
+
+
+@dataclass(frozen=True)
+class Teacher(Detector):
+    seed: int = 0
+    #: distilling from a teacher below this AP (percent) is refused
+    min_ap: float = 0.0
+
+
+@dataclass(frozen=True)
+class Run:
+    """One row of the table."""
+
+    method: str = "none"
+    inherit: str = "none"
+    #: the method's own settings
+    settings: dict = field(default_factory=dict)
+    options: dict = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.inherit not in INHERIT_CHOICES:
+            raise SettingsError(f"inherit: '{self.inherit}' is not one of {', '.join(INHERIT_CHOICES)}")
+        if self.method == "none" and self.settings:
+            raise SettingsError("settings: method 'none' has no settings")
+
+    @property
+    def needs_teacher(self) -> bool:
+        return self.method != "none" or self.inherit != "none"
+
+
+@dataclass(frozen=True)
+class Params:
+    """The whole file."""
+
+    teacher: Teacher
+    student: Detector
+    runs: dict[str, Run]
+    dataset: Dataset = field(default_factory=Dataset)
+    seeds: tuple[int, ...] = (0,)
+
+
+def _unknown_key(cls: type, key: str, where: str) -> SettingsError:
+    known = [f.name for f in fields(cls)]
+    close = difflib.get_close_matches(str(key), known, n=1)
+    hint = f"did you mean '{close[0]}'?" if close else f"known keys: {', '.join(known)}"
+    return SettingsError(f"{where}{key}: unknown key; {hint}")
+
+
+def _check_type(value: Any, hint: Any, where: str) -> None:
+    allowed = get_args(hint) if isinstance(hint, UnionType) else (hint,)
+    allowed = tuple(float if a is float else a for a in allowed)
+    fits = isinstance(value, allowed) or (float in allowed and isinstance(value, int))
+    if not fits or (isinstance(value, bool) and bool not in allowed):
+        names = " or ".join("nothing" if a is type(None) else a.__name__ for a in allowed)
+        raise SettingsError(f"{where}: {value!r} is {type(value).__name__}, expected {names}")
+
+
+def _build(cls: type, content: Any, where: str) -> Any:
+    """An instance of dataclass ``cls`` from a mapping, strictly; ``where`` prefixes keys in errors."""
+    content = {} if content is None else content
+    if not isinstance(content, dict):
+        raise SettingsError(f"{where.rstrip('.')}: expected a mapping, found {type(content).__name__}")
+    hints = get_type_hints(cls)
+    for key, value in content.items():
+        if key not in hints:
+            raise _unknown_key(cls, key, where)
+        _check_type(value, hints[key], f"{where}{key}")
+    missing = [f.name for f in fields(cls) if f.name not in content and _required(f)]
+    if missing:
+        raise SettingsError(f"{where}{missing[0]}: missing")
+    try:
+        return cls(**content)
+    except SettingsError as error:
+        message = str(error)
+        raise SettingsError(message if message.startswith(where) else f"{where}{message}") from None
+
+
+def _required(f) -> bool:
+    from dataclasses import MISSING
+
+    return f.default is MISSING and f.default_factory is MISSING
+
+
+def parse(content: Any) -> Params:
+    """Params from the parsed YAML; raises :class:`SettingsError`."""
+    if not isinstance(content, dict):
+        raise SettingsError("expected a mapping at the top")
+    for key in content:
+        if key not in {f.name for f in fields(Params)}:
+            raise _unknown_key(Params, key, "")
+    for key in ("teacher", "student", "runs"):
+        if not content.get(key):
+            raise SettingsError(f"{key}: missing")
+    seeds = content.get("seeds", [0])
+    if not isinstance(seeds, list) or not seeds or not all(type(s) is int and s >= 0 for s in seeds):
+        raise SettingsError(f"seeds: {seeds!r} is not a list of whole numbers")
+    if len(set(seeds)) != len(seeds):
+        raise SettingsError(f"seeds: {seeds!r} names a seed twice")
+    if not isinstance(content["runs"], dict):
+        raise SettingsError("runs: expected a mapping from run names to settings")
+    if TEACHER in content["runs"]:
+        raise SettingsError(f"runs.{TEACHER}: this name is the teacher's own")
+    for name in content["runs"]:
+        if not isinstance(name, str) or not re.fullmatch(r"[\w.-]+", name):
+            raise SettingsError(f"runs.{name}: a name is text of letters, digits, '_', '.' and '-'")
+    return Params(
+        teacher=_build(Teacher, content["teacher"], "teacher."),
+        student=_build(Detector, content["student"], "student."),
+        runs={name: _build(Run, run, f"runs.{name}.") for name, run in content["runs"].items()},
+        dataset=_build(Dataset, content.get("dataset"), "dataset."),
+        seeds=tuple(seeds),
+    )
+
+
+def load(path: str | Path = "params.yaml") -> Params:
+    """Read and check a settings file; every error is one line that starts with the file's name."""
+    path = Path(path)
+    if not path.is_file():
+        raise SettingsError(f"{path}: no such file; run this from the folder that holds it")
+    try:
+        return parse(yaml.safe_load(path.read_text()))
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f" line {mark.line + 1}" if mark else ""
+        raise SettingsError(f"{path}{place}: not valid YAML ({getattr(error, 'problem', error)})") from None
+    except SettingsError as error:
+        raise SettingsError(f"{path}: {error}") from None

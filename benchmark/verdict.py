@@ -1,0 +1,137 @@
+"""Did this machine reproduce the committed figures?  ``python -m benchmark.verdict``
+
+Compares the AP of every run and seed with the committed ``results/metrics.json``, or with another file, or
+reads what ``dvc metrics diff --json`` prints. The last line says yes or no, as does the exit code.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from benchmark.records import ReportError, key_of, markdown, number, read_json
+
+TOLERANCE = 3.0
+
+
+def compare(now: Mapping[str, float], reference: Mapping[str, float]) -> pd.DataFrame:
+    """One row a reference figure: reference, AP now (NaN if the run is missing) and their difference."""
+    rows = [{"run": run, "reference": ap, "now": now.get(run, math.nan)} for run, ap in reference.items()]
+    table = pd.DataFrame(rows, columns=["run", "reference", "now"]).astype({"reference": float, "now": float})
+    # rounded, so that a difference of just the tolerance is within it
+    return table.assign(difference=(table["now"] - table["reference"]).round(6))
+
+
+def judge(table: pd.DataFrame, tolerance: float) -> tuple[bool, str]:
+    """Whether every row lies within the tolerance, and a sentence that says so. No row at all is a no."""
+    if table.empty:
+        return False, "Not reproduced: there are no figures to compare."
+    missing = table.loc[table["difference"].isna(), "run"]
+    far = table.loc[table["difference"].abs() > tolerance, "run"]
+    if len(missing) or len(far):
+        parts = [("outside", far), ("missing", missing)]
+        found = "; ".join(f"{word}: {', '.join(runs)}" for word, runs in parts if len(runs))
+        return False, f"Not reproduced within ±{tolerance:g} AP of the committed figures ({found})."
+    widest = table.loc[table["difference"].abs().idxmax()]
+    return True, (
+        f"Reproduced: all {len(table)} runs lie within ±{tolerance:g} AP of the committed figures "
+        f"(largest difference {number(widest['difference'], 2, sign=True)}, {widest['run']})."
+    )
+
+
+def cells(table: pd.DataFrame) -> pd.DataFrame:
+    """The comparison as text cells."""
+    return pd.DataFrame(
+        {
+            "Run": table["run"],
+            "reference AP": table["reference"].map(lambda value: number(value, 2)),
+            "AP now": table["now"].map(lambda value: number(value, 2)),
+            "difference": table["difference"].map(lambda value: number(value, 2, sign=True)),
+        }
+    )
+
+
+def verdict(records: pd.DataFrame, expected: Mapping[str, Any] | None) -> tuple[bool | None, str]:
+    """Records against ``expected.json``: yes or no (None without one), and Markdown, the sentence first."""
+    if expected is None:
+        return None, "No reference figures are committed: nothing to compare with.\n"
+    now = {key_of(record): record["AP"] for record in records.to_dict("records")}
+    reference = expected.get("AP", {})
+    table = compare(now, reference)
+    passed, sentence = judge(table, expected.get("tolerance_ap", TOLERANCE))
+    unknown = [run for run in now if run not in reference]
+    rest = f"\nWithout a reference: {', '.join(unknown)}.\n" if unknown else ""
+    return passed, f"{sentence}\n\n{markdown(cells(table))}{rest}"
+
+
+def ap_of(metrics: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """The APs of a ``metrics.json``."""
+    return {run: values["AP"] for run, values in metrics.items()}
+
+
+def committed(metrics: Path) -> dict[str, Any]:
+    """The file as the last commit holds it."""
+    command = ["git", "-C", str(metrics.parent), "show", f"HEAD:./{metrics.name}"]
+    answer = subprocess.run(command, capture_output=True, text=True)
+    if answer.returncode:
+        raise ReportError(f"no committed {metrics}: {answer.stderr.strip().splitlines()[0]}")
+    return json.loads(answer.stdout)
+
+
+def from_diff(text: str, now: Mapping[str, float]) -> pd.DataFrame:
+    """The comparison in what ``dvc metrics diff --json`` prints, without runs that are new.
+
+    DVC lists only what changed (all, with ``--all``): every other AP of ``now`` is its own reference.
+    """
+    try:
+        diffs = [diff for path, diff in json.loads(text).items() if Path(path).name == "metrics.json"]
+        changes = {key[: -len(".AP")]: diff[key] for diff in diffs for key in diff if key.endswith(".AP")}
+        old = {run: change["old"] for run, change in changes.items() if change["old"] is not None}
+        new = {run: change["new"] for run, change in changes.items() if change["new"] is not None}
+    except (ValueError, AttributeError, KeyError, TypeError):
+        raise ReportError("the input is not what 'dvc metrics diff --json' prints") from None
+    same = {run: ap for run, ap in now.items() if run not in changes}
+    return compare(same | new, same | old)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m benchmark.verdict", description=__doc__.split("\n\n")[0])
+    parser.add_argument("--results", type=Path, default=Path("results"), help="folder of metrics.json")
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--against", type=Path, metavar="FILE", help="instead of the committed metrics.json")
+    source.add_argument("--from-diff", metavar="FILE", help="a dvc diff as JSON; - is stdin")
+    parser.add_argument("--tolerance", type=float, help=f"AP (default: as in expected.json or {TOLERANCE:g})")
+    arguments = parser.parse_args(argv)
+    metrics, expected = arguments.results / "metrics.json", arguments.results / "expected.json"
+    try:
+        tolerance = arguments.tolerance
+        if tolerance is None:
+            tolerance = read_json(expected).get("tolerance_ap", TOLERANCE) if expected.exists() else TOLERANCE
+        if arguments.from_diff:
+            # 0 is stdin
+            with open(0 if arguments.from_diff == "-" else arguments.from_diff, encoding="utf-8") as file:
+                table = from_diff(file.read(), ap_of(read_json(metrics)) if metrics.exists() else {})
+        else:
+            reference = read_json(arguments.against) if arguments.against else committed(metrics)
+            table = compare(ap_of(read_json(metrics)), ap_of(reference))
+    except (ReportError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    passed, sentence = judge(table, tolerance)
+    print(cells(table).to_string(index=False))
+    print(sentence)
+    print(f"reproduced: {'yes' if passed else 'no'} (tolerance ±{tolerance:g} AP)")
+    return 0 if passed else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,20 @@
+"""Prediction-Guided Distillation and its rivals for mmdet's dense detectors.
+
+Importing this package is all that a config needs (``custom_imports = dict(imports=['pgd'])``): it serves mmcv's
+operators where mmcv is not compiled, makes mmengine's checkpoints loadable and registers
+:class:`pgd.distiller.Distiller` and :class:`pgd.evaluation.CocoBoxes` with mmdet.
+"""
+
+from pgd import ops
+
+ops.install()
+
+from pgd import checkpoint  # noqa: E402
+
+checkpoint.allow_mmengine_history()
+
+from pgd.distiller import Distiller  # noqa: E402
+from pgd.evaluation import CocoBoxes  # noqa: E402
+from pgd.methods import METHODS, Method  # noqa: E402
+
+__all__ = ["METHODS", "CocoBoxes", "Distiller", "Method"]

@@ -1,0 +1,128 @@
+"""Checkpoints: loaded safely, matched strictly, written atomically; inheriting and exporting.
+
+Nothing here unpickles code: files are read with ``weights_only=True``.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint is missing, unreadable or does not fit; the sentence names the file and the remedy."""
+
+
+def allow_mmengine_history() -> None:
+    """Let ``weights_only=True`` read what mmengine itself puts into a resumable checkpoint: its log history.
+
+    A pickled ``HistoryBuffer`` names its own statistics as ``getattr(HistoryBuffer, "mean")``. Allowing ``getattr``
+    would open the door to everything, so the name is bound to a function that serves just these.
+    """
+    import numpy as np
+    from mmengine.logging.history_buffer import HistoryBuffer
+
+    def statistic(owner: type, name: str) -> object:
+        if owner is not HistoryBuffer or name not in {"min", "max", "current", "mean"}:
+            raise pickle.UnpicklingError(f"a checkpoint asked for getattr({owner!r}, {name!r})")
+        return getattr(owner, name)
+
+    dtypes = {type(np.dtype(t)) for t in (np.float32, np.float64, np.int32, np.int64)}
+    array = [np.ndarray, np.dtype, np._core.multiarray._reconstruct, np._core.multiarray.scalar, *dtypes]
+    torch.serialization.add_safe_globals([HistoryBuffer, *array, (statistic, "builtins.getattr")])
+
+
+def atomic_save(content: object, path: Path) -> None:
+    """``torch.save`` that leaves either the whole file or the old one, also when killed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    torch.save(content, partial)
+    os.replace(partial, path)
+
+
+def load_state(path: str | Path) -> dict[str, Tensor]:
+    """The state dict in a checkpoint, bare or under ``state_dict``, on the CPU.
+
+    Raises:
+        CheckpointError: the file is missing, truncated, or holds something else.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such checkpoint; run the stage that writes it (see `dvc dag`)")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(f"{path}: refused, it holds more than weights ({str(error).splitlines()[0]})") from error
+    except (RuntimeError, EOFError, OSError) as error:
+        raise CheckpointError(f"{path}: unreadable, probably cut off while written; delete it and run again") from error
+    state = content.get("state_dict", content) if isinstance(content, dict) else None
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise CheckpointError(f"{path}: no state dict of tensors in it; is this a checkpoint of a model?")
+    return state
+
+
+def load_strict(module: nn.Module, path: str | Path, what: str) -> None:
+    """Load a checkpoint whose names and shapes must be exactly the module's."""
+    state, own = load_state(path), module.state_dict()
+    missing, extra = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
+    shapes = [k for k in own.keys() & state.keys() if own[k].shape != state[k].shape]
+    if missing or extra or shapes:
+        k = (shapes or missing or extra)[0]
+        example = (
+            f"{k} is {tuple(state[k].shape)}, not {tuple(own[k].shape)}"
+            if shapes
+            else f"{k} is {'missing' if missing else 'not part of the model'}"
+        )
+        raise CheckpointError(
+            f"{path}: does not fit the {what} ({len(missing)} entries missing, {len(extra)} unknown, {len(shapes)} of "
+            f"another shape; {example}); give a checkpoint of the same config"
+        )
+    module.load_state_dict(state)
+
+
+@dataclass
+class InheritReport:
+    """What a student took over from its teacher and what not."""
+
+    copied: list[str] = field(default_factory=list)
+    #: name -> why it was left
+    skipped: dict[str, str] = field(default_factory=dict)
+
+    def as_dict(self) -> dict:
+        return asdict(self)
+
+    def __str__(self) -> str:
+        text = f"inherited {len(self.copied)} tensors of neck and head from the teacher"
+        if self.skipped:
+            name, why = next(iter(self.skipped.items()))
+            text += f"; left {len(self.skipped)} (first: {name}, {why})"
+        return text
+
+
+INHERIT_CHOICES = ("none", "head+neck")
+
+
+def inherit(student: nn.Module, teacher: nn.Module) -> InheritReport:
+    """Copy everything but the backbone by name and shape (PGD's ``init_student``). Nothing is left out silently."""
+    own, state, report = student.state_dict(), teacher.state_dict(), InheritReport()
+    for name, value in own.items():
+        if name.startswith("backbone."):
+            continue
+        if name not in state:
+            report.skipped[name] = "the teacher has no such entry"
+        elif state[name].shape != value.shape:
+            report.skipped[name] = f"shape {tuple(state[name].shape)} in the teacher, {tuple(value.shape)} here"
+        else:
+            value.copy_(state[name])
+            report.copied.append(name)
+    return report
+
+
+def export(model: nn.Module, path: Path) -> None:
+    """Write a detector's weights alone, as plain mmdet loads them."""
+    atomic_save({"state_dict": {k: v.detach().cpu() for k, v in model.state_dict().items()}}, path)

@@ -1,0 +1,206 @@
+"""A student, a frozen teacher and one method, as an mmdet detector that any mmengine Runner trains."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmdet.models.detectors import BaseDetector
+from mmdet.registry import MODELS
+from mmengine.config import Config
+from torch import Tensor, nn
+
+from pgd.checkpoint import INHERIT_CHOICES, InheritReport, inherit, load_strict
+from pgd.dense import DistillStep, Grid, View, reader_of
+from pgd.methods import MethodContext, build_method
+
+
+class Tape:
+    """Records what passes through a detector: neck, first tower blocks, head outputs, targets.
+
+    Forward hooks and one wrapped method, no change to the detector. Nothing is kept outside :meth:`recording`.
+    """
+
+    def __init__(self, detector: nn.Module) -> None:
+        self.reader = reader_of(detector.bbox_head)
+        self._head = detector.bbox_head
+        self._on = False
+        self.clear()
+        detector.neck.register_forward_hook(lambda m, i, out: self._keep("neck", out))
+        detector.bbox_head.register_forward_hook(lambda m, i, out: self._keep("outputs", out))
+        for branch, block in enumerate(self.reader.towers):
+            block.register_forward_hook(lambda m, i, out, b=branch: self._add_level(b, out))
+
+    def clear(self) -> None:
+        self.neck: Sequence[Tensor] | None = None
+        self.outputs: Sequence | None = None
+        self.targets: Sequence | None = None
+        self.towers: tuple[list[Tensor], list[Tensor]] = ([], [])
+
+    def _keep(self, name: str, value: Any) -> None:
+        if self._on:
+            setattr(self, name, value)
+
+    def _add_level(self, branch: int, value: Tensor) -> None:
+        if self._on:
+            self.towers[branch].append(value)
+
+    @contextmanager
+    def recording(self, targets: bool = False) -> Iterator[Tape]:
+        """Record within the block; the record stays until the next one. ``targets``: the head's assignment too."""
+        self.clear()
+        self._on = True
+        if targets:
+            original = self._head.get_targets
+
+            def get_targets(*args, **kwargs):
+                self.targets = original(*args, **kwargs)
+                return self.targets
+
+            self._head.get_targets = get_targets
+        try:
+            yield self
+        finally:
+            self._on = False
+            if targets:
+                del self._head.get_targets
+
+    def view(self, grid: Grid) -> View:
+        return View(self.reader, grid, self.neck, self.towers if self.towers[0] else None, self.outputs)
+
+
+def _as_model(config: dict | str | Path) -> dict:
+    """A model dictionary from one, or from the ``model`` of a config file; without the data preprocessor."""
+    model = config if isinstance(config, dict) else Config.fromfile(config).model
+    model = copy.deepcopy(dict(model))
+    model.pop("data_preprocessor", None)
+    return model
+
+
+@MODELS.register_module()
+class Distiller(BaseDetector):
+    """Trains ``student`` under its own loss plus the terms of ``method``.
+
+    The teacher is no part of the module tree: it is never saved, never trained, always in eval mode. What is exported
+    in the end is the student alone (:func:`pgd.checkpoint.export`).
+
+    Args:
+        student: an mmdet single-stage detector, as a model dictionary or a config file.
+        teacher: the same for the teacher; None where neither method nor inheriting needs one.
+        teacher_checkpoint: its weights; must fit exactly.
+        method: ``{"type": name, **settings}`` of :data:`pgd.methods.METHODS`, or None for the plain student.
+        inherit: ``"head+neck"``: start the student's neck and head from the teacher's; ``"none"``.
+        data_preprocessor: shared by both.
+    """
+
+    def __init__(
+        self,
+        student: dict | str,
+        teacher: dict | str | None = None,
+        teacher_checkpoint: str | None = None,
+        method: dict | None = None,
+        inherit: str = "none",
+        data_preprocessor: dict | None = None,
+        init_cfg: dict | None = None,
+    ) -> None:
+        super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
+        if inherit not in INHERIT_CHOICES:
+            raise ValueError(f"inherit: '{inherit}' is not one of {', '.join(INHERIT_CHOICES)}")
+        if teacher is None and (method is not None or inherit != "none"):
+            raise ValueError("a method or inheriting needs a teacher; give `teacher` and `teacher_checkpoint`")
+        self.student = MODELS.build(_as_model(student))
+        self.inherit = inherit
+        self.inherit_report: InheritReport | None = None
+        # Held in a list, so that torch does not register it as a submodule.
+        self._teacher: list[nn.Module] = []
+        self.method: nn.Module | None = None
+        if teacher is not None:
+            self._add_teacher(teacher, teacher_checkpoint)
+        if method is not None:
+            self._add_method(dict(method))
+
+    def _add_teacher(self, teacher: dict | str, checkpoint: str | None) -> None:
+        model = MODELS.build(_as_model(teacher))
+        if checkpoint is not None:
+            load_strict(model, checkpoint, "teacher")
+        model.eval().requires_grad_(False)
+        self._teacher.append(model)
+
+    def _add_method(self, settings: dict) -> None:
+        student, teacher = reader_of(self.student.bbox_head), reader_of(self.teacher.bbox_head)
+        context = MethodContext(
+            student_channels=self.student.neck.out_channels,
+            teacher_channels=self.teacher.neck.out_channels,
+            student_tower_channels=student.channels,
+            teacher_tower_channels=teacher.channels,
+            num_levels=len(student.strides),
+            num_classes=self.student.bbox_head.num_classes,
+            strides=student.strides,
+            bins=student.bins if student.bins == teacher.bins else None,
+        )
+        self.method = build_method(settings.pop("type"), context, **settings)
+        self._tapes = [Tape(self.student), Tape(self.teacher)]
+
+    @property
+    def teacher(self) -> nn.Module:
+        return self._teacher[0]
+
+    def _apply(self, fn, *args, **kwargs):
+        """Moves and casts reach the teacher, though it is no submodule."""
+        for model in self._teacher:
+            model._apply(fn, *args, **kwargs)
+        return super()._apply(fn, *args, **kwargs)
+
+    def init_weights(self) -> None:
+        """Initialise the student as it would be alone under this seed, then inherit; adapters come last."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(torch.initial_seed())
+            self.student.init_weights()
+        if self.method is not None and hasattr(self.method, "init_weights"):
+            self.method.init_weights()
+        if self.inherit != "none":
+            self.inherit_report = inherit(self.student, self.teacher)
+
+    def loss(self, batch_inputs: Tensor, batch_data_samples: list) -> dict[str, Tensor]:
+        """The student's own losses, and the method's."""
+        if self.method is None:
+            return self.student.loss(batch_inputs, batch_data_samples)
+        student_tape, teacher_tape = self._tapes
+        needs = self.method.needs
+        with student_tape.recording(targets="assignment" in needs):
+            losses = self.student.loss(batch_inputs, batch_data_samples)
+        with torch.no_grad(), teacher_tape.recording():
+            features = self.teacher.extract_feat(batch_inputs)
+            if needs - {"neck"}:
+                self.teacher.bbox_head(features)
+        metas = [sample.metainfo for sample in batch_data_samples]
+        sizes = [feature.shape[-2:] for feature in student_tape.neck]
+        grid = student_tape.reader.grid(sizes, metas, batch_inputs.device)
+        step = DistillStep(
+            student=student_tape.view(grid),
+            teacher=teacher_tape.view(grid),
+            gt_boxes=[sample.gt_instances.bboxes for sample in batch_data_samples],
+            gt_labels=[sample.gt_instances.labels for sample in batch_data_samples],
+            image_sizes=[tuple(meta["img_shape"][:2]) for meta in metas],
+            grid=grid,
+            labels=None if student_tape.targets is None else student_tape.reader.labels(student_tape.targets),
+        )
+        terms = self.method(step)
+        student_tape.clear()
+        teacher_tape.clear()
+        if clash := losses.keys() & terms.keys():
+            raise KeyError(f"method and detector both name a loss {sorted(clash)[0]}")
+        return {**losses, **terms}
+
+    def predict(self, batch_inputs: Tensor, batch_data_samples: list, rescale: bool = True) -> list:
+        return self.student.predict(batch_inputs, batch_data_samples, rescale=rescale)
+
+    def _forward(self, batch_inputs: Tensor, batch_data_samples: list | None = None) -> tuple:
+        return self.student._forward(batch_inputs, batch_data_samples)
+
+    def extract_feat(self, batch_inputs: Tensor) -> tuple[Tensor, ...]:
+        return self.student.extract_feat(batch_inputs)

@@ -1,0 +1,111 @@
+"""COCO box AP by pycocotools, as a function of files and as an mmengine metric.
+
+mmdet's ``CocoMetric`` computes the same twelve figures (a test compares them); this one also takes the area bounds of
+small and medium objects, which only make sense relative to the images' size, and keeps quiet.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from mmdet.registry import METRICS
+from mmengine.evaluator import BaseMetric
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+#: COCO's own bounds between small and medium and between medium and large objects, in pixels^2.
+COCO_AREAS = (32**2, 96**2)
+#: Names of pycocotools' twelve figures that are reported, by their place.
+FIGURES = {0: "AP", 1: "AP50", 2: "AP75", 3: "AP_small", 4: "AP_medium", 5: "AP_large", 8: "AR100"}
+
+
+def coco_box_metrics(
+    annotations: str | Path | COCO,
+    detections: list[dict],
+    image_ids: Sequence[int] | None = None,
+    areas: tuple[float, float] = COCO_AREAS,
+) -> dict[str, float]:
+    """The COCO figures in percent.
+
+    Args:
+        annotations: COCO JSON file, or one already loaded.
+        detections: COCO results, ``{"image_id", "category_id", "bbox": [x, y, w, h], "score"}``.
+        image_ids: evaluate these images only; None: all.
+        areas: bounds of small and of medium objects in pixels^2.
+
+    Returns:
+        AP, AP50, AP75, AP_small, AP_medium, AP_large, AR100; NaN where there is no such object.
+    """
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = annotations if isinstance(annotations, COCO) else COCO(str(annotations))
+        # pycocotools cannot load an empty result; a detector that found nothing has AP 0, not an error.
+        found = truth.loadRes(detections) if detections else COCO()
+        evaluation = COCOeval(truth, found, "bbox")
+        params = evaluation.params
+        params.imgIds = sorted(truth.getImgIds() if image_ids is None else image_ids)
+        params.catIds = sorted(truth.getCatIds())
+        params.areaRng = [[0, 1e10], [0, areas[0]], [areas[0], areas[1]], [areas[1], 1e10]]
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    # pycocotools says -1 for "no such object".
+    return {name: 100 * s if (s := float(evaluation.stats[i])) >= 0 else float("nan") for i, name in FIGURES.items()}
+
+
+@METRICS.register_module()
+class CocoBoxes(BaseMetric):
+    """Collects mmdet predictions as COCO results and evaluates them.
+
+    Args:
+        ann_file: COCO JSON with the ground truth.
+        areas: see :func:`coco_box_metrics`.
+        out_file: where to write the detections, if anywhere.
+    """
+
+    default_prefix = None
+
+    def __init__(
+        self,
+        ann_file: str,
+        areas: tuple[float, float] = COCO_AREAS,
+        out_file: str | None = None,
+        collect_device: str = "cpu",
+        prefix: str | None = None,
+    ) -> None:
+        super().__init__(collect_device=collect_device, prefix=prefix)
+        self.areas = tuple(areas)
+        self.out_file = out_file
+        with contextlib.redirect_stdout(io.StringIO()):
+            self.truth = COCO(ann_file)
+
+    def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
+        """Keep one batch: ``data_samples`` are mmdet's, boxes in pixels of the original image."""
+        categories = self.truth.getCatIds(catNms=self.dataset_meta["classes"])
+        for sample in data_samples:
+            predicted = sample["pred_instances"]
+            boxes = predicted["bboxes"].cpu().numpy().astype(np.float64)
+            boxes[:, 2:] -= boxes[:, :2]
+            rows = zip(boxes.tolist(), predicted["scores"].tolist(), predicted["labels"].tolist(), strict=True)
+            detections = [
+                {
+                    "image_id": sample["img_id"],
+                    "category_id": categories[label],
+                    "bbox": [round(v, 3) for v in box],
+                    "score": round(score, 5),
+                }
+                for box, score, label in rows
+            ]
+            self.results.append((sample["img_id"], detections))
+
+    def compute_metrics(self, results: list) -> dict[str, float]:
+        image_ids = [image_id for image_id, _ in results]
+        detections = [d for _, found in results for d in found]
+        if self.out_file is not None:
+            Path(self.out_file).parent.mkdir(parents=True, exist_ok=True)
+            Path(self.out_file).write_text(json.dumps(detections, separators=(",", ":")))
+        return coco_box_metrics(self.truth, detections, image_ids, self.areas)

@@ -1,0 +1,147 @@
+"""Shared ground: the COCO sample, a dozen mini images on disk, and small worlds to run stages in."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import cv2
+import pytest
+import torch
+import yaml
+
+from benchmark.config import DATASET, DatasetInfo
+from benchmark.data.minicoco import SPLITS, annotate, coco_json, file_name, render
+from benchmark.plan import plan
+from benchmark.prepare import MINI_AREAS
+from benchmark.settings import TEACHER, Params, load
+
+IMAGES = {"train": 12, "val": 6}
+#: No pretrained file, no worker processes.
+LIGHT = {
+    "model.backbone.init_cfg": None,
+    "train_dataloader.batch_size": 2,
+    "train_dataloader.num_workers": 0,
+    "train_dataloader.persistent_workers": False,
+    "val_dataloader.num_workers": 0,
+    "val_dataloader.persistent_workers": False,
+}
+
+
+def light_content() -> dict:
+    """A params.yaml for some seconds of work."""
+    return {
+        "dataset": {"name": "minicoco"},
+        "teacher": {
+            "config": "benchmark/configs/mini/gfl_r34.py",
+            "iterations": 2,
+            "seed": 0,
+            "options": dict(LIGHT),
+        },
+        "student": {
+            "config": "benchmark/configs/mini/gfl_r18.py",
+            "iterations": 2,
+            "options": dict(LIGHT),
+        },
+        "seeds": [0],
+        "runs": {"student": {}, "pgd": {"method": "pgd", "inherit": "head+neck"}},
+    }
+
+
+class World:
+    """A folder with params.yaml and a prepared data set; the test's process stands in it."""
+
+    def __init__(self, folder: Path, data: DatasetInfo) -> None:
+        self.folder, self.data = folder, data
+        (folder / DATASET.parent).mkdir(parents=True, exist_ok=True)
+        (folder / DATASET).write_text(json.dumps(asdict(data)))
+
+    def settle(self, change: Callable[[dict], None] = lambda content: None) -> Params:
+        """Write params.yaml with a change, read it back and plan it."""
+        content = light_content()
+        change(content)
+        (self.folder / "params.yaml").write_text(yaml.safe_dump(content))
+        params = load(self.folder / "params.yaml")
+        plan(params, self.folder / "work" / "plan")
+        return params
+
+    def train(self, params: Params, name: str, seed: int = 0) -> Path:
+        """Train one run; returns the folder of its results."""
+        from benchmark.train import train
+
+        return self.folder / train(params, name, None if name == TEACHER else params.runs[name], seed)
+
+    def evaluate(self, params: Params, name: str, seed: int = 0) -> dict:
+        from benchmark.evaluate import evaluate
+
+        return evaluate(params, name, None if name == TEACHER else params.runs[name], seed)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def coco_sample() -> Path:
+    """A folder in COCO's own layout with some real images."""
+    beside = Path(__file__).parents[2] / "shared" / "coco-sample"
+    path = Path(os.environ.get("PGD_COCO_SAMPLE", beside))
+    if not (path / "annotations").is_dir():
+        pytest.skip("no COCO sample; name one by PGD_COCO_SAMPLE")
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory) -> DatasetInfo:
+    """The first images of minicoco, written as a COCO-format set."""
+    root = tmp_path_factory.mktemp("tiny_data")
+    for split in SPLITS:
+        (root / split.name).mkdir()
+        annotations = []
+        for i in range(IMAGES[split.name]):
+            image, instances = render(split, i)
+            assert cv2.imwrite(str(root / split.name / file_name(split, i)), image[..., ::-1])
+            annotations.append(annotate(instances, i + 1, 0))
+        content = coco_json(split, annotations)
+        (root / f"{split.name}.json").write_text(json.dumps(content))
+    return DatasetInfo(
+        name="minicoco",
+        classes=[c["name"] for c in content["categories"]],
+        train_images=str(root / "train"),
+        train_annotations=str(root / "train.json"),
+        val_images=str(root / "val"),
+        val_annotations=str(root / "val.json"),
+        areas=list(MINI_AREAS),
+    )
+
+
+@pytest.fixture
+def tiny_world(tmp_path, tiny_data, monkeypatch) -> World:
+    """An empty world to stand in."""
+    monkeypatch.chdir(tmp_path)
+    return World(tmp_path, tiny_data)
+
+
+@pytest.fixture(scope="session")
+def teacher_folder(tmp_path_factory, tiny_data) -> Path:
+    """work/runs/teacher-0 of a teacher that was trained for two iterations and evaluated."""
+    folder = tmp_path_factory.mktemp("teacher")
+    world = World(folder, tiny_data)
+    with contextlib.chdir(folder):
+        params = world.settle()
+        world.train(params, TEACHER)
+        world.evaluate(params, TEACHER)
+    return folder / "work" / "runs" / "teacher-0"
+
+
+@pytest.fixture
+def taught_world(tiny_world, teacher_folder) -> World:
+    """A world that has a trained teacher."""
+    shutil.copytree(teacher_folder, tiny_world.folder / "work" / "runs" / "teacher-0")
+    return tiny_world

@@ -1,0 +1,302 @@
+"""The report on a made-up results tree: figures known by hand, errors, and the page in a browser."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from PIL import Image
+
+from benchmark import plots, report, verdict
+from benchmark.records import Box, ReportError, aggregate, load_records, markdown, number, sample_runs
+
+ROOT = Path(__file__).parents[1]
+#: run -> (method, inherit, AP with seed 0, AP with seed 1)
+RUNS = {
+    "plain": ("none", "none", 20.0, 22.0),
+    "inherit": ("none", "head+neck", 24.0, 24.0),
+    "pgd": ("pgd", "head+neck", 27.0, 29.0),
+}
+
+
+def record(run: str, seed: int, method: str, inherit: str, ap: float) -> dict:
+    role, backbone = ("teacher", "r34") if run == "teacher" else ("student", "r18")
+    what = {"run": run, "seed": seed, "role": role, "method": method, "inherit": inherit, "detector": "gfl"}
+    schedule = {"dataset": "<mini>", "backbone": backbone, "iterations": 400, "batch_size": 16, "lr": 0.001}
+    settings = {"method.topk": 9} if method == "pgd" else {}
+    sizes = {"AP_small": None, "AP_medium": ap, "AP_large": ap}
+    accuracy = {"AP": ap, "AP50": 1.5 * ap, "AP75": ap + 1, **sizes, "AR100": 50.0}
+    times = {"train_seconds": 90.0 + 60 * seed, "eval_seconds": 3.0, "resumed": False}
+    weights = {"parameters": 1234567, "extra_parameters": 0, "checkpoint_sha256": f"{seed:064x}"}
+    machine = {"peak_memory_mb": 100, "torch": "2.0", "cpu": "a <fast> one", "gpu": None}
+    return {**what, **schedule, **settings, **accuracy, **times, **weights, **machine}
+
+
+def write_json(path: Path, content) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content))
+
+
+def write_run(root: Path, content: dict) -> None:
+    key = f"{content['run']}-{content['seed']}"
+    write_json(root / "results" / "runs" / f"{key}.json", content)
+    losses = "".join(f"{s},{5 / s},0.001,{5 / s},\n" for s in range(10, 110, 10))
+    curve = root / "results" / "curves" / f"{key}.csv"
+    curve.parent.mkdir(exist_ok=True)
+    curve.write_text(f"step,loss,lr,loss_cls,AP\n{losses}50,,,,{content['AP'] / 2}\n100,,,,{content['AP']}\n")
+    found = [{"image_id": i, "category_id": 1, "bbox": [4, 4, 20, 20], "score": 0.9} for i in (1, 2)]
+    write_json(root / "work" / "evaluate" / key / "detections.json", found)
+
+
+def build(root: Path) -> None:
+    """The inputs of a report: a teacher, three runs with two seeds, two small pictures."""
+    (root / "params.yaml").write_text(yaml.safe_dump({"seeds": [0, 1], "runs": RUNS}, sort_keys=False))
+    write_run(root, record("teacher", 0, "none", "none", 40.0))
+    for run, (method, inherit, *aps) in RUNS.items():
+        for seed, ap in enumerate(aps):
+            write_run(root, record(run, seed, method, inherit, ap))
+    folder = root / "work" / "dataset"
+    places = [(i, [4 + 12 * k, 4, 20, 20]) for i in (1, 2) for k in range(3)]
+    annotations = [{"image_id": i, "category_id": 1, "bbox": box} for i, box in places]
+    images = [{"id": i, "file_name": f"{i}.png", "width": 64, "height": 64} for i in (1, 2)]
+    coco = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "fish"}]}
+    write_json(folder / "val.json", coco)
+    (folder / "val").mkdir()
+    for image in images:
+        Image.new("RGB", (64, 64), "teal").save(folder / "val" / image["file_name"])
+    info = {"name": "<mini>", "val_images": "work/dataset/val", "val_annotations": "work/dataset/val.json"}
+    info |= {"classes": ["fish"], "areas": [400, 2025]}
+    write_json(folder / "dataset.json", info)
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    build(tmp_path)
+    return tmp_path
+
+
+def run_report(root: Path) -> None:
+    report.main([f"--{n}={root / n}" for n in ("results", "work")] + [f"--params={root / 'params.yaml'}"])
+
+
+@pytest.fixture(scope="module")
+def reported(tmp_path_factory) -> Path:
+    """The results folder of a finished report, to be read only."""
+    root = tmp_path_factory.mktemp("reported")
+    build(root)
+    run_report(root)
+    return root / "results"
+
+
+def load(root: Path) -> pd.DataFrame:
+    return load_records(root / "results", root / "params.yaml")
+
+
+def test_tables_hold_what_a_hand_computes(reported):
+    table = pd.read_csv(reported / "table.csv").set_index("run")
+    assert list(table.index) == ["teacher", *RUNS]
+    assert table["AP"].to_dict() == {"teacher": 40, "plain": 21, "inherit": 24, "pgd": 28}
+    assert table.loc["plain", "AP_sd"] == pytest.approx(math.sqrt(2), abs=1e-4)
+    assert math.isnan(table.loc["teacher", "AP_sd"])
+    assert table.loc["pgd", "baseline"] == "inherit"
+    assert table.loc["pgd", ["gain", "gain_sd"]].tolist() == pytest.approx([4, math.sqrt(2)], abs=1e-4)
+    assert table["gain"].notna().sum() == 1
+    assert table["train_minutes"].to_dict() == {"teacher": 1.5, "plain": 2, "inherit": 2, "pgd": 2}
+    lines = (reported / "table.md").read_text().splitlines()
+    assert lines[0].endswith("| Seeds | AP | AP50 | AP75 | AP_S | AP_M | AP_L | gain | train min |")
+    cells = "28.0 ± 1.4 | 42.0 | 29.0 | \u2013 | 28.0 | 28.0 | +4.0 ± 1.4 | 2.0 |"
+    assert lines[5] == f"| pgd | PGD | head+neck | 2 | {cells}"
+    assert "up to 20², up to 45²" in lines[-1]
+
+
+def test_machine_readable_results(reported):
+    metrics = json.loads((reported / "metrics.json").read_text())
+    assert len(metrics) == 7 and metrics["pgd-1"]["AP"] == 29 and "AP_small" not in metrics["pgd-1"]
+    plot = pd.read_csv(reported / "plots" / "ap.csv")
+    assert list(plot.columns) == ["run", "seed", "AP"] and len(plot) == 7
+    assert pd.read_csv(reported / "seeds.csv")["parameters"].unique().tolist() == [1234567]
+
+
+def test_the_same_records_give_the_same_bytes(reported, tree):
+    run_report(tree)
+    for name in ("report.html", "table.csv", "metrics.json", "figures/samples.png"):
+        assert (reported / name).read_bytes() == (tree / "results" / name).read_bytes()
+
+
+def test_figures_are_pictures_of_a_sane_size(reported):
+    for name in ("ap", "curves", "samples"):
+        with Image.open(reported / "figures" / f"{name}.png") as image:
+            assert image.format == "PNG" and 600 <= image.width <= 2000 and 300 <= image.height <= 2500
+            assert np.asarray(image.convert("L")).std() > 5
+
+
+def test_page_stands_alone(reported):
+    page = (reported / "report.html").read_text()
+    assert len(re.findall(r'<img src="data:image/png;base64,[A-Za-z0-9+/=]+" alt="[^"]+">', page)) == 3
+    assert not re.search(r"(src|href|url)\W{1,3}(https?:)?//", page)
+    assert "<mini>" not in page and "&lt;mini&gt;" in page and "a &lt;fast&gt; one" in page
+    assert "method.topk</dt><dd>9<" in page and "<dd>1234567<" in page
+    assert "not comparable with the mini set" in page and "43.8" in page
+
+
+def broken(capsys, root: Path) -> str:
+    """The one line that the report stops with."""
+    with pytest.raises(SystemExit) as stop:
+        run_report(root)
+    error = capsys.readouterr().err
+    assert stop.value.code == 1 and error.startswith("error: ") and error.count("\n") == 1
+    return error
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "results/runs/pgd-1.json",
+        "results/runs/teacher-0.json",
+        "results/curves/pgd-0.csv",
+        "work/evaluate/inherit-0/detections.json",
+        "params.yaml",
+    ],
+)
+def test_a_missing_file_is_named(tree, capsys, name):
+    (tree / name).unlink()
+    assert str(tree / name) in broken(capsys, tree)
+    assert not (tree / "results" / "table.csv").exists()
+
+
+@pytest.mark.parametrize("value", ["null", "NaN"])
+def test_no_ap_is_an_error(tree, capsys, value):
+    path = tree / "results" / "runs" / "plain-0.json"
+    path.write_text(path.read_text().replace('"AP": 20.0', f'"AP": {value}'))
+    assert str(path) in broken(capsys, tree)
+
+
+def test_a_broken_or_foreign_record_is_named(tree, capsys):
+    path = tree / "results" / "runs" / "plain-0.json"
+    content = path.read_text()
+    for text in (content[:50], content.replace('"lr"', '"rate"'), content.replace('"plain"', '"other"')):
+        path.write_text(text)
+        assert str(path) in broken(capsys, tree)
+
+
+def test_no_gain_without_the_same_footing(tree):
+    records = load(tree)
+    records.loc[records["run"] == "pgd", "iterations"] = 800
+    assert aggregate(records)["gain"].isna().all()
+    records["iterations"], records["inherit"] = 400, "none"
+    with pytest.raises(ReportError, match="plain, inherit"):
+        aggregate(records)
+
+
+def test_interrupted_trainings_give_no_time(tree):
+    records = load(tree)
+    records.loc[(records["run"] == "pgd") & (records["seed"] == 0), "resumed"] = True
+    assert aggregate(records).set_index("run")["train_minutes"][["plain", "pgd"]].tolist() == [2, 2.5]
+
+
+def test_samples_show_teacher_student_and_pgd(tree):
+    records = load(tree)
+    assert list(sample_runs(records)) == ["teacher", "inheriting student", "PGD"]
+    assert list(sample_runs(records).values()) == ["teacher-0", "inherit-0", "pgd-0"]
+    assert sample_runs(records[records["method"] == "none"])["student alone"] == "plain-0"
+
+
+def test_detections_are_judged_like_coco_does():
+    truth = [Box((0, 0, 10, 10), "a"), Box((50, 50, 40, 40), "a", crowd=True)]
+    found = [
+        Box((0, 0, 10, 9), "a", 0.6),  # second on its object
+        Box((0, 0, 10, 10), "a", 0.9),
+        Box((0, 0, 10, 10), "b", 0.8),
+        Box((60, 60, 5, 5), "a", 0.5),  # one of the crowd
+        Box((0, 0, 10, 10), "a", 0.29),
+    ]
+    judged = [(box.score, kind) for box, kind in plots.judge(found, truth)]
+    assert judged == [(0.9, "correct"), (0.8, "false"), (0.6, "false"), (0.5, "ignored")]
+
+
+def test_text_cells():
+    assert [number(-1.25, 2), number(1.0, sign=True), number(math.nan)] == ["\u22121.25", "+1.0", "\u2013"]
+    cells = markdown(pd.DataFrame({"a": ["x|y"], "b": ["1"]}))
+    assert cells.splitlines()[1:] == ["| --- | ---: |", "| x\\|y | 1 |"]
+
+
+def test_verdict(tree):
+    records, reference = load(tree), {"pgd-0": 30.0, "pgd-1": 29.5}
+    passed, text = verdict.verdict(records, {"tolerance_ap": 3.0, "AP": reference})
+    assert passed and "all 2 runs lie within ±3 AP" in text and "\u22123.00, pgd-0" in text
+    passed, text = verdict.verdict(records, {"tolerance_ap": 2.9, "AP": {**reference, "gone-0": 1.0}})
+    assert not passed and "outside: pgd-0" in text and "missing: gone-0" in text
+    assert verdict.verdict(records, {"AP": {}})[0] is False
+    assert verdict.verdict(records, None)[0] is None
+
+
+def test_report_shows_the_verdict(tree, capsys):
+    for ap, word in ((27.5, "Reproduced"), (37.5, "Not reproduced")):
+        write_json(tree / "results" / "expected.json", {"tolerance_ap": 1.0, "AP": {"pgd-0": ap}})
+        run_report(tree)
+        assert word in capsys.readouterr().out
+        assert (tree / "results" / "verdict.md").read_text().startswith(word)
+        assert f">{word}" in (tree / "results" / "report.html").read_text()
+
+
+def test_verdict_against_the_last_commit(tmp_path, capsys):
+    arguments, metrics = ["--results", str(tmp_path)], tmp_path / "metrics.json"
+    write_json(metrics, {"pgd-0": {"AP": 27.0}, "pgd-1": {"AP": 29.0}})
+    assert verdict.main(arguments) == 1 and "no committed" in capsys.readouterr().err
+    commit = ["-c", "user.name=x", "-c", "user.email=x@y", "commit", "-qm", "x"]
+    for command in (["init", "-q"], ["add", "."], commit):
+        subprocess.run(["git", "-C", str(tmp_path), *command], check=True)
+    write_json(metrics, {"pgd-0": {"AP": 26.0}, "pgd-1": {"AP": 29.0}})
+    assert verdict.main(arguments) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "reproduced: yes (tolerance ±3 AP)"
+    assert verdict.main([*arguments, "--tolerance", "0.5"]) == 1
+    assert capsys.readouterr().out.splitlines()[-1] == "reproduced: no (tolerance ±0.5 AP)"
+
+
+def test_verdict_from_a_dvc_diff(tmp_path, capsys):
+    changes = {"a-0.AP": {"old": 30, "new": 31, "diff": 1}, "new-0.AP": {"old": None, "new": 5}}
+    diff = {"results/metrics.json": {**changes, "a-0.AP50": {"old": 1, "new": 90, "diff": 89}}}
+    write_json(tmp_path / "diff.json", diff)
+    arguments = ["--results", str(tmp_path), "--from-diff", str(tmp_path / "diff.json")]
+    assert verdict.main(arguments) == 0
+    write_json(tmp_path / "diff.json", {"results/metrics.json": {"b-0.AP": {"old": 30, "new": None}}})
+    assert verdict.main(arguments) == 1 and "missing: b-0" in capsys.readouterr().out
+    write_json(tmp_path / "diff.json", {})  # what DVC prints when nothing changed, or when there is nothing
+    assert verdict.main(arguments) == 1
+    write_json(tmp_path / "metrics.json", {"a-0": {"AP": 30}})
+    assert verdict.main(arguments) == 0
+    write_json(tmp_path / "diff.json", [1])
+    assert verdict.main(arguments) == 1 and "dvc metrics diff" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_notebook_runs(tree):
+    command = [sys.executable, "-m", "nbconvert", "--to", "notebook", "--execute", "--output-dir", str(tree)]
+    environment = {**os.environ, "PGD_RESULTS": str(tree / "results")}
+    notebook = str(ROOT / "notebooks" / "results.ipynb")
+    out = subprocess.run([*command, notebook], env=environment, capture_output=True, text=True)
+    assert out.returncode == 0, out.stderr[-2000:]
+    cells = json.loads((tree / "results.ipynb").read_text())["cells"]
+    pictures = [o for c in cells for o in c.get("outputs", []) if "image/png" in o.get("data", {})]
+    assert len(pictures) == 3
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("chromium"), reason="needs chromium")
+def test_page_in_a_browser(reported, tmp_path):
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", "--enable-logging=stderr"]
+    flags += [f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=2000"]
+    command = ["chromium", *flags, (reported / "report.html").as_uri()]
+    out = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert out.stdout.count("<img ") == 3 and out.stdout.count("<details>") == 4
+    assert "CONSOLE" not in out.stderr and "Uncaught" not in out.stderr and "SEVERE" not in out.stderr

@@ -1,0 +1,285 @@
+"""params.yaml: whatever is wrong with it is said in one line that starts with the file's name."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from mmengine.optim import CosineAnnealingLR, LinearLR
+from torch.optim import SGD
+
+from benchmark import plan as plan_stage
+from benchmark.cli import run_cli
+from benchmark.config import DatasetInfo, detector_config
+from benchmark.plan import check_run
+from benchmark.settings import Detector, Run, SettingsError, load, parse
+
+ROOT = Path(__file__).parents[1]
+R18 = "benchmark/configs/mini/gfl_r18.py"
+GOOD = """
+dataset: {name: minicoco}
+teacher: {config: benchmark/configs/mini/gfl_r34.py, iterations: 3, seed: 1, min_ap: 5}
+student: {config: benchmark/configs/mini/gfl_r18.py}
+seeds: [0, 2]
+runs:
+  student: {}
+  plain:
+  pgd: {method: pgd, inherit: head+neck, settings: {alpha: 0.1}}
+"""
+
+
+def content_with(path: str, value: object) -> dict:
+    """GOOD with one dotted key set."""
+    content = yaml.safe_load(GOOD)
+    node, (*parents, last) = content, path.split(".")
+    for part in parents:
+        node = node[part]
+    node[last] = value
+    return content
+
+
+def error_of(tmp_path: Path, text: str) -> str:
+    """What `load` says about a text; always one line that starts with the file."""
+    path = tmp_path / "params.yaml"
+    path.write_text(text)
+    with pytest.raises(SettingsError) as caught:
+        load(path)
+    message = str(caught.value)
+    assert message.startswith(str(path)) and "\n" not in message
+    return message.removeprefix(str(path)).removeprefix(":").strip()
+
+
+def test_good_file(tmp_path):
+    (tmp_path / "p.yaml").write_text(GOOD)
+    params = load(tmp_path / "p.yaml")
+    assert params.seeds == (0, 2)
+    assert (params.teacher.seed, params.teacher.min_ap, params.teacher.iterations) == (1, 5, 3)
+    assert params.student.options == {} and params.student.iterations is None
+    assert params.runs["plain"] == Run() and not params.runs["plain"].needs_teacher
+    assert params.runs["pgd"].settings == {"alpha": 0.1} and params.runs["pgd"].needs_teacher
+    assert Run(inherit="head+neck").needs_teacher
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("techer", {}, "techer: unknown key; did you mean 'teacher'?"),
+        ("wholly_other", 1, "wholly_other: unknown key; known keys: teacher, student, runs, dataset, seeds"),
+        ("dataset.nam", "coco", "dataset.nam: unknown key; did you mean 'name'?"),
+        ("teacher.iteration", 3, "teacher.iteration: unknown key; did you mean 'iterations'?"),
+        ("student.optons", {}, "student.optons: unknown key; did you mean 'options'?"),
+        ("student.seed", 1, "student.seed: unknown key; known keys: config, iterations, options"),
+        ("runs.pgd.metod", "pgd", "runs.pgd.metod: unknown key; did you mean 'method'?"),
+        ("teacher.no", 3, "teacher.False: unknown key; known keys: config, iterations, options, seed, min_ap"),
+        ("no", 3, "False: unknown key; known keys: teacher, student, runs, dataset, seeds"),
+    ],
+)
+def test_misspelt_keys(tmp_path, key, value, said):
+    # `no` is a boolean to YAML.
+    text = yaml.safe_dump(content_with(key, value)).replace("'no'", "no")
+    assert error_of(tmp_path, text) == said
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("teacher.iterations", "many", "teacher.iterations: 'many' is str, expected int or nothing"),
+        ("teacher.iterations", 2.5, "teacher.iterations: 2.5 is float, expected int or nothing"),
+        ("teacher.iterations", True, "teacher.iterations: True is bool, expected int or nothing"),
+        ("teacher.min_ap", "5", "teacher.min_ap: '5' is str, expected float"),
+        ("student.config", 5, "student.config: 5 is int, expected str"),
+        ("student.options", [], "student.options: [] is list, expected dict"),
+        ("runs.pgd.settings", None, "runs.pgd.settings: None is NoneType, expected dict"),
+        ("runs.pgd", "fast", "runs.pgd: expected a mapping, found str"),
+        ("teacher", [1], "teacher: expected a mapping, found list"),
+        ("runs", ["pgd"], "runs: expected a mapping from run names to settings"),
+        ("seeds", 3, "seeds: 3 is not a list of whole numbers"),
+        ("seeds", [], "seeds: [] is not a list of whole numbers"),
+        ("seeds", [0, "1"], "seeds: [0, '1'] is not a list of whole numbers"),
+        ("seeds", [True], "seeds: [True] is not a list of whole numbers"),
+        ("seeds", [-1], "seeds: [-1] is not a list of whole numbers"),
+        ("seeds", [0, 1, 0], "seeds: [0, 1, 0] names a seed twice"),
+        ("runs.a/b", {}, "runs.a/b: a name is text of letters, digits, '_', '.' and '-'"),
+        ("runs.teacher", {}, "runs.teacher: this name is the teacher's own"),
+        ("runs.pgd.inherit", "all", "runs.pgd.inherit: 'all' is not one of none, head+neck"),
+        ("runs.student.settings", {"a": 1}, "runs.student.settings: method 'none' has no settings"),
+        ("dataset.name", "voc", "dataset.name: 'voc' is not one of minicoco, coco"),
+        ("dataset.name", "coco", "dataset.root: give the folder that holds train2017/, val2017/ and annotations/"),
+        ("student.iterations", 1, "student.iterations: 1 is too few; give 2 or more"),
+        ("dataset.train_images", -5, "dataset.train_images: -5 is not a positive number"),
+    ],
+)
+def test_wrong_values(tmp_path, key, value, said):
+    assert error_of(tmp_path, yaml.safe_dump(content_with(key, value))) == said
+
+
+@pytest.mark.parametrize("key", ["teacher", "student", "runs", "teacher.config", "student.config"])
+@pytest.mark.parametrize("way", ["absent", "empty"])
+def test_missing(tmp_path, key, way):
+    content = content_with(key, None)
+    if "." in key:
+        content[key.split(".")[0]]["iterations"] = 5
+    if way == "absent":
+        del (content[key.split(".")[0]] if "." in key else content)[key.split(".")[-1]]
+    wrong_type = "." in key and way == "empty"
+    expected = f"{key}: None is NoneType, expected str" if wrong_type else f"{key}: missing"
+    assert error_of(tmp_path, yaml.safe_dump(content)) == expected
+
+
+def test_a_number_is_no_name(tmp_path):
+    text = yaml.safe_dump(content_with("runs.7x", {})).replace("7x", "7")
+    assert error_of(tmp_path, text) == "runs.7: a name is text of letters, digits, '_', '.' and '-'"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("runs:\n  a: {}\n b: {}\n", "line 3: not valid YAML (did not find expected <document start>"),
+        ("seeds: [0, 1\nruns: {}\n", "line 2: not valid YAML (expected ',' or ']'"),
+        ("teacher: {config: a: b}\n", "line 1: not valid YAML"),
+        ("- 1\n", "expected a mapping at the top"),
+        ("", "expected a mapping at the top"),
+    ],
+)
+def test_files_that_are_no_settings(tmp_path, text, said):
+    got = error_of(tmp_path, text)
+    assert got.startswith(said.split(" (")[0]) and got.count("line") <= 1
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(SettingsError, match=r"gone\.yaml: no such file; run this from"):
+        load(tmp_path / "gone.yaml")
+
+
+@pytest.mark.parametrize(
+    ("run", "said"),
+    [
+        (Run("pdg"), "runs.x: no distillation method 'pdg'; there are: fgd, fitnet, ld, pgd"),
+        (Run("pgd", settings={"alfa": 1}), "runs.x: settings.alfa: method 'pgd' has: alpha, beta, gamma, delta"),
+        (
+            Run(options={"model.neck.out_chanels": 3}),
+            f"runs.x: {R18}: options.model.neck.out_chanels: model.neck has no 'out_chanels'; it has: type, ",
+        ),
+        (Run(options={"modle.neck": 3}), f"runs.x: {R18}: options.modle.neck: the config has no 'modle'; it has: "),
+        (
+            Run(options={"param_scheduler.2.end": 3}),
+            f"runs.x: {R18}: options.param_scheduler.2.end: param_scheduler has no '2'; it has: 0, 1",
+        ),
+        (
+            Run(options={"train_dataloader.batch_size.x": 3}),
+            f"runs.x: {R18}: options.train_dataloader.batch_size.x: train_dataloader.batch_size has no 'x'",
+        ),
+    ],
+)
+def test_unknown_method_setting_and_option(run, said):
+    params = parse(yaml.safe_load(GOOD))
+    with pytest.raises(SettingsError) as caught:
+        check_run("x", run, params)
+    assert str(caught.value).startswith(said) and "\n" not in str(caught.value)
+
+
+def test_config_file_that_is_not_there():
+    with pytest.raises(SettingsError, match=r"^benchmark/configs/nope\.py: no such config file"):
+        detector_config(Detector("benchmark/configs/nope.py"))
+
+
+def test_data_that_is_not_prepared(tmp_path):
+    with pytest.raises(SettingsError, match=r"dataset\.json: not there; run `dvc repro prepare`"):
+        DatasetInfo.load(tmp_path / "dataset.json")
+
+
+def test_options_are_set():
+    options = {"param_scheduler.1.eta_min_ratio": 0.5, "train_dataloader.batch_size": 3}
+    options["model.backbone.init_cfg"] = None
+    cfg = detector_config(Detector(R18, options={"train_dataloader.batch_size": 2}), options)
+    assert cfg.param_scheduler[1].eta_min_ratio == 0.5
+    assert cfg.train_dataloader.batch_size == 3
+    assert cfg.model.backbone.init_cfg is None
+    assert detector_config(Detector(R18)).model.backbone.init_cfg.checkpoint.startswith(str(ROOT))
+
+
+def rates(cfg, steps: int) -> list[float]:
+    """The learning rate of every step under the config's schedulers."""
+    import torch
+
+    optimizer = SGD([torch.nn.Parameter(torch.zeros(1))], lr=cfg.optim_wrapper.optimizer.lr)
+    kinds = {"LinearLR": LinearLR, "CosineAnnealingLR": CosineAnnealingLR}
+    schedulers = [kinds[s["type"]](optimizer, **{k: s[k] for k in s if k != "type"}) for s in cfg.param_scheduler]
+    found = []
+    for _ in range(steps):
+        found.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        for scheduler in schedulers:
+            scheduler.step()
+    return found
+
+
+@pytest.mark.parametrize(("iterations", "warmup"), [(None, 40), (400, 40), (1200, 40), (100, 10), (20, 2)])
+def test_schedule_follows_iterations(iterations, warmup):
+    cfg = detector_config(Detector(R18, iterations=iterations))
+    length = iterations or 400
+    linear, cosine = cfg.param_scheduler
+    assert cfg.train_cfg.max_iters == length
+    assert (linear.begin, linear.end) == (0, warmup)
+    assert (cosine.begin, cosine.end, cosine.T_max) == (warmup, length, length - warmup)
+    lr = rates(cfg, length)
+    peak = cfg.optim_wrapper.optimizer.lr
+    assert lr[0] == pytest.approx(0.05 * peak)
+    assert lr[warmup] == pytest.approx(peak) == max(lr)
+    assert all(a >= b for a, b in zip(lr[warmup:], lr[warmup + 1 :], strict=False))
+    # after the last step the rate would be a hundredth of the peak
+    assert lr[-1] < (0.011 if length >= 100 else 0.03) * peak
+
+
+@pytest.mark.parametrize("iterations", [2, 3, 4, 8, 19])
+def test_schedules_of_a_few_iterations(iterations):
+    lr = rates(detector_config(Detector(R18, iterations=iterations)), iterations)
+    assert len(lr) == iterations and lr[0] == pytest.approx(1e-4)
+    # two steps of warm-up, or it would never leave its start
+    assert max(lr) == pytest.approx(2e-3 if iterations > 2 else 1e-4)
+
+
+def test_epoch_schedules_are_not_stretched(tmp_path):
+    config = tmp_path / "epochs.py"
+    loop = 'dict(_delete_=True, type="EpochBasedTrainLoop", max_epochs=2)'
+    config.write_text(f'_base_ = "{ROOT / R18}"\ntrain_cfg = {loop}\n')
+    with pytest.raises(SettingsError, match="iterations: the config trains by epochs"):
+        detector_config(Detector(str(config), iterations=5))
+
+
+def misspelt(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text(GOOD.replace("alpha", "alhpa"))
+
+
+def test_plan_ends_in_one_line(tmp_path, monkeypatch, capsys):
+    misspelt(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["plan"])
+    with pytest.raises(SystemExit) as caught:
+        run_cli(plan_stage.main, SettingsError)
+    assert caught.value.code == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("error: params.yaml: runs.pgd: settings.alhpa: method 'pgd' has: alpha, ")
+    assert not (tmp_path / "work").exists()
+
+
+@pytest.mark.slow
+def test_plan_as_a_command(tmp_path):
+    misspelt(tmp_path)
+    command = [sys.executable, "-W", "ignore", "-m", "benchmark.plan"]
+    ended = subprocess.run(
+        command, cwd=tmp_path, env={"PYTHONPATH": str(ROOT), "PATH": ""}, capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 1 and ended.stdout == ""
+    assert "Traceback" not in ended.stderr
+    assert [line for line in ended.stderr.splitlines() if line.startswith("error: params.yaml: ")]
+    assert len(ended.stderr.splitlines()) == 1
+
+
+def test_unexpected_errors_keep_their_traceback():
+    with pytest.raises(KeyError):
+        run_cli(lambda: {}["gone"], SettingsError)
