@@ -18,7 +18,8 @@ $(STAMP): requirements.lock pyproject.toml
 setup: $(STAMP) ## the environment in .venv
 
 repro: setup ## train the teacher, distil all students, evaluate, write results/
-	dvc repro --pull
+	dvc pull --quiet data.dvc
+	dvc repro
 
 smoke: setup ## the whole pipeline on a few images, in minutes
 	dvc pull --quiet data.dvc

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 WORK = Path("work")
 DATASET = WORK / "dataset" / "dataset.json"
 #: validation images looked at while training, for the curve; the table's figures come from the whole set
-MONITOR_IMAGES = 125
+MONITOR_IMAGES = 75
 MONITOR_POINTS = 4
 
 
@@ -159,7 +159,8 @@ def training_config(
                     "type": "CheckpointHook",
                     "by_epoch": iterations is None,
                     "interval": 1 if iterations is None else max(1, min(100, iterations // 4)),
-                    "max_keep_ckpts": 1,
+                    # mmengine deletes the old one before it writes the new one: a kill between must leave one
+                    "max_keep_ckpts": 2,
                 },
             },
             "custom_hooks": [{"type": "ProgressBar"}, {"type": "Record"}],

@@ -33,7 +33,7 @@ class ProgressBar(Hook):
         self.train_bar = self._bar(runner.max_iters, Path(runner.work_dir).name, runner.iter)
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
-        self.train_bar.set_postfix(loss=f"{float(outputs['loss']):.3f}", refresh=False)
+        self.train_bar.set_postfix(loss=f"{outputs['loss'].item():.3f}", refresh=False)
         self.train_bar.update()
 
     def after_train(self, runner) -> None:
@@ -84,7 +84,7 @@ class Record(Hook):
         last = step == runner.max_iters
         if step % self.interval and not last:
             return
-        losses = {k: float(v) for k, v in outputs.items() if k == "loss" or k.startswith("loss_")}
+        losses = {k: v.item() for k, v in outputs.items() if k == "loss" or k.startswith("loss_")}
         bad = [k for k, v in losses.items() if not math.isfinite(v)]
         if bad:
             name = next((k for k in bad if k != "loss"), "loss")

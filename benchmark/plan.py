@@ -83,10 +83,10 @@ def entry(detector: Detector, run: Run | None, params: Params) -> dict:
     """What the result of one training depends on, besides seed, data and the teacher's weights."""
     cfg = detector_config(detector, run.options if run else None)
     return {
-        "detector": asdict(detector),
+        "detector": {key: value for key, value in asdict(detector).items() if key != "min_ap"},
         "run": asdict(run) if run else None,
-        # A change of the gate re-trains nothing by itself, but a student must be checked against it.
-        "teacher_min_ap": params.teacher.min_ap if run is None or run.needs_teacher else None,
+        # A change of the gate leaves the teacher as it is, but a student must be checked against it.
+        "teacher_min_ap": params.teacher.min_ap if run is not None and run.needs_teacher else None,
         "pretrained": check_pretrained(cfg),
         "config": hashlib.sha256(portable_text(cfg).encode()).hexdigest()[:16],
         "code": sources(run),

@@ -8,6 +8,7 @@ import argparse
 import json
 import shutil
 import zipfile
+import zlib
 from dataclasses import asdict
 from pathlib import Path
 
@@ -39,7 +40,8 @@ def unpack(archive: Path, target: Path) -> None:
         with zipfile.ZipFile(archive) as content:
             for member in tqdm(content.infolist(), desc="unpacking", mininterval=2, leave=False):
                 content.extract(member, target)
-    except (zipfile.BadZipFile, OSError, EOFError) as error:
+    # A damaged header may also ask for a method or a password that was never used.
+    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError) as error:
         shutil.rmtree(target, ignore_errors=True)
         raise DataError(
             f"{archive}: truncated or damaged ({error}); delete it and run `dvc pull --force data`"
@@ -52,10 +54,10 @@ def read_annotations(path: Path) -> dict:
         raise DataError(f"{path}: missing")
     try:
         content = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
+    except ValueError as error:  # not JSON, or not even text
         raise DataError(f"{path}: not valid JSON, probably truncated ({error}); fetch it again") from None
     for key in ("images", "annotations", "categories"):
-        if not isinstance(content.get(key), list):
+        if not isinstance(content, dict) or not isinstance(content.get(key), list):
             raise DataError(f"{path}: no list '{key}'; is this a COCO instances file?")
     return content
 
@@ -80,7 +82,7 @@ def check_split(annotations: Path, images: Path) -> dict:
         raise DataError(f"{images}: {len(empty)} images are empty files (first: {empty[0]}); fetch them again")
     ids, categories = {i["id"] for i in content["images"]}, {c["id"] for c in content["categories"]}
     for a in content["annotations"]:
-        if a.get("image_id") not in ids or a.get("category_id") not in categories or len(a.get("bbox", ())) != 4:
+        if a.get("image_id") not in ids or a.get("category_id") not in categories or len(a.get("bbox") or ()) != 4:
             raise DataError(f"{annotations}: annotation {a.get('id')} has no box, or an unknown image or category")
     return content
 

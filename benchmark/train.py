@@ -58,7 +58,9 @@ def teacher_weights(params: Params) -> Path:
 
 def fingerprint(run: str, seed: int, teacher: Path | None) -> str:
     """Names what a training depends on; checkpoints of another one are not resumed."""
+    data = DatasetInfo.load()
     parts = [(PLAN / f"{run}.json").read_text(), str(seed), DATASET.read_text()]
+    parts += [file_digest(Path(annotations)) for annotations in (data.train_annotations, data.val_annotations)]
     if teacher is not None:
         parts.append(file_digest(teacher))
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()

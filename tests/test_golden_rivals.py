@@ -31,7 +31,9 @@ def context(**changes) -> MethodContext:
         "strides": (8, 16),
         "bins": 5,
     }
-    return MethodContext(**{**values, **changes})
+    values = {**values, **changes}
+    towers = {f"{side}_tower_channels": values[f"{side}_channels"] for side in ("student", "teacher")}
+    return MethodContext(**{**towers, **values})
 
 
 # ------------------------------------------------------------------------------------------------------ FGD

@@ -208,7 +208,9 @@ def test_archive_sizes(pinned):
         assert min(shares) > 0.05
 
 
-@pytest.mark.parametrize(("split", "index"), [(TRAIN, 0), (TRAIN, 777), (TRAIN, 1999), (VAL, 0), (VAL, 123), (VAL, 499)])
+@pytest.mark.parametrize(
+    ("split", "index"), [(TRAIN, 0), (TRAIN, 777), (TRAIN, 1999), (VAL, 0), (VAL, 123), (VAL, 499)]
+)
 def test_archive_is_what_the_code_draws(archive, pinned, split, index):
     data, annotations = minicoco._encoded(split, index)
     kept = [a for a in pinned[split.name]["annotations"] if a["image_id"] == index + 1]

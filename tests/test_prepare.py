@@ -216,6 +216,16 @@ def test_truncated_archive(archive, tmp_path, share):
     assert not (tmp_path / "work" / "minicoco").exists(), "no half-unpacked set is left"
 
 
+@pytest.mark.parametrize(("offset", "value"), [(6, 99), (8, 1), (10, 1), (10, 8), (16, 255)])
+def test_damaged_directory(archive, tmp_path, offset, value):
+    """Version, flags, method and checksum of the first entry in the archive's directory."""
+    data = bytearray(archive.read_bytes())
+    data[data.index(b"PK\x01\x02") + offset] ^= value
+    archive.write_bytes(data)
+    with pytest.raises(DataError, match=r"minicoco\.zip: truncated or damaged"):
+        unpack(archive, tmp_path / "out")
+
+
 def test_damaged_archive(archive, tmp_path):
     """Bytes that flip anywhere are noticed: by the checksums, or since the directory makes no sense."""
     whole, rng = archive.read_bytes(), np.random.default_rng(0)

@@ -49,7 +49,7 @@ class Recipe:
 BACKBONES = {
     "resnet18_c16": Recipe(18, 16),
     "resnet34_c16": Recipe(34, 16),
-    "resnet18_c8": Recipe(18, 8),
+    "resnet18_c8": Recipe(18, 8, epochs=3),
 }
 
 

@@ -162,7 +162,7 @@ class FGDLevel(nn.Module):
 
 @METHODS.register_module(name="fgd")
 class FGD(Method):
-    """Focal and global distillation; ``alpha`` sets ``beta``, ``gamma``, ``lambda_`` if not given."""
+    """Focal and global distillation; ``beta``, ``gamma`` and ``lambda`` are multiples of ``alpha``."""
 
     needs = frozenset({"neck"})
     weight_setting = "alpha"
@@ -171,17 +171,17 @@ class FGD(Method):
         self,
         context: MethodContext,
         alpha: float = 1e-3,
-        beta: float | None = None,
-        gamma: float | None = None,
-        lambda_: float | None = None,
+        beta_ratio: float = 0.5,
+        gamma_ratio: float = 0.5,
+        lambda_ratio: float = 5e-3,
         temperature: float = 0.5,
     ) -> None:
         super().__init__(context)
         self.settings = {
             "alpha": alpha,
-            "beta": 0.5 * alpha if beta is None else beta,
-            "gamma": 0.5 * alpha if gamma is None else gamma,
-            "lambda_": 5e-3 * alpha if lambda_ is None else lambda_,
+            "beta": beta_ratio * alpha,
+            "gamma": gamma_ratio * alpha,
+            "lambda_": lambda_ratio * alpha,
             "temperature": temperature,
         }
         self.levels = nn.ModuleList(

@@ -80,7 +80,7 @@ def pgd_reg_loss(
 
 @METHODS.register_module(name="pgd")
 class PGD(Method):
-    """Prediction-guided distillation of both towers. ``beta`` and ``gamma`` follow ``alpha`` unless given."""
+    """Prediction-guided distillation of both towers; ``beta`` and ``gamma`` are multiples of ``alpha``."""
 
     needs = frozenset({"towers", "predictions"})
     weight_setting = "alpha"
@@ -89,8 +89,8 @@ class PGD(Method):
         self,
         context: MethodContext,
         alpha: float = 0.04,
-        beta: float | None = None,
-        gamma: float | None = None,
+        beta_ratio: float = 0.5,
+        gamma_ratio: float = 1.6,
         delta: float = 8e-4,
         temperature: float = 0.8,
         topk: int = 30,
@@ -110,8 +110,7 @@ class PGD(Method):
         if len(level_weights) < context.num_levels:
             raise MethodError(f"pgd: level_weights has {len(level_weights)} entries for {context.num_levels} levels")
         self.alpha = alpha
-        self.beta = 0.5 * alpha if beta is None else beta
-        self.gamma = 1.6 * alpha if gamma is None else gamma
+        self.beta, self.gamma = beta_ratio * alpha, gamma_ratio * alpha
         self.delta, self.temperature, self.topk = delta, temperature, topk
         self.xi_cls, self.xi_reg = xi_cls, xi_reg
         self.level_weights = tuple(level_weights)

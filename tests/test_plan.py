@@ -1,0 +1,233 @@
+"""The plan files: what a result depends on changes its run's file, and nothing else does."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from benchmark import plan as stage
+from benchmark.config import ROOT, DatasetInfo, detector_config, training_config
+from benchmark.plan import check_pretrained, code_digest, portable_text, sources
+from benchmark.settings import Detector, Params, Run, SettingsError, parse
+from pgd.methods import METHODS
+from pgd.methods.base import method_class
+
+SOURCE = '''
+"""A module."""
+import math  # for the root
+
+
+class A:
+    """A class."""
+
+    size = 3
+
+    def root(self, x: float = 2.0) -> float:
+        """A method."""
+        return math.sqrt(x) + self.size
+
+
+async def run():
+    """Only words."""
+
+
+TEXT = "a value"
+'''
+SAME = {
+    "module_docstring": ('"""A module."""', '"""Another text,\nof two lines."""'),
+    "no_docstring": ('    """A class."""\n', ""),
+    "method_docstring": ('"""A method."""', '"""What is under the root."""'),
+    "lone_docstring": ('"""Only words."""', '"""Others."""'),
+    "docstring_for_pass": ('"""Only words."""', "pass"),
+    "comment": ("  # for the root", ""),
+    "comment_line": ("import math", "# needed\nimport math"),
+    "layout": ("x: float = 2.0) -> float:", "\n        x: float = 2.0,\n    ) -> float:"),
+    "quotes": ('"a value"', "'a value'"),
+    "brackets": ("math.sqrt(x) + self.size", "(math.sqrt(x) + self.size)"),
+}
+OTHER = {
+    "number": ("size = 3", "size = 4"),
+    "type_of_number": ("2.0", "2"),
+    "operator": ("(x) + ", "(x) - "),
+    "name": ("root(", "roots("),
+    "text": ("a value", "another value"),
+    "statement": ("TEXT =", "OTHER = TEXT ="),
+    "decorator": ("    def root", "    @property\n    def root"),
+    "docstring_no_longer_first": ('    """A class."""\n', '    other = 1\n    """A class."""\n'),
+}
+
+
+@pytest.mark.parametrize("change", SAME)
+def test_digest_overlooks(tmp_path, change):
+    changed = SOURCE.replace(*SAME[change])
+    assert changed != SOURCE
+    (tmp_path / "a.py").write_text(SOURCE)
+    (tmp_path / "b.py").write_text(changed)
+    assert code_digest(tmp_path / "a.py") == code_digest(tmp_path / "b.py")
+
+
+@pytest.mark.parametrize("change", OTHER)
+def test_digest_sees(tmp_path, change):
+    changed = SOURCE.replace(*OTHER[change])
+    assert changed != SOURCE
+    (tmp_path / "a.py").write_text(SOURCE)
+    (tmp_path / "b.py").write_text(changed)
+    assert code_digest(tmp_path / "a.py") != code_digest(tmp_path / "b.py")
+
+
+def content() -> dict:
+    """Every method, and the plain runs, without pretrained files."""
+    options = {"model.backbone.init_cfg": None}
+    return {
+        "teacher": {"config": "benchmark/configs/mini/gfl_r34.py", "options": options},
+        "student": {"config": "benchmark/configs/mini/gfl_r18.py", "options": dict(options)},
+        "runs": {
+            "student": {},
+            "inherit": {"inherit": "head+neck"},
+            **{m: {"method": m, "inherit": "head+neck"} for m in sorted(METHODS.module_dict)},
+        },
+    }
+
+
+def planned(folder: Path, change=lambda c: None) -> dict[str, bytes]:
+    """Bytes of all plan files after a change of the settings."""
+    changed = content()
+    change(changed)
+    stage.plan(parse(copy.deepcopy(changed)), folder)
+    return {path.stem: path.read_bytes() for path in folder.iterdir()}
+
+
+def touched(folder: Path, change) -> set[str]:
+    """The runs whose files a change of the settings alters, adds or removes."""
+    before, after = planned(folder), planned(folder, change)
+    return {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
+
+
+ALL_STUDENTS = {"student", "inherit", *METHODS.module_dict}
+NEED_TEACHER = ALL_STUDENTS - {"student"}
+
+
+@pytest.mark.parametrize(
+    ("change", "runs"),
+    [
+        (lambda c: None, set()),
+        (lambda c: c["runs"]["pgd"].update(settings={"alpha": 0.5}), {"pgd"}),
+        (lambda c: c["runs"]["pgd"].update(inherit="none"), {"pgd"}),
+        (lambda c: c["runs"]["ld"].update(options={"train_dataloader.batch_size": 3}), {"ld"}),
+        (lambda c: c["runs"].update(more={"method": "pgd"}), {"more"}),
+        (lambda c: c["runs"].pop("fgd"), {"fgd"}),
+        (lambda c: c["runs"].update(fgd=c["runs"].pop("fgd")), set()),
+        (lambda c: c.update(seeds=[0, 1, 2]), set()),
+        (lambda c: c["student"].update(iterations=7), ALL_STUDENTS),
+        (lambda c: c["student"]["options"].update({"optim_wrapper.optimizer.lr": 1.0}), ALL_STUDENTS),
+        # students depend on the teacher's weights by a file of their own
+        (lambda c: c["teacher"].update(iterations=7), {"teacher"}),
+        # a new bound has to be checked by whoever is taught; the teacher itself is as good as it was
+        (lambda c: c["teacher"].update(min_ap=20), NEED_TEACHER),
+    ],
+    ids=[
+        *("nothing", "setting", "inherit", "option", "new_run", "gone", "order", "seeds"),
+        *("iterations", "lr", "teacher", "min_ap"),
+    ],
+)
+def test_changes_touch_what_depends_on_them(tmp_path, change, runs):
+    assert touched(tmp_path / "plan", change) == runs
+
+
+@pytest.mark.parametrize("method", sorted(METHODS.module_dict))
+def test_editing_a_method_touches_its_runs(tmp_path, monkeypatch, method):
+    before = planned(tmp_path)
+    own = Path(METHODS.get(method).__module__.replace(".", "/")).name
+    monkeypatch.setattr(stage, "code_digest", lambda p: "new" if p.stem == own else code_digest(p))
+    after = planned(tmp_path)
+    assert {name for name in before if before[name] != after[name]} == {method}
+
+
+@pytest.mark.parametrize(
+    ("module", "runs"),
+    [
+        ("distiller", ALL_STUDENTS | {"teacher"}),
+        ("train", ALL_STUDENTS | {"teacher"}),
+        ("attention", set(METHODS.module_dict)),
+        ("report", set()),
+    ],
+)
+def test_editing_shared_code(tmp_path, monkeypatch, module, runs):
+    before = planned(tmp_path)
+    monkeypatch.setattr(stage, "code_digest", lambda p: "new" if p.stem == module else code_digest(p))
+    after = planned(tmp_path)
+    assert {name for name in before if before[name] != after[name]} == runs
+
+
+def test_sources_are_real_modules():
+    for method in METHODS.module_dict:
+        found = sources(Run(method))
+        assert f"pgd.methods.{method}" in found and all(len(v) == 16 for v in found.values())
+        assert found.items() >= sources(Run()).items() == sources(None).items()
+        assert method_class(method).__module__ == f"pgd.methods.{method}"
+
+
+def test_stale_files_go(tmp_path):
+    (tmp_path / "old.json").write_text("{}")
+    assert set(planned(tmp_path)) == ALL_STUDENTS | {"teacher"}
+
+
+def test_nothing_is_written_when_one_run_is_wrong(tmp_path):
+    with pytest.raises(SettingsError, match=r"runs\.pgd: settings\.alhpa"):
+        planned(tmp_path / "plan", lambda c: c["runs"]["pgd"].update(settings={"alhpa": 1}))
+    assert not (tmp_path / "plan").exists()
+
+
+def test_pretrained_weights_are_part_of_it(tmp_path):
+    assert check_pretrained(detector_config(Detector(**content()["student"]))) is None
+    weights = tmp_path / "w.pth"
+    options = {"model.backbone.init_cfg.checkpoint": str(weights)}
+    cfg = detector_config(Detector("benchmark/configs/mini/gfl_r18.py", options=options))
+    with pytest.raises(SettingsError, match=r"w\.pth: pretrained backbone missing; `dvc pull data`"):
+        check_pretrained(cfg)
+    weights.write_bytes(b"one")
+    first = check_pretrained(cfg)
+    weights.write_bytes(b"two")
+    assert len(first) == 16 and first != check_pretrained(cfg)
+    options = {"model.backbone.init_cfg.checkpoint": "torchvision://resnet18"}
+    cfg = detector_config(Detector("benchmark/configs/mini/gfl_r18.py", options=options))
+    assert check_pretrained(cfg) == "torchvision://resnet18"
+
+
+def test_files_do_not_name_this_machine(tmp_path):
+    assert not any(str(ROOT).encode() in text for text in planned(tmp_path).values())
+    cfg = detector_config(Detector("benchmark/configs/mini/gfl_r18.py"))
+    assert str(ROOT) in cfg.pretty_text and str(ROOT) not in portable_text(cfg)
+    assert "data/pretrained/resnet18_c16.pth" in portable_text(cfg)
+
+
+def test_files_are_readable(tmp_path):
+    entry = json.loads(planned(tmp_path)["pgd"])
+    assert entry["run"]["method"] == "pgd" and entry["detector"]["config"].endswith("gfl_r18.py")
+    assert set(entry["libraries"]) == {"torch", "torchvision", "mmdet", "mmengine", "numpy"}
+    assert entry["teacher_min_ap"] == 0.0 and json.loads(planned(tmp_path)["student"])["teacher_min_ap"] is None
+
+
+def params() -> Params:
+    return parse(yaml.safe_load(yaml.safe_dump(content())))
+
+
+def test_training_config(tiny_data):
+    """A method's run holds teacher, method and inheriting; a plain run and the teacher hold neither."""
+    data: DatasetInfo = tiny_data
+    asked = params()
+    for name in ("teacher", "student"):
+        cfg = training_config(asked, asked.runs.get(name), 3, data, None, Path("w"))
+        assert cfg.model.keys() == {"type", "student", "data_preprocessor"}
+        assert cfg.model.student.backbone.depth == {"teacher": 34, "student": 18}[name]
+        assert cfg.model.student.bbox_head.num_classes == len(data.classes) and cfg.randomness.seed == 3
+    cfg = training_config(asked, asked.runs["inherit"], 3, data, Path("t.pth"), Path("w"))
+    assert (cfg.model.inherit, cfg.model.teacher_checkpoint) == ("head+neck", "t.pth") and "method" not in cfg.model
+    cfg = training_config(asked, Run("pgd", settings={"alpha": 2.0}), 3, data, Path("t.pth"), Path("w"))
+    assert cfg.model.method == {"type": "pgd", "alpha": 2.0} and cfg.model.inherit == "none"
+    assert cfg.model.teacher.backbone.depth == 34 and cfg.model.teacher.backbone.init_cfg is None
+    assert cfg.val_dataloader.dataset.indices == 6 and cfg.val_evaluator.areas == tuple(data.areas)

@@ -1,0 +1,113 @@
+"""The smoke profile is the root's pipeline on less data, and DVC itself reads both."""
+
+from __future__ import annotations
+
+from itertools import product
+from pathlib import Path
+
+import pytest
+import yaml
+
+from benchmark.plan import check_run
+from benchmark.settings import TEACHER, load
+from benchmark.smoke import PROFILE, SmokeError, check, expected_files
+from pgd.methods import METHODS
+
+ROOT = Path(__file__).parents[1]
+#: What a profile shares with the root; everything else is its own.
+SHARED = ("benchmark", "pgd", "data")
+FILES = {"root": ROOT, "smoke": PROFILE}
+
+
+def test_smoke_pipeline_is_the_roots():
+    ours, theirs = (ROOT / "dvc.yaml").read_text(), (PROFILE / "dvc.yaml").read_text()
+    assert theirs.replace("../../../", "") == ours
+
+
+def dependencies(folder: Path) -> list[str]:
+    stages = yaml.safe_load((folder / "dvc.yaml").read_text())["stages"]
+    return [dependency for stage in stages.values() for dependency in stage["deps"]]
+
+
+def test_shared_dependencies_lead_to_the_root():
+    roots = dependencies(ROOT)
+    expected = [f"../../../{d}" if d.split("/")[0] in SHARED else d for d in roots]
+    assert dependencies(PROFILE) == expected
+    assert sum(d.startswith("../") for d in expected) >= 5
+    for dependency in expected:
+        if dependency.startswith("../"):
+            path = (PROFILE / dependency).resolve()
+            assert path.relative_to(ROOT).parts[0] in SHARED
+            # data comes by `dvc pull`
+            assert path.exists() or path.relative_to(ROOT).parts[0] == "data"
+
+
+@pytest.mark.parametrize("profile", FILES)
+def test_params_are_sound(profile):
+    params = load(FILES[profile] / "params.yaml")
+    assert params.dataset.name == "minicoco" and params.seeds[0] == 0
+    for name, run in params.runs.items():
+        check_run(name, run, params)
+    plain = [run for run in params.runs.values() if run.method == "none"]
+    assert {run.inherit for run in plain} == {"none", "head+neck"}, "both baselines of the table"
+
+
+def test_every_method_takes_part_in_the_smoke_run():
+    params = load(PROFILE / "params.yaml")
+    assert {run.method for run in params.runs.values()} == {*METHODS.module_dict, "none"}
+    assert params.teacher.iterations <= 10 and params.student.iterations <= 10
+    assert params.dataset.train_images <= 100 and params.dataset.val_images <= 100
+
+
+@pytest.mark.parametrize("profile", FILES)
+def test_commands_name_modules_that_are_there(profile):
+    stages = yaml.safe_load((FILES[profile] / "dvc.yaml").read_text())["stages"]
+    assert list(stages) == ["plan", "prepare", "teacher", "distill", "evaluate", "report"]
+    for stage in stages.values():
+        python, flag, module = stage["cmd"].split()[:3]
+        assert (python, flag) == ("python", "-m")
+        assert (ROOT / f"{module.replace('.', '/')}.py").is_file()
+
+
+def test_smoke_check(tmp_path):
+    """The check names what is missing."""
+    params = load(PROFILE / "params.yaml")
+    files = expected_files(params)
+    assert Path("work/runs/pgd-0/weights.pth") in files and Path(f"results/runs/{TEACHER}-0.json") in files
+    for file in files:
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).write_text("x")
+    check(params, tmp_path)
+    (tmp_path / "results/table.csv").write_text("")
+    with pytest.raises(SmokeError, match=r"results/table\.csv: a stage ended well but did not write it"):
+        check(params, tmp_path)
+    del params.runs["ld"]
+    with pytest.raises(SmokeError, match=r"params\.yaml: no run for method ld; add one"):
+        check(params, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def stage_names() -> dict[str, set[str]]:
+    """Names of the stages that DVC finds, by folder."""
+    if not (ROOT / ".dvc").is_dir():
+        pytest.skip("no .dvc folder: not a checkout of the repository")
+    from dvc.repo import Repo
+
+    names: dict[str, set[str]] = {}
+    with Repo(str(ROOT)) as repo:
+        for stage in repo.index.stages:
+            if hasattr(stage, "name"):
+                names.setdefault(stage.path_in_repo.rpartition("dvc.yaml")[0], set()).add(stage.name)
+    return names
+
+
+@pytest.mark.parametrize("profile", FILES)
+def test_dvc_reads_the_pipeline(stage_names, profile):
+    folder = FILES[profile]
+    params = load(folder / "params.yaml")
+    expected = {"plan", "prepare", "teacher", "report"}
+    for run, seed in product(params.runs, params.seeds):
+        expected |= {f"distill@{run}-{seed}", f"evaluate@{run}-{seed}"}
+    where = "" if profile == "root" else f"{folder.relative_to(ROOT).as_posix()}/"
+    assert stage_names[where] == expected
+    assert "distill@pgd-0" in expected
