@@ -41,8 +41,11 @@ def atomic_save(content: object, path: Path) -> None:
     """``torch.save`` that leaves either the whole file or the old one, also when killed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
-    torch.save(content, partial)
-    os.replace(partial, path)
+    try:
+        torch.save(content, partial)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def load_state(path: str | Path) -> dict[str, Tensor]:
@@ -57,8 +60,9 @@ def load_state(path: str | Path) -> dict[str, Tensor]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise CheckpointError(f"{path}: refused, it holds more than weights ({str(error).splitlines()[0]})") from error
-    except (RuntimeError, EOFError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(f"{path}: refused, no plain weights ({reason}); is this a checkpoint?") from error
+    except Exception as error:  # torch's readers raise nearly anything on junk
         raise CheckpointError(f"{path}: unreadable, probably cut off while written; delete it and run again") from error
     state = content.get("state_dict", content) if isinstance(content, dict) else None
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
@@ -70,7 +74,7 @@ def load_strict(module: nn.Module, path: str | Path, what: str) -> None:
     """Load a checkpoint whose names and shapes must be exactly the module's."""
     state, own = load_state(path), module.state_dict()
     missing, extra = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
-    shapes = [k for k in own.keys() & state.keys() if own[k].shape != state[k].shape]
+    shapes = sorted(k for k in own.keys() & state.keys() if own[k].shape != state[k].shape)
     if missing or extra or shapes:
         k = (shapes or missing or extra)[0]
         example = (
@@ -120,6 +124,9 @@ def inherit(student: nn.Module, teacher: nn.Module) -> InheritReport:
         else:
             value.copy_(state[name])
             report.copied.append(name)
+    for name in state.keys() - own.keys():
+        if not name.startswith("backbone."):
+            report.skipped[name] = "the student has no such entry"
     return report
 
 

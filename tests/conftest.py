@@ -53,6 +53,22 @@ def light_content() -> dict:
     }
 
 
+def runs(iterations: int = 2, workers: int = 0, **chosen: dict):
+    """A change of the settings: these runs, this long."""
+
+    def change(content: dict) -> None:
+        content["runs"] = chosen
+        content["student"]["iterations"] = iterations
+        content["student"]["options"]["train_dataloader.num_workers"] = workers
+
+    return change
+
+
+def same(a: dict, b: dict) -> bool:
+    """Bit for bit."""
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
 class World:
     """A folder with params.yaml and a prepared data set; the test's process stands in it."""
 

@@ -1,4 +1,4 @@
-"""Attention maps and the PGD losses against METHODS 6.2 and 6.3."""
+"""Attention maps and the PGD losses against values worked out by hand."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_level_weight_scales_the_features_and_not_the_attention():
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_batch_loss_is_the_mean_of_its_images(seed):
-    """METHODS 6.3; the released mixing of a batch's masks fails it, and gives N times too much or so."""
+    """The released mixing of a batch's masks fails it, and gives N times too much or so."""
     s, t, (foreground, background) = features(7 + seed), features(17 + seed), masks(seed)
     one = [slice(i, i + 1) for i in range(N)]
     for mixed in (False, True):

@@ -19,6 +19,8 @@ from benchmark.prepare import MINI_AREAS
 from pgd.evaluation import CocoBoxes
 from pgd.evaluation.coco import COCO_AREAS, FIGURES, coco_box_metrics
 
+#: Bounds between which a dozen mini images have objects.
+TINY_AREAS = (250, 700)
 MMDET_NAMES = {
     "AP": "bbox_mAP",
     "AP50": "bbox_mAP_50",
@@ -101,7 +103,7 @@ def measured(metric, content: dict, detections: list[dict]) -> dict[str, float]:
 
 def test_ground_truth_as_predictions_is_perfect(truth):
     content = json.loads(truth.read_text())
-    areas = MINI_AREAS if len(content["categories"]) == 10 else COCO_AREAS
+    areas = TINY_AREAS if len(content["categories"]) == 10 else COCO_AREAS
     figures = coco_box_metrics(truth, perfect(content), areas=areas)
     assert list(figures) == list(FIGURES.values())
     assert figures == pytest.approx(dict.fromkeys(figures, 100.0))
@@ -226,13 +228,16 @@ def test_nothing_found(truth):
 def test_area_bounds_shift_the_figures(tiny_data):
     truth = Path(tiny_data.train_annotations)
     content = json.loads(truth.read_text())
-    small = [a["id"] for a in content["annotations"] if a["area"] < 400 and not a["iscrowd"]]
-    large = [d for d in perfect(content) if d["bbox"][2] * d["bbox"][3] > 45**2]
-    assert small and large
-    mini = coco_box_metrics(truth, large, areas=MINI_AREAS)
-    assert mini["AP_small"] == 0 and mini["AP_large"] > 80
-    assert coco_box_metrics(truth, large, areas=COCO_AREAS)["AP"] == mini["AP"]
+    large = {a["id"] for a in content["annotations"] if a["area"] >= TINY_AREAS[1] and not a["iscrowd"]}
+    content["annotations"] = [{**a, "iscrowd": int(a["id"] not in large)} for a in content["annotations"]]
+    found = perfect(content)
+    assert 3 <= len(found) < len(content["annotations"]) / 2
+    figures = coco_box_metrics(truth, found, areas=TINY_AREAS)
+    assert figures["AP_small"] == figures["AP_medium"] == 0 and figures["AP_large"] == pytest.approx(100)
+    other = coco_box_metrics(truth, found, areas=COCO_AREAS)
+    assert other["AP"] == figures["AP"] and 0 < other["AP_small"] < 100
     # with every object small there is no medium and no large one
+    content = json.loads(truth.read_text())
     everything = coco_box_metrics(truth, perfect(content), areas=(1e6, 1e7))
     assert everything["AP_small"] == pytest.approx(100)
     assert math.isnan(everything["AP_medium"]) and math.isnan(everything["AP_large"])

@@ -200,12 +200,12 @@ def test_archive_sizes(pinned):
         own = [a for a in content["annotations"] if not a["iscrowd"]]
         for a in own:
             x, y, w, h = a["bbox"]
-            assert 0 <= x and 0 <= y and x + w <= width and y + h <= height
+            assert x >= 0 and y >= 0 and x + w <= width and y + h <= height
             assert max(w, h) <= longest and 12 <= a["area"] <= w * h
         sides = np.sqrt([a["area"] for a in own])
         # small, medium and large (benchmark.prepare.MINI_AREAS) all occur often enough to measure
         shares = [np.mean(sides < 20), np.mean((sides >= 20) & (sides < 45)), np.mean(sides >= 45)]
-        assert min(shares) > 0.05
+        assert min(shares) > 0.02
 
 
 @pytest.mark.parametrize(

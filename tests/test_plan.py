@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import json
 from pathlib import Path
 
@@ -93,6 +94,25 @@ def content() -> dict:
     }
 
 
+@pytest.fixture(scope="module")
+def quick_digest():
+    """The digests of one moment, each worked out once."""
+    return functools.cache(code_digest)
+
+
+@pytest.fixture(autouse=True)
+def once(monkeypatch, quick_digest):
+    monkeypatch.setattr(stage, "code_digest", quick_digest)
+
+
+@pytest.fixture(scope="module")
+def before(tmp_path_factory, quick_digest) -> dict[str, bytes]:
+    """The plan files of :func:`content`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stage, "code_digest", quick_digest)
+        return planned(tmp_path_factory.mktemp("before") / "plan")
+
+
 def planned(folder: Path, change=lambda c: None) -> dict[str, bytes]:
     """Bytes of all plan files after a change of the settings."""
     changed = content()
@@ -101,9 +121,8 @@ def planned(folder: Path, change=lambda c: None) -> dict[str, bytes]:
     return {path.stem: path.read_bytes() for path in folder.iterdir()}
 
 
-def touched(folder: Path, change) -> set[str]:
-    """The runs whose files a change of the settings alters, adds or removes."""
-    before, after = planned(folder), planned(folder, change)
+def differing(before: dict[str, bytes], after: dict[str, bytes]) -> set[str]:
+    """The runs whose files were altered, added or removed."""
     return {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
 
 
@@ -134,17 +153,18 @@ NEED_TEACHER = ALL_STUDENTS - {"student"}
         *("iterations", "lr", "teacher", "min_ap"),
     ],
 )
-def test_changes_touch_what_depends_on_them(tmp_path, change, runs):
-    assert touched(tmp_path / "plan", change) == runs
+def test_changes_touch_what_depends_on_them(before, tmp_path, change, runs):
+    # over the files of the time before, as `dvc repro` finds them
+    for name, text in before.items():
+        (tmp_path / f"{name}.json").write_bytes(text)
+    assert differing(before, planned(tmp_path, change)) == runs
 
 
 @pytest.mark.parametrize("method", sorted(METHODS.module_dict))
-def test_editing_a_method_touches_its_runs(tmp_path, monkeypatch, method):
-    before = planned(tmp_path)
-    own = Path(METHODS.get(method).__module__.replace(".", "/")).name
-    monkeypatch.setattr(stage, "code_digest", lambda p: "new" if p.stem == own else code_digest(p))
-    after = planned(tmp_path)
-    assert {name for name in before if before[name] != after[name]} == {method}
+def test_editing_a_method_touches_its_runs(before, tmp_path, monkeypatch, quick_digest, method):
+    own = METHODS.get(method).__module__.rpartition(".")[2]
+    monkeypatch.setattr(stage, "code_digest", lambda p: "new" if p.stem == own else quick_digest(p))
+    assert differing(before, planned(tmp_path)) == {method}
 
 
 @pytest.mark.parametrize(
@@ -156,11 +176,9 @@ def test_editing_a_method_touches_its_runs(tmp_path, monkeypatch, method):
         ("report", set()),
     ],
 )
-def test_editing_shared_code(tmp_path, monkeypatch, module, runs):
-    before = planned(tmp_path)
-    monkeypatch.setattr(stage, "code_digest", lambda p: "new" if p.stem == module else code_digest(p))
-    after = planned(tmp_path)
-    assert {name for name in before if before[name] != after[name]} == runs
+def test_editing_shared_code(before, tmp_path, monkeypatch, quick_digest, module, runs):
+    monkeypatch.setattr(stage, "code_digest", lambda p: "new" if p.stem == module else quick_digest(p))
+    assert differing(before, planned(tmp_path)) == runs
 
 
 def test_sources_are_real_modules():
@@ -198,18 +216,18 @@ def test_pretrained_weights_are_part_of_it(tmp_path):
     assert check_pretrained(cfg) == "torchvision://resnet18"
 
 
-def test_files_do_not_name_this_machine(tmp_path):
-    assert not any(str(ROOT).encode() in text for text in planned(tmp_path).values())
+def test_files_do_not_name_this_machine(before):
+    assert not any(str(ROOT).encode() in text for text in before.values())
     cfg = detector_config(Detector("benchmark/configs/mini/gfl_r18.py"))
     assert str(ROOT) in cfg.pretty_text and str(ROOT) not in portable_text(cfg)
     assert "data/pretrained/resnet18_c16.pth" in portable_text(cfg)
 
 
-def test_files_are_readable(tmp_path):
-    entry = json.loads(planned(tmp_path)["pgd"])
+def test_files_are_readable(before):
+    entry = json.loads(before["pgd"])
     assert entry["run"]["method"] == "pgd" and entry["detector"]["config"].endswith("gfl_r18.py")
     assert set(entry["libraries"]) == {"torch", "torchvision", "mmdet", "mmengine", "numpy"}
-    assert entry["teacher_min_ap"] == 0.0 and json.loads(planned(tmp_path)["student"])["teacher_min_ap"] is None
+    assert entry["teacher_min_ap"] == 0.0 and json.loads(before["student"])["teacher_min_ap"] is None
 
 
 def params() -> Params:

@@ -1,4 +1,4 @@
-"""Focal and Global Distillation (Yang et al., CVPR 2022, arXiv 2111.11837; released ``fgd.py``, METHODS 2.8).
+"""Focal and Global Distillation (Yang et al., CVPR 2022, arXiv 2111.11837; released ``fgd.py``).
 
 Place: FPN outputs, all levels (the release hooks the raw 3x3 output convolutions of the FPN, which is what an
 FPN without normalisation puts out). With P(p) = HW softmax_p(mean_c|F|/T), A(c) = C softmax_c(mean_p|F|/T), D

@@ -1,4 +1,4 @@
-"""FitNet on the neck: plain imitation of every FPN feature (Romero et al., 2015; the detection form of METHODS 2.1).
+"""FitNet on the neck: plain imitation of every FPN feature (Romero et al., 2015).
 
     L = weight * sum_l mean_{n,c,p} (phi_l(F^S_l) - F^T_l)^2
 

@@ -1,4 +1,4 @@
-"""Localization Distillation (Zheng et al., CVPR 2022, arXiv 2102.12252; release ``ld_head.py``; METHODS 2.7).
+"""Localization Distillation (Zheng et al., CVPR 2022, arXiv 2102.12252; released ``ld_head.py``).
 
 Place: the logits of the four box sides' distributions, and the class logits. With q, p the softmax at
 temperature T of the teacher's and the student's logits,

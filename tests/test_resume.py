@@ -1,0 +1,117 @@
+"""A killed training goes on as if nothing had happened, and never goes on from another training's checkpoint."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import runs, same
+
+from benchmark import hooks
+from benchmark import train as stage
+from pgd.checkpoint import load_state
+
+pytestmark = pytest.mark.slow
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+def kill_at(step: int, monkeypatch) -> None:
+    """End the training in this step, after earlier ones are saved."""
+    original = hooks.Record.after_train_iter
+
+    def dies(self, runner, *args, **kwargs):
+        if runner.iter + 1 == step:
+            raise Killed
+        original(self, runner, *args, **kwargs)
+
+    monkeypatch.setattr(hooks.Record, "after_train_iter", dies)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_killed_and_resumed_is_the_same(taught_world, monkeypatch, capsys, workers):
+    run = {"method": "fgd", "inherit": "head+neck"}
+    params = taught_world.settle(runs(4, workers, fgd=run))
+    straight = taught_world.train(params, "fgd")
+    expected, curve = load_state(straight / "weights.pth"), (straight / "curve.jsonl").read_text()
+    shutil.rmtree("work/checkpoints")
+    shutil.rmtree(straight)
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        kill_at(3, patch)
+        taught_world.train(params, "fgd")
+    assert Path(Path("work/checkpoints/fgd-0/last_checkpoint").read_text()).name == "iter_2.pth"
+    assert not straight.exists()
+    out = taught_world.train(params, "fgd")
+    assert "fgd-0: going on from iter_2.pth" in capsys.readouterr().out
+    assert json.loads((out / "train.json").read_text())["resumed"] is True
+    assert same(load_state(out / "weights.pth"), expected)
+    assert (out / "curve.jsonl").read_text() == curve, "no step is missing and none stands twice"
+
+
+def test_killed_while_saving(taught_world, monkeypatch, capsys):
+    """A half-written checkpoint is never read, and the one before it is still there."""
+    params = taught_world.settle(runs(4, student={}))
+    expected = load_state(taught_world.train(params, "student") / "weights.pth")
+    shutil.rmtree("work/checkpoints")
+    put = hooks.LocalBackend.put
+
+    def half(self, obj, filepath):
+        if "iter_3" in str(filepath):
+            put(self, obj[: len(obj) // 2], filepath)
+            raise Killed
+        put(self, obj, filepath)
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(hooks.LocalBackend, "put", half)
+        taught_world.train(params, "student")
+    folder = Path("work/checkpoints/student-0")
+    assert (folder / "iter_3.pth.partial").exists() and not (folder / "iter_3.pth").exists()
+    out = taught_world.train(params, "student")
+    assert "going on from iter_2.pth" in capsys.readouterr().out
+    assert same(load_state(out / "weights.pth"), expected)
+
+
+def change_setting(world):
+    return world.settle(runs(4, pgd={"method": "pgd", "settings": {"alpha": 0.2}}))
+
+
+def change_data(world):
+    path = world.folder / "train.json"
+    content = json.loads(Path(world.data.train_annotations).read_text())
+    content["annotations"] = content["annotations"][:-1]
+    path.write_text(json.dumps(content))
+    return world.settle(runs(4, pgd={"method": "pgd"}))
+
+
+def change_teacher(world):
+    weights = world.folder / "work" / "runs" / "teacher-0" / "weights.pth"
+    state = load_state(weights)
+    state["bbox_head.gfl_cls.bias"] += 1
+    torch.save(state, weights)
+    return world.settle(runs(4, pgd={"method": "pgd"}))
+
+
+@pytest.mark.parametrize("change", [change_setting, change_data, change_teacher])
+def test_another_training_does_not_resume(taught_world, monkeypatch, capsys, change):
+    # annotations that the test may change
+    own = taught_world.folder / "train.json"
+    shutil.copy(taught_world.data.train_annotations, own)
+    moved = {**asdict(taught_world.data), "train_annotations": str(own)}
+    Path("work/dataset/dataset.json").write_text(json.dumps(moved))
+    params = taught_world.settle(runs(4, pgd={"method": "pgd"}))
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        kill_at(2, patch)
+        taught_world.train(params, "pgd")
+    mark = (taught_world.folder / "work/checkpoints/pgd-0/fingerprint").read_text()
+    assert stage.claim(Path("work/checkpoints/pgd-0"), mark) is True
+    out = taught_world.train(change(taught_world), "pgd")
+    assert "going on" not in capsys.readouterr().out
+    assert json.loads((out / "train.json").read_text())["resumed"] is False
+    assert Path("work/checkpoints/pgd-0/fingerprint").read_text() != mark
