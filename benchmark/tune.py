@@ -1,4 +1,4 @@
-"""The same small budget for every method: five loss weights over two to three decades, short runs, a held-out part of train.
+"""The same small budget for every method: five loss weights, short runs, a held-out part of the training set.
 
 ``python -m benchmark.tune fitnet fgd ld pgd`` needs a trained teacher (`dvc repro teacher`). For each method it trains
 one short student a weight on the first 85% of the training images, evaluates on the other 15% (never on val), and adds

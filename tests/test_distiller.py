@@ -69,6 +69,9 @@ def losses_of(model: Distiller, batch: dict) -> dict:
 @pytest.mark.parametrize("name", CASES)
 def test_gradients(build, batch, name):
     model = build(CASES[name])
+    # without pretrained weights mmdet starts these at zero, and frozen as they are nothing would pass them
+    for norm in (p for k, p in model.named_parameters() if k.endswith("bn2.weight")):
+        norm.data.fill_(1)
     total, _ = model.parse_losses(losses_of(model, batch))
     assert torch.isfinite(total)
     total.backward()
@@ -77,8 +80,8 @@ def test_gradients(build, batch, name):
     assert not [k for k, p in trained.items() if p.grad is None or not p.grad.isfinite().all()]
     assert frozen and all(k.startswith("student.backbone.") for k in frozen), "stem, first stage and norms"
     assert all(p.grad is None for p in model.parameters() if not p.requires_grad)
-    students = [k for k, p in trained.items() if k.startswith("student.") and p.grad.any()]
-    assert len(students) > 0.9 * sum(k.startswith("student.") for k in trained)
+    still = [k for k, p in trained.items() if k.startswith("student.") and not p.grad.any()]
+    assert all(".scales." in k for k in still), "only a level without an object has nothing to learn"
     own = [p for k, p in trained.items() if k.startswith("method.")]
     assert bool(own) == (name in ("fgd", "adapted"))
     if own:

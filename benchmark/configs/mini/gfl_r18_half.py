@@ -1,4 +1,4 @@
-"""A student of half the teacher's backbone width; neck and head keep theirs, so all but the laterals can be inherited."""
+"""A student of half the backbone width; neck and head keep theirs, so that all but the laterals can be inherited."""
 
 _base_ = "gfl_r18.py"
 
