@@ -82,7 +82,7 @@ class Record(Hook):
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
         step = runner.iter + 1
         last = step == runner.max_iters
-        if step % self.interval and not last and math.isfinite(outputs["loss"]):
+        if step % self.interval and not last and math.isfinite(outputs["loss"].item()):
             return
         losses = {k: v.item() for k, v in outputs.items() if k == "loss" or k.startswith("loss_")}
         bad = [k for k, v in losses.items() if not math.isfinite(v)]

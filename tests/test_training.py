@@ -168,7 +168,8 @@ def test_a_poor_teacher_teaches_nobody(taught_world, gate):
     said = str(caught.value)
     assert said.startswith("work/runs/teacher-0/metrics.json: the teacher has ") and "teacher.min_ap" in said
     assert not Path("work/checkpoints").exists(), "nothing was trained"
-    assert taught_world.train(params, "student").is_dir(), "who needs no teacher is trained"
+    if gate is None:
+        assert taught_world.train(params, "student").is_dir(), "who needs no teacher is trained"
 
 
 def other_architecture(params, world, weights: Path) -> str:
@@ -207,7 +208,7 @@ def test_the_command_knows_its_runs(tiny_world, monkeypatch):
 RESIZED = [
     {"type": "LoadImageFromFile"},
     {"type": "LoadAnnotations", "with_bbox": True},
-    {"type": "Resize", "scale": (160, 160), "keep_ratio": True},
+    {"type": "Resize", "scale_factor": 0.3, "keep_ratio": True},
     {"type": "RandomFlip", "prob": 0.5},
     {"type": "PackDetInputs"},
 ]
