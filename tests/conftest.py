@@ -11,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import cv2
+import mmengine.config.config
 import pytest
 import torch
 import yaml
@@ -101,6 +102,14 @@ class World:
 @pytest.fixture(scope="session", autouse=True)
 def one_thread():
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def unformatted_configs():
+    """mmengine has yapf format the whole config for every file it writes: two thirds of a short training."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mmengine.config.config, "FormatCode", lambda text, **options: (text, True))
+        yield
 
 
 @pytest.fixture(scope="session")

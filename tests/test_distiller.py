@@ -17,6 +17,8 @@ from pgd.checkpoint import export, load_state
 from pgd.distiller import Distiller
 from pgd.methods import METHODS
 
+#: mmdet's own heads use what mmdet deprecates
+pytestmark = pytest.mark.filterwarnings("ignore:DeprecationWarning. .num_anchors")
 CASES = {
     "none": Run(),
     "inherit": Run(inherit="head+neck"),

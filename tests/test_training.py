@@ -28,7 +28,7 @@ RUNS = {
     # one with adapters, and one that starts from scratch
     "adapted": {"method": "fitnet", "settings": {"adapter": True}},
 }
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:DeprecationWarning. .num_anchors")]
 
 
 def every_run(content: dict) -> None:
