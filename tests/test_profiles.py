@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from itertools import product
 from pathlib import Path
 
@@ -36,7 +37,7 @@ def test_shared_dependencies_lead_to_the_root():
     assert sum(d.startswith("../") for d in expected) >= 5
     for dependency in expected:
         if dependency.startswith("../"):
-            path = (PROFILE / dependency).resolve()
+            path = Path(os.path.normpath(PROFILE / dependency))
             assert path.relative_to(ROOT).parts[0] in SHARED
             # data comes by `dvc pull`
             assert path.exists() or path.relative_to(ROOT).parts[0] == "data"
