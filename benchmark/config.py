@@ -65,10 +65,9 @@ def _stretch(cfg: Config, iterations: int) -> None:
     # At least two steps where there are three: after a single one the rate would stay at its start.
     warmup = min(cfg.param_scheduler[0]["end"], max(iterations // 10, min(2, iterations - 1)))
     for scheduler in cfg.param_scheduler:
-        for key in ("begin", "end", "T_max"):
+        for key in ("begin", "end"):
             if key in scheduler:
-                long = scheduler[key] == old or key == "T_max"
-                scheduler[key] = iterations if long else min(scheduler[key], warmup)
+                scheduler[key] = iterations if scheduler[key] == old else min(scheduler[key], warmup)
         if "T_max" in scheduler:
             scheduler["T_max"] = max(1, iterations - scheduler["begin"])
     cfg.train_cfg.max_iters = iterations
