@@ -51,10 +51,9 @@ def _set_existing(cfg: Config, key: str, value: Any) -> None:
             raise SettingsError(f"options.{key}: {at} has no '{part}'; it has: {', '.join(known) or 'nothing'}")
         if i < len(path) - 1:
             node = node[int(part) if is_list else part]
-    if isinstance(node, list):
-        node[int(path[-1])] = value
-    else:
-        node[path[-1]] = value
+    last = int(path[-1]) if isinstance(node, list) else path[-1]
+    # YAML has lists only, but some libraries tell a pair from a list of choices (mmcv's Resize).
+    node[last] = tuple(value) if isinstance(node[last], tuple) and isinstance(value, list) else value
 
 
 def _stretch(cfg: Config, iterations: int) -> None:

@@ -82,7 +82,7 @@ def evaluate(params: Params, name: str, run: Run | None, seed: int) -> dict:
         "method": "none" if run is None else run.method,
         "inherit": "none" if run is None else run.inherit,
         "detector": model.type.lower(),
-        "backbone": f"{model.backbone.type}-{model.backbone.depth}".lower(),
+        "backbone": f"{model.backbone.type}-{model.backbone.get('depth', '')}".strip("-").lower(),
         "dataset": data.name,
         "config": detector.config,
         **{f"method.{k}": v for k, v in (run.settings if run else {}).items()},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+import time
 from pathlib import Path
 
 from mmengine.fileio import LocalBackend, register_backend
@@ -68,8 +69,21 @@ class Record(Hook):
 
     def __init__(self, interval: int = 10) -> None:
         self.interval = interval
+        self._earlier = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """Spent in training and monitoring up to now, also by the processes that this one goes on from."""
+        return self._earlier + time.perf_counter() - self._started
+
+    def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
+        checkpoint["meta"]["train_seconds"] = self.seconds
+
+    def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
+        self._earlier = checkpoint["meta"]["train_seconds"]
 
     def before_train(self, runner) -> None:
+        self._started = time.perf_counter()
         self.file = Path(runner.work_dir) / "curve.jsonl"
         self.file.parent.mkdir(parents=True, exist_ok=True)
         kept = [e for e in read_curve(self.file) if e["step"] <= runner.iter] if runner.iter else []

@@ -17,11 +17,13 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
+from mmdet.registry import MODELS
 from mmengine.config import Config
 
 from benchmark.cli import run_cli
 from benchmark.config import ROOT, WORK, detector_config
 from benchmark.settings import TEACHER, Detector, Params, Run, SettingsError, load
+from pgd.dense import reader_of
 from pgd.methods.base import MethodError, method_class, settings_of
 
 PLAN = WORK / "plan"
@@ -41,12 +43,34 @@ def code_digest(path: Path) -> str:
     return hashlib.sha256(ast.dump(tree).encode()).hexdigest()[:16]
 
 
-def sources(run: Run | None) -> dict[str, str]:
-    """Digests of the modules that a training goes through, by module name."""
-    names = ["pgd.ops", "pgd.distiller", "pgd.dense", "pgd.checkpoint", "benchmark.train", "benchmark.config"]
+def _imported(path: Path) -> set[str]:
+    """Names of the modules of ``pgd`` that a module imports."""
+    nodes = list(ast.walk(ast.parse(path.read_text())))
+    names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    names |= {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module}
+    return {name for name in names if name.startswith("pgd")}
+
+
+def _file(name: str) -> Path:
+    return Path(importlib.import_module(name).__file__)
+
+
+def sources(heads: set[str], run: Run | None) -> dict[str, str]:
+    """Digests of the modules that a training goes through, by module name.
+
+    Followed by their imports from the distiller, the readers of the detectors' heads and the method's file, so that a
+    new head or method, which nothing imports by name, changes nothing for the others.
+    """
+    todo = {"pgd.ops", "pgd.distiller"}
+    for head in map(MODELS.get, heads):
+        todo |= {cls.__module__ for cls in (head, *reader_of.dispatch(head).__mro__)}
     if run is not None and run.method != "none":
-        names += ["pgd.methods.base", "pgd.attention", "pgd.regions", method_class(run.method).__module__]
-    return {name: code_digest(Path(importlib.import_module(name).__file__)) for name in names}
+        todo |= {cls.__module__ for cls in method_class(run.method).__mro__}
+    found: set[str] = set()
+    while todo := {name for name in todo if name.startswith("pgd")} - found:
+        found |= todo
+        todo = {imported for name in todo for imported in _imported(_file(name))}
+    return {name: code_digest(_file(name)) for name in sorted(found | {"benchmark.train", "benchmark.config"})}
 
 
 def check_run(name: str, run: Run, params: Params) -> None:
@@ -76,12 +100,15 @@ def check_pretrained(cfg: Config) -> str | None:
 
 def portable_text(cfg: Config) -> str:
     """The config's content without the folder that this repository happens to lie in."""
-    return cfg.pretty_text.replace(f"{ROOT}/", "")
+    return json.dumps(cfg.to_dict(), sort_keys=True, default=repr).replace(f"{ROOT}/", "")
 
 
 def entry(detector: Detector, run: Run | None, params: Params) -> dict:
     """What the result of one training depends on, besides seed, data and the teacher's weights."""
     cfg = detector_config(detector, run.options if run else None)
+    heads = {cfg.model.bbox_head.type}
+    if run is not None and run.needs_teacher:
+        heads.add(detector_config(params.teacher).model.bbox_head.type)
     return {
         "detector": {key: value for key, value in asdict(detector).items() if key != "min_ap"},
         "run": asdict(run) if run else None,
@@ -89,7 +116,7 @@ def entry(detector: Detector, run: Run | None, params: Params) -> dict:
         "teacher_min_ap": params.teacher.min_ap if run is not None and run.needs_teacher else None,
         "pretrained": check_pretrained(cfg),
         "config": hashlib.sha256(portable_text(cfg).encode()).hexdigest()[:16],
-        "code": sources(run),
+        "code": sources(heads, run),
         "libraries": {name: importlib.metadata.version(name) for name in LIBRARIES},
     }
 
@@ -111,11 +138,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--params", default="params.yaml")
     args = parser.parse_args()
+    params = load(args.params)
     try:
-        plan(load(args.params))
+        plan(params)
     except SettingsError as error:
-        message = str(error)
-        raise SettingsError(message if message.startswith(args.params) else f"{args.params}: {message}") from None
+        raise SettingsError(f"{args.params}: {error}") from None
 
 
 if __name__ == "__main__":

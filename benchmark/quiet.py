@@ -1,4 +1,4 @@
-"""Silences what a user can do nothing about, each at its source."""
+"""Silences what a user can do nothing about, and skips what only costs time, each at its source."""
 
 from __future__ import annotations
 
@@ -6,9 +6,18 @@ import logging
 import warnings
 
 
+def skip_config_formatting() -> None:
+    """Keep mmengine from having yapf lay out the whole config for a dump that nobody reads: seconds for each Runner."""
+    import mmengine.config.config
+
+    mmengine.config.config.FormatCode = lambda text, **options: (text, True)
+
+
 def quiet() -> None:
     """Filter the known noise of the pinned libraries; anything new still shows."""
     import pycocotools.coco
+
+    skip_config_formatting()
 
     for text in (
         "pkg_resources is deprecated",  # mmengine 0.10.7 imports it

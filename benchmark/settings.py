@@ -168,13 +168,26 @@ def parse(content: Any) -> Params:
     )
 
 
+class _UniqueKeys(yaml.SafeLoader):
+    """YAML in which a key stands once: plain PyYAML keeps the last one silently."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise SettingsError(f"line {key_node.start_mark.line + 1}: the key '{key}' stands twice; delete one")
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
 def load(path: str | Path = "params.yaml") -> Params:
     """Read and check a settings file; every error is one line that starts with the file's name."""
     path = Path(path)
     if not path.is_file():
         raise SettingsError(f"{path}: no such file; run this from the folder that holds it")
     try:
-        return parse(yaml.safe_load(path.read_text()))
+        return parse(yaml.load(path.read_text(), _UniqueKeys))
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f" line {mark.line + 1}" if mark else ""

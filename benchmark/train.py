@@ -14,15 +14,15 @@ import json
 import resource
 import shutil
 import sys
-import time
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from mmengine.runner import Runner
 
 from benchmark.cli import run_cli
-from benchmark.config import DATASET, WORK, DatasetInfo, training_config
-from benchmark.hooks import use_atomic_files
+from benchmark.config import WORK, DatasetInfo, training_config
+from benchmark.hooks import Record, use_atomic_files
 from benchmark.plan import PLAN
 from benchmark.quiet import quiet
 from benchmark.settings import TEACHER, Params, Run, SettingsError, load
@@ -56,10 +56,9 @@ def teacher_weights(params: Params) -> Path:
     return weights
 
 
-def fingerprint(run: str, seed: int, teacher: Path | None) -> str:
+def fingerprint(run: str, seed: int, data: DatasetInfo, teacher: Path | None) -> str:
     """Names what a training depends on; checkpoints of another one are not resumed."""
-    data = DatasetInfo.load()
-    parts = [(PLAN / f"{run}.json").read_text(), str(seed), DATASET.read_text()]
+    parts = [(PLAN / f"{run}.json").read_text(), str(seed), json.dumps(asdict(data))]
     parts += [file_digest(Path(annotations)) for annotations in (data.train_annotations, data.val_annotations)]
     if teacher is not None:
         parts.append(file_digest(teacher))
@@ -95,17 +94,16 @@ def train(params: Params, name: str, run: Run | None, seed: int) -> Path:
     teacher = teacher_weights(params) if run is not None and run.needs_teacher else None
     label = run_name(name, seed)
     work_dir, out = CHECKPOINTS / label, RUNS / label
-    resume = claim(work_dir, fingerprint(name, seed, teacher))
+    resume = claim(work_dir, fingerprint(name, seed, data, teacher))
     cfg = training_config(params, run, seed, data, teacher, work_dir)
     cfg.resume = resume
     if resume:
         print(f"{label}: going on from {Path((work_dir / 'last_checkpoint').read_text()).name}")
     quiet()
     use_atomic_files()
-    start = time.perf_counter()
     runner = Runner.from_cfg(cfg)
     runner.train()
-    seconds = time.perf_counter() - start
+    seconds = next(hook.seconds for hook in runner.hooks if isinstance(hook, Record))
     model = runner.model
     if model.inherit_report is not None:
         print(f"{label}: {model.inherit_report}")
@@ -140,14 +138,16 @@ def main() -> None:
     args = parser.parse_args()
     params = load(args.params)
     if args.command == "teacher":
-        train(params, TEACHER, None, params.teacher.seed)
+        out = train(params, TEACHER, None, params.teacher.seed)
         from benchmark.evaluate import evaluate
 
         evaluate(params, TEACHER, None, params.teacher.seed)
-        return
-    if args.run not in params.runs:
+    elif args.run not in params.runs:
         raise SettingsError(f"{args.params}: no run '{args.run}'; runs: {', '.join(params.runs)}")
-    train(params, args.run, params.runs[args.run], args.seed)
+    else:
+        out = train(params, args.run, params.runs[args.run], args.seed)
+    # All is written: the next `dvc repro --force` shall train, not resume at the last iteration.
+    shutil.rmtree(CHECKPOINTS / out.name)
 
 
 if __name__ == "__main__":

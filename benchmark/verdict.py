@@ -111,6 +111,9 @@ def main(argv: list[str] | None = None) -> int:
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--against", type=Path, metavar="FILE", help="instead of the committed metrics.json")
     source.add_argument("--from-diff", metavar="FILE", help="a dvc diff as JSON; - is stdin")
+    source.add_argument(
+        "--accept", action="store_true", help="write expected.json, the reference of the report's verdict, from now on"
+    )
     parser.add_argument("--tolerance", type=float, help=f"AP (default: as in expected.json or {TOLERANCE:g})")
     arguments = parser.parse_args(argv)
     metrics, expected = arguments.results / "metrics.json", arguments.results / "expected.json"
@@ -118,6 +121,11 @@ def main(argv: list[str] | None = None) -> int:
         tolerance = arguments.tolerance
         if tolerance is None:
             tolerance = read_json(expected).get("tolerance_ap", TOLERANCE) if expected.exists() else TOLERANCE
+        if arguments.accept:
+            reference = {"tolerance_ap": tolerance, "AP": ap_of(read_json(metrics))}
+            expected.write_text(json.dumps(reference, indent=2) + "\n")
+            print(f"{expected} written; `dvc repro --force --single-item report` shows it on the page")
+            return 0
         if arguments.from_diff:
             # 0 is stdin
             with open(0 if arguments.from_diff == "-" else arguments.from_diff, encoding="utf-8") as file:

@@ -1,23 +1,36 @@
-"""Reads mmdet's dense detectors: priors, class probabilities, boxes, tower features. All per-head code is here.
+"""What a method sees of a dense detector: positions, neck and tower features, class scores, boxes.
 
-N images, P positions over all levels (level by level, row by row), C classes. To support a new head, subclass
-:class:`HeadReader` where it differs and register it with :func:`reader_of`.
+N images, P positions over all levels (level by level, row by row), A predictions a position (1 for all but RetinaNet),
+C classes. :class:`HeadReader` reads a head with anchors; each file in :mod:`pgd.heads` says where another head differs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, singledispatch
+from typing import ClassVar, NamedTuple
 
 import torch
-from mmdet.models.dense_heads import ATSSHead, GFLHead
-from mmdet.structures.bbox import distance2bbox
 from torch import Tensor, nn
 
 
 class UnsupportedHead(TypeError):
     """The head (or what a method wants of it) is not served; the sentence says what is."""
+
+
+class Level(NamedTuple):
+    """Positions of one level, row by row: ``x = left + column stride``, ``y = top + row stride``."""
+
+    #: index of its first position
+    start: int
+    height: int
+    width: int
+    stride: float
+    left: float
+    top: float
 
 
 @dataclass(frozen=True)
@@ -32,8 +45,10 @@ class Grid:
     sizes: tuple[tuple[int, int], ...]
     #: bool ``[N, P]``: not in the padding of its image
     valid: Tensor
-    #: ``[P, 4]`` anchors, or None for point-based heads
+    #: ``[P A, 4]`` anchors, or None for point-based heads
     priors: Tensor | None
+    #: A, predictions a position
+    per_position: int = 1
 
     @property
     def num_levels(self) -> int:
@@ -44,21 +59,50 @@ class Grid:
         """Positions of every level."""
         return tuple(h * w for h, w in self.sizes)
 
+    @cached_property
+    def levels(self) -> list[Level] | None:
+        """The rows and columns that :attr:`prediction_centers` form; None where a position has several predictions."""
+        if self.per_position > 1:
+            return None
+        starts = [0, *itertools.accumulate(self.counts)][:-1]
+        corners = torch.column_stack((self.strides, self.centers))[starts].tolist()
+        return [Level(start, *size, *corner) for start, size, corner in zip(starts, self.sizes, corners, strict=True)]
+
+    @cached_property
+    def prediction_centers(self) -> Tensor:
+        """The position of every prediction, ``[P A, 2]``."""
+        return self.centers.repeat_interleave(self.per_position, dim=0)
+
+    def to_positions(self, weights: Tensor) -> Tensor:
+        """Weights of predictions ``[P A]`` to weights of positions ``[P]``: the largest of each."""
+        return weights.reshape(-1, self.per_position).amax(dim=1)
+
     def split(self, flat: Tensor) -> list[Tensor]:
         """``[N, P]`` to a list over levels of ``[N, H, W]``."""
         parts = flat.split(self.counts, dim=1)
         return [part.reshape(-1, *size) for part, size in zip(parts, self.sizes, strict=True)]
 
 
-def flatten_levels(maps: Sequence[Tensor]) -> Tensor:
-    """Maps ``[N, K, H, W]`` of every level to ``[N, P, K]``."""
-    return torch.cat([m.flatten(2) for m in maps], dim=2).transpose(1, 2)
+def flatten_levels(maps: Sequence[Tensor], width: int) -> Tensor:
+    """Maps ``[N, A width, H, W]`` of every level to ``[N, P A, width]``."""
+    flat = torch.cat([m.flatten(2) for m in maps], dim=2).transpose(1, 2)
+    return flat.reshape(flat.size(0), -1, width)
 
 
 class HeadReader:
-    """Reads an anchor-based head with one square anchor a position; the base of all readers."""
+    """Reads a head that codes boxes against anchors (ATSS, RetinaNet and their kin); the base of all readers."""
+
+    #: Which method of the head assigns labels to positions.
+    assigning: ClassVar[str] = "get_targets"
+    #: Whether its assigner looks at predictions (then :meth:`assigning_by` works).
+    judges_predictions: ClassVar[bool] = False
+    anchor_free: ClassVar[bool] = False
 
     def __init__(self, head: nn.Module) -> None:
+        if not getattr(head, "use_sigmoid_cls", True):
+            raise UnsupportedHead(
+                f"{type(head).__name__}: class scores by softmax are not served; set use_sigmoid=True"
+            )
         self.head = head
 
     @property
@@ -82,30 +126,33 @@ class HeadReader:
 
     def grid(self, sizes: Sequence[tuple[int, int]], metas: Sequence[dict], device: torch.device) -> Grid:
         """Positions for levels of ``sizes``; ``metas`` carry each image's ``pad_shape``."""
-        anchors, valid = self.head.get_anchors([torch.Size(s) for s in sizes], metas, device=device)
-        priors = torch.cat(anchors[0])
+        generator, sizes = self.head.prior_generator, tuple((int(h), int(w)) for h, w in sizes)
+        priors = torch.cat(generator.grid_priors(sizes, device=device))
+        valid = [torch.cat(generator.valid_flags(sizes, meta["pad_shape"], device=device)) for meta in metas]
         strides = [priors.new_full((h * w,), s) for (h, w), s in zip(sizes, self.strides, strict=True)]
+        every = generator.num_base_priors[0]
         return Grid(
-            centers=(priors[:, :2] + priors[:, 2:]) / 2,
+            centers=self.centers(priors[::every]),
             strides=torch.cat(strides),
-            sizes=tuple((int(h), int(w)) for h, w in sizes),
-            valid=torch.stack([torch.cat(v).bool() for v in valid]),
-            priors=priors,
+            sizes=sizes,
+            valid=torch.stack(valid)[:, ::every].bool(),
+            priors=priors if priors.size(1) == 4 else None,
+            per_position=every,
         )
 
-    def class_logits(self, outputs: Sequence) -> Sequence[Tensor]:
-        """Class logits ``[N, C, H, W]`` of every level."""
-        return outputs[0]
+    def centers(self, priors: Tensor) -> Tensor:
+        """Positions ``[P, 2]`` of what the prior generator gives."""
+        return (priors[:, :2] + priors[:, 2:]) / 2
 
-    def box_outputs(self, outputs: Sequence) -> Sequence[Tensor]:
-        """Raw regression outputs of every level."""
-        return outputs[1]
+    def class_logits(self, outputs: Sequence) -> Tensor:
+        """``[N, P A, C]``"""
+        return flatten_levels(outputs[0], self.head.cls_out_channels)
 
     def boxes(self, outputs: Sequence, grid: Grid) -> Tensor:
-        """Decoded boxes ``[N, P, 4]`` xyxy in input pixels, not clipped."""
-        deltas = flatten_levels(self.box_outputs(outputs))
-        priors = grid.priors.expand(deltas.size(0), -1, -1)
-        return self.head.bbox_coder.decode(priors.reshape(-1, 4), deltas.reshape(-1, 4)).reshape(*deltas.shape[:2], 4)
+        """Decoded boxes ``[N, P A, 4]`` xyxy in input pixels, not clipped."""
+        deltas = flatten_levels(outputs[1], 4)
+        priors = grid.priors.expand_as(deltas)
+        return self.head.bbox_coder.decode(priors.reshape(-1, 4), deltas.reshape(-1, 4)).reshape(deltas.shape)
 
     def distributions(self, outputs: Sequence) -> Tensor:
         """Logits of the box sides' distributions ``[N, P, 4, bins]``; only where :attr:`bins` is set."""
@@ -114,37 +161,49 @@ class HeadReader:
             "use a head with distribution focal loss such as GFLHead"
         )
 
-    def labels(self, targets: Sequence) -> Tensor:
-        """Assigned labels ``[N, P]`` (C for background) from what the head's ``get_targets`` returned."""
-        return torch.cat([level.reshape(level.size(0), -1) for level in targets[1]], dim=1)
+    def labels(self, targets: Sequence, images: int) -> Tensor:
+        """Assigned labels ``[N, P A]`` (C for background) from what the head's :attr:`assigning` returned."""
+        return torch.cat([level.reshape(images, -1) for level in targets[1]], dim=1)
 
-
-class GFLReader(HeadReader):
-    """GFL: joint class-quality logits; each side's distance is the mean of a distribution, in strides."""
-
-    @property
-    def bins(self) -> int:
-        return self.head.reg_max + 1
-
-    def distributions(self, outputs: Sequence) -> Tensor:
-        flat = flatten_levels(self.box_outputs(outputs))
-        return flat.reshape(*flat.shape[:2], 4, self.bins)
-
-    def boxes(self, outputs: Sequence, grid: Grid) -> Tensor:
-        distances = self.distributions(outputs).softmax(dim=-1) @ self.head.integral.project
-        centers = grid.centers.expand(distances.size(0), -1, -1)
-        return distance2bbox(centers, distances * grid.strides[None, :, None])
+    @contextmanager
+    def assigning_by(self, outputs: Sequence) -> Iterator[None]:
+        """Within the block, the head's assigner judges these ``outputs`` instead of the head's own."""
+        raise UnsupportedHead(
+            f"{type(self.head).__name__} assigns labels without looking at predictions, so no teacher can drive its "
+            "assignment; set assign_by_teacher: false"
+        )
+        yield
 
 
 @singledispatch
 def reader_of(head: nn.Module) -> HeadReader:
     """The reader of an mmdet dense head; raises :class:`UnsupportedHead` where there is none."""
-    served = ", ".join(sorted(cls.__name__ for cls in reader_of.registry if cls is not object))
-    raise UnsupportedHead(f"no reader for {type(head).__name__}; pgd/dense.py serves: {served}")
+    raise UnsupportedHead(f"no reader for {type(head).__name__}; pgd/heads/ serves: {', '.join(served_heads())}")
 
 
-reader_of.register(ATSSHead, HeadReader)
-reader_of.register(GFLHead, GFLReader)
+def served_heads() -> list[str]:
+    """Names of the heads that have a reader of their own."""
+    return sorted(cls.__name__ for cls, reader in reader_of.registry.items() if isinstance(reader, type))
+
+
+def reads(*heads: type[nn.Module]) -> Callable[[type[HeadReader]], type[HeadReader]]:
+    """Class decorator: this reader serves ``heads`` and what inherits from them."""
+
+    def register(reader: type[HeadReader]) -> type[HeadReader]:
+        for head in heads:
+            reader_of.register(head, reader)
+        return reader
+
+    return register
+
+
+def refuse(head: type[nn.Module], why: str) -> None:
+    """Refuse a head whose class inherits from a served one but works otherwise."""
+
+    def refused(instance: nn.Module) -> HeadReader:
+        raise UnsupportedHead(f"{type(instance).__name__}: {why}")
+
+    reader_of.register(head, refused)
 
 
 class View:
@@ -166,17 +225,17 @@ class View:
 
     @cached_property
     def class_logits(self) -> Tensor:
-        """``[N, P, C]``"""
-        return flatten_levels(self.reader.class_logits(self.outputs))
+        """``[N, P A, C]``"""
+        return self.reader.class_logits(self.outputs)
 
     @cached_property
     def scores(self) -> Tensor:
-        """Class probabilities ``[N, P, C]``."""
+        """Class probabilities ``[N, P A, C]``."""
         return self.class_logits.sigmoid()
 
     @cached_property
     def boxes(self) -> Tensor:
-        """Decoded boxes ``[N, P, 4]``, pixels."""
+        """Decoded boxes ``[N, P A, 4]``, pixels."""
         return self.reader.boxes(self.outputs, self.grid)
 
     @cached_property
@@ -197,5 +256,5 @@ class DistillStep:
     #: per image (height, width) without padding
     image_sizes: list[tuple[int, int]]
     grid: Grid
-    #: labels ``[N, P]`` that the student's assigner gave (C for background); None unless asked for
+    #: labels ``[N, P A]`` that the student's assigner gave (C for background); None unless asked for
     labels: Tensor | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from mmdet.registry import MODELS
 from mmengine.config import Config
 from torch import Tensor, nn
 
+import pgd.heads  # noqa: F401  registers the readers
 from pgd.checkpoint import INHERIT_CHOICES, InheritReport, inherit, load_strict
 from pgd.dense import DistillStep, Grid, View, reader_of
 from pgd.methods import MethodContext, build_method
@@ -55,19 +56,20 @@ class Tape:
         self.clear()
         self._on = True
         if targets:
-            original = self._head.get_targets
+            name = self.reader.assigning
+            original = getattr(self._head, name)
 
-            def get_targets(*args, **kwargs):
+            def assign(*args, **kwargs):
                 self.targets = original(*args, **kwargs)
                 return self.targets
 
-            self._head.get_targets = get_targets
+            setattr(self._head, name, assign)
         try:
             yield self
         finally:
             self._on = False
             if targets:
-                del self._head.get_targets
+                delattr(self._head, name)
 
     def view(self, grid: Grid) -> View:
         return View(self.reader, grid, self.neck, self.towers if self.towers[0] else None, self.outputs)
@@ -141,6 +143,8 @@ class Distiller(BaseDetector):
             num_classes=self.student.bbox_head.num_classes,
             strides=student.strides,
             bins=student.bins if student.bins == teacher.bins else None,
+            anchor_free=student.anchor_free,
+            judges_predictions=student.judges_predictions,
         )
         self.method = build_method(settings.pop("type"), context, **settings)
         self._tapes = [Tape(self.student), Tape(self.teacher)]
@@ -171,15 +175,19 @@ class Distiller(BaseDetector):
             return self.student.loss(batch_inputs, batch_data_samples)
         student_tape, teacher_tape = self._tapes
         needs = self.method.needs
-        with student_tape.recording(targets="assignment" in needs):
-            losses = self.student.loss(batch_inputs, batch_data_samples)
         with torch.no_grad(), teacher_tape.recording():
             features = self.teacher.extract_feat(batch_inputs)
             if needs - {"neck"}:
                 self.teacher.bbox_head(features)
+        assigning = nullcontext()
+        if self.method.assign_by_teacher:
+            assigning = student_tape.reader.assigning_by(teacher_tape.outputs)
+        with student_tape.recording(targets="assignment" in needs), assigning:
+            losses = self.student.loss(batch_inputs, batch_data_samples)
         metas = [sample.metainfo for sample in batch_data_samples]
         sizes = [feature.shape[-2:] for feature in student_tape.neck]
         grid = student_tape.reader.grid(sizes, metas, batch_inputs.device)
+        targets = student_tape.targets
         step = DistillStep(
             student=student_tape.view(grid),
             teacher=teacher_tape.view(grid),
@@ -187,7 +195,7 @@ class Distiller(BaseDetector):
             gt_labels=[sample.gt_instances.labels for sample in batch_data_samples],
             image_sizes=[tuple(meta["img_shape"][:2]) for meta in metas],
             grid=grid,
-            labels=None if student_tape.targets is None else student_tape.reader.labels(student_tape.targets),
+            labels=None if targets is None else student_tape.reader.labels(targets, len(metas)),
         )
         terms = self.method(step)
         student_tape.clear()

@@ -11,7 +11,6 @@ from dataclasses import asdict
 from pathlib import Path
 
 import cv2
-import mmengine.config.config
 import pytest
 import torch
 import yaml
@@ -20,6 +19,7 @@ from benchmark.config import DATASET, DatasetInfo
 from benchmark.data.minicoco import SPLITS, annotate, coco_json, file_name, render
 from benchmark.plan import plan
 from benchmark.prepare import MINI_AREAS
+from benchmark.quiet import skip_config_formatting
 from benchmark.settings import TEACHER, Params, load
 
 IMAGES = {"train": 12, "val": 6}
@@ -106,10 +106,7 @@ def one_thread():
 
 @pytest.fixture(scope="session", autouse=True)
 def unformatted_configs():
-    """mmengine has yapf format the whole config for every file it writes: two thirds of a short training."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(mmengine.config.config, "FormatCode", lambda text, **options: (text, True))
-        yield
+    skip_config_formatting()
 
 
 @pytest.fixture(scope="session")

@@ -204,7 +204,7 @@ def test_archive_sizes(pinned):
             assert max(w, h) <= longest and 12 <= a["area"] <= w * h
         sides = np.sqrt([a["area"] for a in own])
         # small, medium and large (benchmark.prepare.MINI_AREAS) all occur often enough to measure
-        shares = [np.mean(sides < 20), np.mean((sides >= 20) & (sides < 45)), np.mean(sides >= 45)]
+        shares = [np.mean(sides < 17), np.mean((sides >= 17) & (sides < 27)), np.mean(sides >= 27)]
         assert min(shares) > 0.02
 
 

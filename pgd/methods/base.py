@@ -37,6 +37,10 @@ class MethodContext:
     strides: tuple[int, ...]
     #: bins of the box distributions (reg_max + 1), or None where the head has none
     bins: int | None
+    #: whether positions are points (FCOS, AutoAssign) instead of anchors
+    anchor_free: bool = False
+    #: whether the student's assigner looks at predictions (DDOD)
+    judges_predictions: bool = False
 
 
 class Method(nn.Module):
@@ -49,6 +53,8 @@ class Method(nn.Module):
     needs: ClassVar[frozenset[str]] = frozenset()
     #: name of the setting that scales the whole method, for tuning
     weight_setting: ClassVar[str] = "weight"
+    #: whether the student's assigner shall judge the teacher's predictions instead of the student's
+    assign_by_teacher: bool = False
 
     def __init__(self, context: MethodContext) -> None:
         super().__init__()
@@ -68,8 +74,15 @@ def method_class(name: str) -> type[Method]:
 
 def settings_of(name: str) -> dict[str, Any]:
     """The settings a method takes, with their defaults."""
-    parameters = list(inspect.signature(method_class(name).__init__).parameters.values())[2:]
-    return {p.name: p.default for p in parameters}
+    settings: dict[str, Any] = {}
+    # A subclass that takes ``**settings`` hands them on to its base.
+    for cls in method_class(name).__mro__:
+        parameters = list(inspect.signature(cls.__init__).parameters.values())[2:]
+        named = {p.name: p.default for p in parameters if p.kind is not inspect.Parameter.VAR_KEYWORD}
+        settings = {**named, **settings}
+        if len(named) == len(parameters):
+            return settings
+    return settings
 
 
 def build_method(name: str, context: MethodContext, **settings: Any) -> Method:

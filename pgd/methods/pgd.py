@@ -13,21 +13,24 @@ Settings at full scale (256 channels, 4 images a GPU): beta = alpha/2, gamma = 1
 w = 1, 1.25, 1.5, 1.75, 2; alpha 0.04 (FCOS, GFL) or 0.08 (ATSS, AutoAssign, DDOD); T 0.8 (AutoAssign 0.4);
 K 30 (ATSS 9); xi 0.8 / 0.6.
 
-Deviations: each image is weighed by its own mask (the release mixes the masks of a batch: ``mix_batch``), the in-box
-test precedes top-K and a ridge replaces random jitter (``released_order``).
+Deviations: each image is weighed by its own mask, boxes are decoded and tested where they are, the in-box test precedes
+top-K, and a ridge replaces random jitter. Every difference from the released code has a switch (:class:`PGD`);
+``pgd_released`` turns on those that apply to the detector. docs/deviations.md lists them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pgd.attention import channel_attention, spatial_attention, weighted_square_distance
-from pgd.dense import DistillStep
+from pgd.dense import DistillStep, Grid
 from pgd.methods.base import METHODS, Method, MethodContext, MethodError
-from pgd.regions import background_mask, prediction_guided_weights
+from pgd.regions import PairQuality, inside_pairs, prediction_guided_weights, weights_of_pairs
 
 LEVEL_WEIGHTS = (1.0, 1.25, 1.5, 1.75, 2.0)
 
@@ -80,7 +83,27 @@ def pgd_reg_loss(
 
 @METHODS.register_module(name="pgd")
 class PGD(Method):
-    """Prediction-guided distillation of both towers; ``beta`` and ``gamma`` are multiples of ``alpha``."""
+    """Prediction-guided distillation of both towers.
+
+    Args:
+        context: the pair.
+        alpha: weight of the foreground term of L_cls; ``beta`` and ``gamma`` are multiples of it.
+        beta_ratio: beta / alpha, background.
+        gamma_ratio: gamma / alpha, L_reg.
+        delta: weight of the attention terms.
+        temperature: of the attention maps.
+        topk: K, positions an object.
+        xi_cls: balance of IoU against class score in the map for the classification tower.
+        xi_reg: the same for the regression tower.
+        level_weights: of L_cls, from the finest level.
+        adapter: a 1x1 convolution for each branch maps the student's features to the teacher's width.
+        mix_batch: released, B1: every image's mask weighs all images of the batch.
+        swap_axes: released, B2: x and y swapped in the in-box test (FCOS, AutoAssign).
+        strides_by_image: released, B3: boxes of image i decoded with the stride of level i (GFL).
+        released_order: released, B4: top-K before the in-box test, no ridge.
+        jitter: released, B5: half-width of the noise on positions, pixels (0.05).
+        assign_by_teacher: released: the student's assigners judge the teacher's predictions (DDOD).
+    """
 
     needs = frozenset({"towers", "predictions"})
     weight_setting = "alpha"
@@ -97,40 +120,86 @@ class PGD(Method):
         xi_cls: float = 0.8,
         xi_reg: float = 0.6,
         level_weights: Sequence[float] = LEVEL_WEIGHTS,
+        adapter: bool = False,
         mix_batch: bool = False,
+        swap_axes: bool = False,
+        strides_by_image: bool = False,
         released_order: bool = False,
+        jitter: float = 0.0,
+        assign_by_teacher: bool = False,
     ) -> None:
         super().__init__(context)
         student, teacher = context.student_tower_channels, context.teacher_tower_channels
-        if student != teacher:
+        if adapter:
+            self.cls_adapter, self.reg_adapter = nn.Conv2d(student, teacher, 1), nn.Conv2d(student, teacher, 1)
+        elif student != teacher:
             raise MethodError(
                 f"pgd compares tower features of equal width, but the student has {student} channels and the teacher "
-                f"{teacher}: give both heads the same feat_channels"
+                f"{teacher}: give both heads the same feat_channels, or set adapter: true"
             )
+        else:
+            self.cls_adapter = self.reg_adapter = nn.Identity()
         if len(level_weights) < context.num_levels:
             raise MethodError(f"pgd: level_weights has {len(level_weights)} entries for {context.num_levels} levels")
+        if strides_by_image and context.bins is None:
+            raise MethodError("pgd: strides_by_image is a fault of the released GFL; this head has no distributions")
         self.alpha = alpha
         self.beta, self.gamma = beta_ratio * alpha, gamma_ratio * alpha
         self.delta, self.temperature, self.topk = delta, temperature, topk
         self.xi_cls, self.xi_reg = xi_cls, xi_reg
         self.level_weights = tuple(level_weights)
-        self.mix_batch, self.released_order = mix_batch, released_order
+        self.mix_batch, self.swap_axes, self.strides_by_image = mix_batch, swap_axes, strides_by_image
+        self.released_order, self.jitter, self.assign_by_teacher = released_order, jitter, assign_by_teacher
+
+    def teacher_boxes(self, step: DistillStep) -> Tensor:
+        """The boxes that quality is measured with, ``[N, P A, 4]``."""
+        if not self.strides_by_image:
+            return step.teacher.boxes
+        images, strides = len(step.gt_boxes), self.context.strides
+        if images > len(strides):
+            raise MethodError(
+                f"pgd: strides_by_image takes image i's stride from level i: at most {len(strides)} images a batch"
+            )
+        wrong = step.grid.centers.new_tensor(strides[:images])[:, None].expand(-1, len(step.grid.centers))
+        return step.teacher.reader.boxes(step.teacher.outputs, replace(step.grid, strides=wrong))
 
     @torch.no_grad()
     def masks(self, step: DistillStep) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
         """Weight maps of the two branches and the background map, each a list over levels of ``[N, H, W]``."""
-        cls_maps, reg_maps, backgrounds = [], [], []
-        centers, valid = step.grid.centers, step.grid.valid
-        predictions = zip(step.teacher.scores, step.teacher.boxes, step.gt_boxes, step.gt_labels, strict=True)
-        for image, (scores, boxes, gt_boxes, gt_labels) in enumerate(predictions):
-            for xi, maps in ((self.xi_cls, cls_maps), (self.xi_reg, reg_maps)):
-                maps.append(
-                    prediction_guided_weights(
-                        scores, boxes, centers, gt_boxes, gt_labels, xi, self.topk, self.released_order
-                    )
+        maps = [
+            self.masks_of(step.grid, scores, boxes, gt_boxes, gt_labels)
+            for scores, boxes, gt_boxes, gt_labels in zip(
+                step.teacher.scores, self.teacher_boxes(step), step.gt_boxes, step.gt_labels, strict=True
+            )
+        ]
+        cls_maps, reg_maps, backgrounds = (torch.stack(kind) for kind in zip(*maps, strict=True))
+        return tuple(step.grid.split(m) for m in (cls_maps, reg_maps, backgrounds * step.grid.valid))
+
+    def masks_of(
+        self, grid: Grid, scores: Tensor, boxes: Tensor, gt_boxes: Tensor, gt_labels: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """One image's weights for both branches and its background, ``[P]`` each."""
+        centers = grid.prediction_centers
+        tested = centers.flip(1) if self.swap_axes else centers
+        # The grid's own rows and columns tell which positions a box covers, unless the axes are swapped.
+        levels = None if self.swap_axes else grid.levels
+        pairs = inside_pairs(tested, gt_boxes, levels)
+        background = torch.ones_like(centers[:, 0])
+        background[pairs.position] = 0
+        if self.released_order:
+            weights = [
+                prediction_guided_weights(
+                    scores, boxes, centers, gt_boxes, gt_labels, xi, self.topk, True, self.swap_axes, self.jitter
                 )
-            backgrounds.append(background_mask(centers, gt_boxes) * valid[image])
-        return tuple(step.grid.split(torch.stack(maps)) for maps in (cls_maps, reg_maps, backgrounds))
+                for xi in (self.xi_cls, self.xi_reg)
+            ]
+        else:
+            values = PairQuality.of(scores, boxes, gt_boxes, gt_labels, pairs)
+            weights = [
+                weights_of_pairs(values, pairs, centers, len(gt_boxes), xi, self.topk, self.jitter)
+                for xi in (self.xi_cls, self.xi_reg)
+            ]
+        return *(grid.to_positions(w) for w in weights), grid.to_positions(background)
 
     def forward(self, step: DistillStep) -> dict[str, Tensor]:
         cls_maps, reg_maps, backgrounds = self.masks(step)
@@ -138,7 +207,7 @@ class PGD(Method):
         cls_loss = reg_loss = 0.0
         for level in range(step.grid.num_levels):
             cls_loss = cls_loss + pgd_cls_loss(
-                step.student.cls_tower[level],
+                self.cls_adapter(step.student.cls_tower[level]),
                 step.teacher.cls_tower[level],
                 cls_maps[level],
                 backgrounds[level],
@@ -149,10 +218,26 @@ class PGD(Method):
                 **common,
             )
             reg_loss = reg_loss + pgd_reg_loss(
-                step.student.reg_tower[level],
+                self.reg_adapter(step.student.reg_tower[level]),
                 step.teacher.reg_tower[level],
                 reg_maps[level],
                 gamma=self.gamma,
                 **common,
             )
         return {"loss_pgd_cls": cls_loss, "loss_pgd_reg": reg_loss}
+
+
+@METHODS.register_module(name="pgd_released")
+class PGDReleased(PGD):
+    """PGD with every fault of the released code that concerns the detector; settings as for :class:`PGD`."""
+
+    def __init__(self, context: MethodContext, alpha: float = 0.04, **settings: Any) -> None:
+        released = {
+            "mix_batch": True,
+            "swap_axes": context.anchor_free,
+            "strides_by_image": context.bins is not None,
+            "released_order": True,
+            "jitter": 0.05,
+            "assign_by_teacher": context.judges_predictions,
+        }
+        super().__init__(context, alpha, **{**released, **settings})

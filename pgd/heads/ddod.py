@@ -1,0 +1,76 @@
+"""DDOD: ATSS with deformable first convolutions, an IoU branch, and assigners that look at predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from mmdet.models.dense_heads import DDODHead
+from mmdet.models.task_modules import AssignResult
+from mmdet.models.task_modules.assigners.base_assigner import BaseAssigner
+from mmdet.registry import TASK_UTILS
+
+from pgd.dense import HeadReader, reads
+from pgd.regions import inside, pairwise_iou
+
+
+@reads(DDODHead)
+class DDODReader(HeadReader):
+    """Labels are those of the classification assigner; the regression has its own."""
+
+    assigning = "get_cls_targets"
+    judges_predictions = True
+
+    @contextmanager
+    def assigning_by(self, outputs: Sequence) -> Iterator[None]:
+        own = self.head.process_predictions_and_anchors
+
+        def with_theirs(anchors, valid_flags, cls_scores, bbox_preds, *rest):
+            return own(anchors, valid_flags, outputs[0], outputs[1], *rest)
+
+        # mmdet hands predictions to the assigners through this method alone
+        self.head.process_predictions_and_anchors = with_theirs
+        try:
+            yield
+        finally:
+            del self.head.process_predictions_and_anchors
+
+
+@TASK_UTILS.register_module()
+class CostTopKAssigner(BaseAssigner):
+    """Each object's ``topk`` positions of largest ``p^(1-xi) IoU^xi``, over all levels (``cost_topk_assigner.py``).
+
+    Of these, the ones whose centre lies inside the box and whose value is not zero become positive; a position that
+    two objects want goes to the one with the larger value. PGD's DDOD uses xi 0.8 for classes and 0.6 for boxes.
+    """
+
+    #: pixels that a centre must keep from the box's sides
+    margin = 0.01
+
+    def __init__(self, topk: int = 9, xi: float = 0.8) -> None:
+        self.topk, self.xi = topk, xi
+
+    @torch.no_grad()
+    def assign(self, pred_instances, num_level_priors, gt_instances, gt_instances_ignore=None) -> AssignResult:
+        """``pred_instances``: ``priors``, decoded ``bboxes`` and class logits ``scores`` of all positions."""
+        priors, boxes, logits = pred_instances.priors, pred_instances.bboxes, pred_instances.scores
+        gt_boxes, gt_labels = gt_instances.bboxes, gt_instances.labels
+        count, objects = priors.size(0), gt_boxes.size(0)
+        owner = priors.new_zeros(count, dtype=torch.long)
+        overlap_of = priors.new_zeros(count)
+        labels = owner.new_full((count,), -1)
+        if objects and count:
+            overlap = pairwise_iou(boxes, gt_boxes)
+            value = logits[:, gt_labels].sigmoid() ** (1 - self.xi) * overlap**self.xi
+            centers = (priors[:, :2] + priors[:, 2:]) / 2
+            shrunk = gt_boxes + gt_boxes.new_tensor([self.margin, self.margin, -self.margin, -self.margin])
+            best = value.topk(min(self.topk, count), dim=0).indices
+            chosen = torch.zeros_like(value, dtype=torch.bool).scatter_(0, best, True)
+            chosen &= (value > 0) & inside(centers, shrunk)
+            largest, index = value.masked_fill(~chosen, -1).max(dim=1)
+            positive = largest >= 0
+            owner[positive] = index[positive] + 1
+            labels[positive] = gt_labels[index[positive]]
+            overlap_of[positive] = overlap[positive, index[positive]]
+        return AssignResult(objects, owner, overlap_of, labels=labels)
