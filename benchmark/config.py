@@ -9,12 +9,12 @@ from typing import Any
 
 from mmengine.config import Config, ConfigDict
 
-from benchmark.settings import Detector, Params, Run, SettingsError
+from benchmark.settings import Detector, Job, SettingsError
 
 #: The repository: config files and pinned data are found from here, whatever profile's folder a stage runs in.
 ROOT = Path(__file__).resolve().parents[1]
 WORK = Path("work")
-DATASET = WORK / "dataset" / "dataset.json"
+DATASETS = WORK / "dataset"
 #: validation images looked at while training, for the curve; the table's figures come from the whole set
 MONITOR_IMAGES = 75
 MONITOR_POINTS = 4
@@ -32,12 +32,20 @@ class DatasetInfo:
     val_annotations: str
     #: bounds of small and medium objects in pixels^2
     areas: list[float]
+    #: SHA-256 of what the figures depend on: annotations, and the archive where there is one
+    digest: str
 
     @classmethod
-    def load(cls, path: Path = DATASET) -> DatasetInfo:
+    def load(cls, name: str) -> DatasetInfo:
+        """What `prepare` wrote about the data set of this name."""
+        path = cls.path(name)
         if not path.is_file():
-            raise SettingsError(f"{path}: not there; run `dvc repro prepare`")
+            raise SettingsError(f"{path}: not there; run `dvc repro prepare@{name}`")
         return cls(**json.loads(path.read_text()))
+
+    @staticmethod
+    def path(name: str) -> Path:
+        return DATASETS / name / "dataset.json"
 
 
 def _set_existing(cfg: Config, key: str, value: Any) -> None:
@@ -112,17 +120,9 @@ def model_dict(cfg: Config, classes: int) -> ConfigDict:
     return model
 
 
-def training_config(
-    params: Params,
-    run: Run | None,
-    seed: int,
-    data: DatasetInfo,
-    teacher_checkpoint: Path | None,
-    work_dir: Path,
-) -> Config:
-    """The config of one training. ``run=None`` trains the teacher."""
-    detector = params.teacher if run is None else params.student
-    cfg = detector_config(detector, run.options if run else None)
+def training_config(job: Job, data: DatasetInfo, teacher_checkpoint: Path | None, work_dir: Path) -> Config:
+    """The config of one training."""
+    cfg = detector_config(job.detector, job.options)
     classes = len(data.classes)
     student = model_dict(cfg, classes)
     model = {
@@ -130,26 +130,26 @@ def training_config(
         "student": {k: v for k, v in student.items() if k != "data_preprocessor"},
         "data_preprocessor": student.data_preprocessor,
     }
-    if run is not None and run.needs_teacher:
-        teacher = model_dict(detector_config(params.teacher), classes)
+    if job.run is not None and job.run.needs_teacher:
+        teacher = model_dict(detector_config(job.pair.teacher), classes)
         teacher.backbone.init_cfg = None
         model.update(
             teacher={k: v for k, v in teacher.items() if k != "data_preprocessor"},
             teacher_checkpoint=str(teacher_checkpoint),
-            inherit=run.inherit,
+            inherit=job.run.inherit,
         )
-        if run.method != "none":
-            model["method"] = {"type": run.method, **run.settings}
+        if job.run.method != "none":
+            model["method"] = {"type": job.run.method, **job.run.settings}
     cfg.model = model
     _use_dataset(cfg, data, monitor=True)
     iterations = cfg.train_cfg.get("max_iters")
     if iterations:
-        cfg.train_cfg.val_interval = max(1, iterations // MONITOR_POINTS)
+        cfg.train_cfg.val_interval = -(-iterations // MONITOR_POINTS)
     cfg.merge_from_dict(
         {
             "default_scope": "mmdet",
             "work_dir": str(work_dir),
-            "randomness": {"seed": seed},
+            "randomness": {"seed": job.seed},
             "log_level": "ERROR",
             "default_hooks": {
                 "logger": None,
@@ -167,11 +167,9 @@ def training_config(
     return cfg
 
 
-def evaluation_config(
-    detector: Detector, options: dict, data: DatasetInfo, checkpoint: Path, detections: Path
-) -> Config:
+def evaluation_config(job: Job, data: DatasetInfo, detections: Path) -> Config:
     """The config that tests plain weights (no teacher, no method) on the whole validation set."""
-    cfg = detector_config(detector, options)
+    cfg = detector_config(job.detector, job.options)
     model_dict(cfg, len(data.classes))
     cfg.model.backbone.init_cfg = None
     _use_dataset(cfg, data, monitor=False)

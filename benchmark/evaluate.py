@@ -23,9 +23,10 @@ from mmengine.runner import Runner
 from benchmark.cli import run_cli
 from benchmark.config import WORK, DatasetInfo, detector_config, evaluation_config
 from benchmark.hooks import read_curve
+from benchmark.match import file_digest
 from benchmark.quiet import quiet
-from benchmark.settings import TEACHER, Params, Run, SettingsError, load
-from benchmark.train import RUNS, file_digest, run_name
+from benchmark.settings import TEACHER, Job, SettingsError, load
+from benchmark.train import folder_of
 from pgd.checkpoint import CheckpointError, load_strict
 
 RESULTS = Path("results")
@@ -58,15 +59,12 @@ def _round(value: float) -> float | None:
     return None if math.isnan(value) else round(value, 3)
 
 
-def evaluate(params: Params, name: str, run: Run | None, seed: int) -> dict:
-    """Evaluate one run's weights; writes and returns its record."""
-    label = run_name(name, seed)
-    folder = RUNS / label
+def evaluate(job: Job) -> dict:
+    """Evaluate one training's weights; writes and returns its record."""
+    label, run, folder = job.label, job.run, folder_of(job)
     weights = folder / "weights.pth"
-    data = DatasetInfo.load()
-    detector = params.teacher if run is None else params.student
-    options = run.options if run else {}
-    cfg = evaluation_config(detector, options, data, weights, WORK / "evaluate" / label / "detections.json")
+    data = DatasetInfo.load(job.pair.dataset)
+    cfg = evaluation_config(job, data, WORK / "evaluate" / label / "detections.json")
     quiet()
     start = time.perf_counter()
     runner = Runner.from_cfg(cfg)
@@ -74,17 +72,18 @@ def evaluate(params: Params, name: str, run: Run | None, seed: int) -> dict:
     metrics = {k: _round(v) for k, v in runner.test().items()}
     seconds = time.perf_counter() - start
     train_record = json.loads((folder / "train.json").read_text())
-    model = detector_config(detector, options).model
+    model = detector_config(job.detector, job.options).model
     record = {
-        "run": name,
-        "seed": seed,
+        "run": job.name,
+        "seed": job.seed,
+        "pair": job.pair_name,
         "role": TEACHER if run is None else "student",
         "method": "none" if run is None else run.method,
         "inherit": "none" if run is None else run.inherit,
         "detector": model.type.lower(),
         "backbone": f"{model.backbone.type}-{model.backbone.get('depth', '')}".strip("-").lower(),
         "dataset": data.name,
-        "config": detector.config,
+        "config": job.detector.config,
         **{f"method.{k}": v for k, v in (run.settings if run else {}).items()},
         **metrics,
         **train_record,
@@ -93,7 +92,7 @@ def evaluate(params: Params, name: str, run: Run | None, seed: int) -> dict:
         **machine(),
     }
     if run is None:
-        # The gate in front of every distillation reads it (benchmark/train.py).
+        # The gate in front of every distillation reads it (benchmark/match.py).
         (folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
     for kind in ("runs", "curves"):
         (RESULTS / kind).mkdir(parents=True, exist_ok=True)
@@ -109,10 +108,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--params", default="params.yaml")
     args = parser.parse_args()
-    params = load(args.params)
-    if args.run != TEACHER and args.run not in params.runs:
-        raise SettingsError(f"{args.params}: no run '{args.run}'; runs: {', '.join(params.runs)}")
-    evaluate(params, args.run, params.runs.get(args.run), args.seed)
+    evaluate(load(args.params).student(args.run, args.seed))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """Stage `plan`: check every setting before anything trains, and write for each run what its result depends on.
 
-``python -m benchmark.plan`` writes ``work/plan/<run>.json``: the run's settings, the text of its config, library
-versions and a digest of each module of code that its training goes through. Stages depend on this file and not on
-folders of code, so that editing one method re-trains its runs only, and a docstring or a comment re-trains nothing
-(digests are of the syntax tree without docstrings).
+``python -m benchmark.plan`` writes ``<run>.json`` and ``teacher-<pair>.json`` to ``work/plan``: settings, library
+versions, a digest of the config, of the data and of each module of code that the training goes through. Stages depend
+on this file and not on folders, so that editing one method re-trains its runs only, adding a data set re-trains nobody,
+and neither does a docstring or a comment (digests are of the syntax tree without docstrings).
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from mmdet.registry import MODELS
 from mmengine.config import Config
 
 from benchmark.cli import run_cli
-from benchmark.config import ROOT, WORK, detector_config
-from benchmark.settings import TEACHER, Detector, Params, Run, SettingsError, load
+from benchmark.config import ROOT, WORK, DatasetInfo, detector_config
+from benchmark.settings import Job, Params, Run, SettingsError, load
 from pgd.dense import reader_of
 from pgd.methods.base import MethodError, method_class, settings_of
 
@@ -73,15 +73,17 @@ def sources(heads: set[str], run: Run | None) -> dict[str, str]:
     return {name: code_digest(_file(name)) for name in sorted(found | {"benchmark.train", "benchmark.config"})}
 
 
-def check_run(name: str, run: Run, params: Params) -> None:
+def check_run(name: str, params: Params) -> None:
     """Build nothing, but find every misspelt method, setting or config key."""
+    job = params.student(name)
+    run = job.run
     try:
         if run.method != "none":
             known = settings_of(run.method)
             for key in run.settings:
                 if key not in known:
                     raise MethodError(f"settings.{key}: method '{run.method}' has: {', '.join(known)}")
-        detector_config(params.student, run.options)
+        detector_config(job.detector, run.options)
     except (MethodError, SettingsError) as error:
         raise SettingsError(f"runs.{name}: {error}") from None
 
@@ -103,30 +105,39 @@ def portable_text(cfg: Config) -> str:
     return json.dumps(cfg.to_dict(), sort_keys=True, default=repr).replace(f"{ROOT}/", "")
 
 
-def entry(detector: Detector, run: Run | None, params: Params) -> dict:
-    """What the result of one training depends on, besides seed, data and the teacher's weights."""
-    cfg = detector_config(detector, run.options if run else None)
+def entry(job: Job) -> dict:
+    """What the result of one training depends on, besides its seed and the teacher's weights."""
+    cfg = detector_config(job.detector, job.options)
+    taught = job.run is not None and job.run.needs_teacher
     heads = {cfg.model.bbox_head.type}
-    if run is not None and run.needs_teacher:
-        heads.add(detector_config(params.teacher).model.bbox_head.type)
+    if taught:
+        heads.add(detector_config(job.pair.teacher).model.bbox_head.type)
     return {
-        "detector": {key: value for key, value in asdict(detector).items() if key != "min_ap"},
-        "run": asdict(run) if run else None,
+        "pair": job.pair_name,
+        "dataset": job.pair.dataset,
+        "data": DatasetInfo.load(job.pair.dataset).digest,
+        "detector": {key: value for key, value in asdict(job.detector).items() if key != "min_ap"},
+        "run": asdict(job.run) if job.run else None,
         # A change of the gate leaves the teacher as it is, but a student must be checked against it.
-        "teacher_min_ap": params.teacher.min_ap if run is not None and run.needs_teacher else None,
+        "teacher_min_ap": job.pair.teacher.min_ap if taught else None,
         "pretrained": check_pretrained(cfg),
         "config": hashlib.sha256(portable_text(cfg).encode()).hexdigest()[:16],
-        "code": sources(heads, run),
+        "code": sources(heads, job.run),
         "libraries": {name: importlib.metadata.version(name) for name in LIBRARIES},
     }
 
 
 def plan(params: Params, out: Path = PLAN) -> None:
-    """Check everything, then write one file a run (unchanged content leaves DVC's hashes unchanged)."""
-    entries = {TEACHER: entry(params.teacher, None, params)}
-    for name, run in params.runs.items():
-        check_run(name, run, params)
-        entries[name] = entry(params.student, run, params)
+    """Check everything, then write one file a training (unchanged content leaves DVC's hashes unchanged)."""
+    entries = {job.name: entry(job) for job in map(params.teacher, params.pairs)}
+    for name in params.runs:
+        check_run(name, params)
+        entries[name] = entry(params.student(name))
+    write_entries(out, entries)
+
+
+def write_entries(out: Path, entries: dict[str, dict]) -> None:
+    """One JSON file an entry; files of entries that are gone go too."""
     out.mkdir(parents=True, exist_ok=True)
     for stale in set(out.glob("*.json")) - {out / f"{name}.json" for name in entries}:
         stale.unlink()

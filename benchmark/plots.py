@@ -71,7 +71,7 @@ def run_label(run: str, inherit: str) -> str:
 
 
 def ap_by_run(records: pd.DataFrame) -> Figure:
-    """AP of every run: a dot a seed, a tick for their mean, dashed lines for teacher and plain student."""
+    """AP of every run: a dot a seed, a tick for their mean, dashed lines for each pair's teacher and plain student."""
     style()
     students = records[records["role"] != TEACHER]
     runs = list(students.groupby("run", sort=False))
@@ -82,23 +82,29 @@ def ap_by_run(records: pd.DataFrame) -> Figure:
         offsets = (np.arange(len(group)) - (len(group) - 1) / 2) * min(0.14, 0.5 / len(group))
         axes.scatter(place + offsets, group["AP"], s=42, color=paint, edgecolor="white", zorder=3)
         axes.hlines(group["AP"].mean(), place - 0.3, place + 0.3, color=paint, linewidth=2.2, zorder=2)
-    lines = {"teacher": records[records["role"] == TEACHER]["AP"].mean()}
-    plain = students[(students["method"] == "none") & (students["inherit"] == "none")]["AP"]
-    if len(plain):
-        lines["student\nalone"] = plain.mean()
-    for name, value in lines.items():
-        axes.axhline(value, color=COLOURS["none"], linewidth=1.1, linestyle=(0, (5, 3)), zorder=1)
-        axes.annotate(
-            name,
-            (1, value),
-            xytext=(5, 0),
-            xycoords=("axes fraction", "data"),
-            textcoords="offset points",
-            va="center",
-            color=COLOURS["none"],
-        )
+    place = 0
+    for _, pair in records.groupby("pair", sort=False):
+        own = pair[pair["role"] != TEACHER]
+        plain = own[(own["method"] == "none") & (own["inherit"] == "none")]["AP"]
+        end = place + own["run"].nunique()
+        for name, values in {"teacher": pair[pair["role"] == TEACHER]["AP"], "student\nalone": plain}.items():
+            if not len(values):
+                continue
+            line = {"color": COLOURS["none"], "linewidth": 1.1, "linestyle": (0, (5, 3)), "zorder": 1}
+            axes.hlines(values.mean(), place - 0.5, end - 0.5, **line)
+            if end == len(runs):  # labelled once, at the right edge
+                axes.annotate(
+                    name,
+                    (1, values.mean()),
+                    xytext=(5, 0),
+                    xycoords=("axes fraction", "data"),
+                    textcoords="offset points",
+                    va="center",
+                    color=COLOURS["none"],
+                )
+        place = end
     axes.set_xticks(range(len(runs)), [run_label(run, group["inherit"].iloc[0]) for run, group in runs])
-    axes.set(xlim=(-0.6, len(runs) - 0.4), ylabel="AP on the validation set (%)")
+    axes.set(xlim=(-0.5, len(runs) - 0.5), ylabel="AP on the validation set (%)")
     axes.margins(y=0.1)
     axes.grid(axis="x", visible=False)
     sns.despine(ax=axes)

@@ -1,10 +1,11 @@
 """Stage `prepare`: unpack and verify the mini set, or check a COCO tree, and write down where everything is.
 
-``python -m benchmark.prepare`` reads ``dataset`` from params.yaml and writes ``work/dataset/dataset.json``. COCO images
-are never copied: the file holds paths.
+``python -m benchmark.prepare NAME`` looks the data set up in params.yaml and writes
+``work/dataset/<name>/dataset.json``. COCO images are never copied: the file holds paths.
 """
 
 import argparse
+import hashlib
 import json
 import shutil
 import zipfile
@@ -15,7 +16,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from benchmark.cli import run_cli
-from benchmark.config import DATASET, ROOT, DatasetInfo
+from benchmark.config import ROOT, DatasetInfo
 from benchmark.settings import Dataset, SettingsError, load
 from pgd.evaluation.coco import COCO_AREAS
 
@@ -101,47 +102,52 @@ def subset(content: dict, count: int) -> dict:
 
 def locate(settings: Dataset, work: Path) -> tuple[dict[str, tuple[Path, Path]], tuple[float, float]]:
     """(annotations, image folder) of both splits, and the area bounds of the set."""
-    if settings.name == "minicoco":
+    if settings.kind == "minicoco":
         root = work / "minicoco"
         unpack(ARCHIVE, root)
         return {s: (root / "annotations" / f"{s}.json", root / s) for s in ("train", "val")}, MINI_AREAS
     root = Path(settings.root).expanduser()
     if not root.is_dir():
-        raise DataError(f"dataset.root: {root} is no folder")
+        raise DataError(f"root: {root} is no folder")
     names = {"train": "train2017", "val": "val2017"}
     splits = {s: (root / "annotations" / f"instances_{n}.json", root / n) for s, n in names.items()}
     return splits, COCO_AREAS
 
 
-def prepare(settings: Dataset, out: Path = DATASET) -> DatasetInfo:
-    """Make the data ready and write ``out``; raises :class:`DataError`."""
+def prepare(name: str, settings: Dataset) -> DatasetInfo:
+    """Make the data set ``name`` ready and write down where it is; raises :class:`DataError`."""
+    out = DatasetInfo.path(name)
     work = out.parent
     work.mkdir(parents=True, exist_ok=True)
     splits, areas = locate(settings, work)
     limits = {"train": settings.train_images, "val": settings.val_images}
-    paths, classes = {}, {}
+    paths, classes, digest = {}, {}, hashlib.sha256()
+    if settings.kind == "minicoco":
+        digest.update(ARCHIVE.read_bytes())
     for split, (annotations, images) in splits.items():
         content = check_split(annotations, images)
-        if settings.name == "minicoco" and len(content["images"]) != MINI_IMAGES[split]:
+        if settings.kind == "minicoco" and len(content["images"]) != MINI_IMAGES[split]:
             raise DataError(f"{ARCHIVE}: {len(content['images'])} {split} images, expected {MINI_IMAGES[split]}")
         if limits[split]:
             content = subset(content, limits[split])
             annotations = work / f"{split}_first{limits[split]}.json"
             annotations.write_text(json.dumps(content))
         paths[split] = (annotations, images)
+        digest.update(annotations.read_bytes())
         classes[split] = [c["name"] for c in content["categories"]]
         boxes = sum(not a.get("iscrowd") for a in content["annotations"])
-        print(f"{settings.name} {split}: {len(content['images'])} images, {boxes} objects")
+        print(f"{name} {split}: {len(content['images'])} images, {boxes} objects")
     if classes["train"] != classes["val"]:
         raise DataError("the categories of the training and the validation annotations differ")
     info = DatasetInfo(
-        name=settings.name,
+        name=name,
         classes=classes["train"],
         train_images=str(paths["train"][1]),
         train_annotations=str(paths["train"][0]),
         val_images=str(paths["val"][1]),
         val_annotations=str(paths["val"][0]),
         areas=list(areas),
+        digest=digest.hexdigest(),
     )
     out.write_text(json.dumps(asdict(info), indent=2) + "\n")
     return info
@@ -149,9 +155,13 @@ def prepare(settings: Dataset, out: Path = DATASET) -> DatasetInfo:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("dataset", help="name of a data set in params.yaml")
     parser.add_argument("--params", default="params.yaml")
     args = parser.parse_args()
-    prepare(load(args.params).dataset)
+    datasets = load(args.params).datasets
+    if args.dataset not in datasets:
+        raise SettingsError(f"{args.params}: no data set '{args.dataset}'; there are: {', '.join(datasets)}")
+    prepare(args.dataset, datasets[args.dataset])
 
 
 if __name__ == "__main__":

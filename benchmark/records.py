@@ -26,7 +26,7 @@ ENVIRONMENT = (
     *("pycocotools", "platform", "cpu", "threads", "gpu", "git_revision"),
 )
 #: Runs that agree on these differ in the method alone, so that their difference may be called its gain.
-FOOTING = ("dataset", "detector", "backbone", "iterations", "batch_size", "lr", "inherit")
+FOOTING = ("pair", "dataset", "detector", "backbone", "iterations", "batch_size", "lr", "inherit")
 REQUIRED = ("run", "seed", "role", "method", *FOOTING, *METRICS, *COSTS)
 
 METHOD_NAMES = {
@@ -65,22 +65,22 @@ def read_json(path: Path) -> Any:
         raise ReportError(f"{path} cannot be read: {error}") from None
 
 
-def expected_records(params: Path) -> list[tuple[str, int]]:
-    """Run and seed of every record that ``params.yaml`` asks for, the teacher's first.
+def expected_records(params: Path) -> list[str]:
+    """The name of every record that ``params.yaml`` asks for, the teachers' first.
 
     The `plan` stage checks the file in depth; its loader imports mmdet, which a report has no use for.
     """
     try:
         content = yaml.safe_load(params.read_text(encoding="utf-8"))
-        teacher = (content.get("teacher") or {}).get("seed", 0)
-        students = list(product(content["runs"], content.get("seeds", [0])))
+        teachers = [f"{TEACHER}-{pair}" for pair in content["pairs"]]
+        students = [f"{run}-{seed}" for run, seed in product(content["runs"], content.get("seeds", [0]))]
     except FileNotFoundError:
         raise ReportError(f"{params} is missing") from None
     except (yaml.YAMLError, AttributeError, KeyError, TypeError):
-        raise ReportError(f"{params} must hold a mapping 'runs' and a list 'seeds'") from None
+        raise ReportError(f"{params} must hold mappings 'pairs' and 'runs' and a list 'seeds'") from None
     if not students:
         raise ReportError(f"{params} names no run or no seed")
-    return [(TEACHER, teacher), *students]
+    return teachers + students
 
 
 def read_record(path: Path) -> dict[str, Any]:
@@ -97,13 +97,15 @@ def read_record(path: Path) -> dict[str, Any]:
 
 
 def load_records(results: Path, params: Path) -> pd.DataFrame:
-    """One row a record: the teacher, then every run of ``params.yaml`` with every seed; all must be there.
+    """One row a record, pair by pair: the teacher, then every run with every seed; all must be there.
 
     Records of runs that ``params.yaml`` does not name (renamed, left over) are not read.
     """
-    paths = [results / "runs" / f"{run}-{seed}.json" for run, seed in expected_records(params)]
+    paths = [results / "runs" / f"{name}.json" for name in expected_records(params)]
+    found = [read_record(path) for path in paths]
+    pairs = list(dict.fromkeys(record["pair"] for record in found))
     # dtype object keeps whole numbers whole in columns that other runs lack
-    records = pd.DataFrame([read_record(path) for path in paths], dtype=object)
+    records = pd.DataFrame(sorted(found, key=lambda record: pairs.index(record["pair"])), dtype=object)
     return records.astype(dict.fromkeys((*METRICS, *COSTS), float))
 
 
@@ -144,8 +146,8 @@ def aggregate(records: pd.DataFrame) -> pd.DataFrame:
 
 
 def key_of(record: Mapping[str, Any]) -> str:
-    """The name of a record in metrics and file names: ``pgd-0``."""
-    return f"{record['run']}-{record['seed']}"
+    """The name of a record in metrics and file names: ``pgd-0``, ``teacher-gfl``."""
+    return record["run"] if record["role"] == TEACHER else f"{record['run']}-{record['seed']}"
 
 
 def number(value: float, digits: int = 1, sign: bool = False) -> str:
@@ -167,9 +169,10 @@ def method_name(role: str, method: str) -> str:
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:
     """The aggregated table as text cells, for Markdown, the page and the notebook."""
-    return pd.DataFrame(
+    cells = pd.DataFrame(
         {
             "Run": row["run"],
+            "Pair": row["pair"],
             "Method": method_name(row["role"], row["method"]),
             "Inherits": row["inherit"],
             "Seeds": str(row["seeds"]),
@@ -184,6 +187,7 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
         }
         for _, row in table.iterrows()
     )
+    return cells if table["pair"].nunique() > 1 else cells.drop(columns="Pair")
 
 
 def markdown(cells: pd.DataFrame, words: int = 1) -> str:
@@ -194,17 +198,21 @@ def markdown(cells: pd.DataFrame, words: int = 1) -> str:
 
 
 def headline(table: pd.DataFrame) -> str:
-    """One sentence: teacher, plain student and the distilled run with the highest mean AP."""
-    teacher = table[table["role"] == TEACHER].iloc[0]
-    parts = [f"The teacher reaches {number(teacher['AP'])} AP"]
-    distilled = table[table["gain"].notna()]
-    if len(distilled):
-        best = distilled.loc[distilled["AP"].idxmax()]
-        plain = table.set_index("run").loc[best["baseline"]]
-        top, base = (spread(row["AP"], row["AP_sd"]) for row in (best, plain))
-        parts.append(f"of the distilled students '{best['run']}' is highest with {top} AP")
-        parts.append(f"without a method, on the same footing, '{best['baseline']}' has {base}")
-    return "; ".join(parts) + "."
+    """A sentence a pair: teacher, plain student and the distilled run with the highest mean AP."""
+    several = table["pair"].nunique() > 1
+    sentences = []
+    for pair, rows in table.groupby("pair", sort=False):
+        teacher = rows[rows["role"] == TEACHER].iloc[0]
+        parts = [f"{f'{pair}: the' if several else 'The'} teacher reaches {number(teacher['AP'])} AP"]
+        distilled = rows[rows["gain"].notna()]
+        if len(distilled):
+            best = distilled.loc[distilled["AP"].idxmax()]
+            plain = rows.set_index("run").loc[best["baseline"]]
+            top, base = (spread(row["AP"], row["AP_sd"]) for row in (best, plain))
+            parts.append(f"of the distilled students '{best['run']}' is highest with {top} AP")
+            parts.append(f"without a method, on the same footing, '{best['baseline']}' has {base}")
+        sentences.append("; ".join(parts) + ".")
+    return " ".join(sentences)
 
 
 def load_curves(results: Path, records: pd.DataFrame) -> pd.DataFrame:
@@ -223,10 +231,11 @@ def load_curves(results: Path, records: pd.DataFrame) -> pd.DataFrame:
 
 
 def sample_runs(records: pd.DataFrame) -> dict[str, str]:
-    """Which records the sample pictures show, column title to ``run-seed``: teacher, plain student, PGD.
+    """Which records the sample pictures show, column title to name: teacher, plain student, PGD of the first pair.
 
     PGD is the first run of that method (failing that, of any), the student its baseline; first seed each.
     """
+    records = records[records["pair"] == records["pair"].iloc[0]]
     first = records.drop_duplicates("run")
     students = first[first["role"] != TEACHER]
     plain, distilled = students[students["method"] == "none"], students[students["method"] != "none"]
@@ -243,15 +252,15 @@ def sample_runs(records: pd.DataFrame) -> dict[str, str]:
 
 
 def load_samples(
-    work: Path, columns: Mapping[str, str], count: int = 3
+    work: Path, dataset: str, columns: Mapping[str, str], count: int = 3
 ) -> tuple[list[np.ndarray], list[list[Box]], dict[str, list[list[Box]]]]:
     """Pictures of the validation set, their ground truth and, for each column, that record's detections.
 
     By a fixed rule, not by looks: the first images (in order of id) that hold at least three objects.
     """
-    dataset = read_json(work / "dataset" / "dataset.json")
-    folder = work.parent / dataset["val_images"]  # its paths are relative to where the pipeline runs
-    coco = read_json(work.parent / dataset["val_annotations"])
+    info = read_json(work / "dataset" / dataset / "dataset.json")
+    folder = work.parent / info["val_images"]  # its paths are relative to where the pipeline runs
+    coco = read_json(work.parent / info["val_annotations"])
     names = {category["id"]: category["name"] for category in coco["categories"]}
     truth: dict[int, list[Box]] = {image["id"]: [] for image in coco["images"]}
     for item in coco["annotations"]:

@@ -11,6 +11,7 @@ import base64
 import io
 import json
 import math
+from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
@@ -50,7 +51,7 @@ PUBLISHED = {
 }
 NOTES = (
     "All figures in percent. AP: mean ± standard deviation over seeds; the other columns: means over seeds. "
-    "Gain: AP minus that of the student without a method on the same footing (same data, detector, backbone, "
+    "Gain: AP minus that of the student without a method on the same footing (same pair, data, detector, backbone, "
     "schedule and inheritance), paired by seed. Inherits: what the student takes over from the teacher "
     "before training. Train min: minutes of training, without those that were interrupted."
 )
@@ -172,11 +173,14 @@ def data_uri(image: bytes) -> Markup:
     return Markup("data:image/png;base64," + base64.b64encode(image).decode())
 
 
-def sizes(work: Path) -> str:
-    """What S, M and L mean on this data set."""
-    bounds = read_json(work / "dataset" / "dataset.json")["areas"]
-    small, medium = (math.isqrt(round(area)) for area in bounds)
-    return f"S, M, L: objects of an area up to {small}², up to {medium}² and above, in pixels."
+def sizes(work: Path, datasets: Iterable[str]) -> str:
+    """What S, M and L mean on each data set."""
+    parts = []
+    for name in datasets:
+        areas = read_json(work / "dataset" / name / "dataset.json")["areas"]
+        small, medium = (math.isqrt(round(area)) for area in areas)
+        parts.append(f"up to {small}², up to {medium}² and above ({name})")
+    return f"S, M, L: objects of an area {'; '.join(parts)}, in pixels."
 
 
 def report(results: Path, work: Path, params: Path) -> str:
@@ -188,10 +192,10 @@ def report(results: Path, work: Path, params: Path) -> str:
     images = {
         "ap": png(plots.ap_by_run(records)),
         "curves": png(plots.curves(load_curves(results, records))),
-        "samples": png(plots.samples(*load_samples(work, sample_runs(records)))),
+        "samples": png(plots.samples(*load_samples(work, records["dataset"].iloc[0], sample_runs(records)))),
     }
     write(results / "table.csv", csv(table))
-    notes = f"{NOTES} {sizes(work)}"
+    notes = f"{NOTES} {sizes(work, records['dataset'].unique())}"
     write(results / "table.md", f"{markdown(summary(table), words=3)}\n{notes}\n")
     write(results / "seeds.csv", csv(records[[name for name in SEED_COLUMNS if name in records]]))
     write(results / "metrics.json", json.dumps(metrics(records), indent=2) + "\n")

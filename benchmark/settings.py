@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_type_hints
@@ -14,6 +14,8 @@ import yaml
 from pgd.checkpoint import INHERIT_CHOICES
 
 TEACHER = "teacher"
+#: Kinds of data sets that `prepare` knows.
+KINDS = ("minicoco", "coco")
 
 
 class SettingsError(ValueError):
@@ -22,22 +24,22 @@ class SettingsError(ValueError):
 
 @dataclass(frozen=True)
 class Dataset:
-    """Which data. ``root`` is the COCO tree when ``name`` is ``coco``; the mini set brings its own archive."""
+    """Which data. ``root`` is the COCO tree when ``kind`` is ``coco``; the mini set brings its own archive."""
 
-    name: str = "minicoco"
+    kind: str
     root: str | None = None
     #: use the first N training images only (smoke runs)
     train_images: int | None = None
     val_images: int | None = None
 
     def __post_init__(self) -> None:
-        if self.name not in ("minicoco", "coco"):
-            raise SettingsError(f"dataset.name: '{self.name}' is not one of minicoco, coco")
-        if self.name == "coco" and not self.root:
-            raise SettingsError("dataset.root: give the folder that holds train2017/, val2017/ and annotations/")
+        if self.kind not in KINDS:
+            raise SettingsError(f"kind: '{self.kind}' is not one of {', '.join(KINDS)}")
+        if self.kind == "coco" and not self.root:
+            raise SettingsError("root: give the folder that holds train2017/, val2017/ and annotations/")
         for key in ("train_images", "val_images"):
             if (count := getattr(self, key)) is not None and count < 1:
-                raise SettingsError(f"dataset.{key}: {count} is not a positive number")
+                raise SettingsError(f"{key}: {count} is not a positive number")
 
 
 @dataclass(frozen=True)
@@ -64,11 +66,22 @@ class Teacher(Detector):
 
 
 @dataclass(frozen=True)
+class Pair:
+    """A teacher and the student that learns from it, on one data set."""
+
+    dataset: str
+    teacher: Teacher
+    student: Detector
+
+
+@dataclass(frozen=True)
 class Run:
     """One row of the table."""
 
     method: str = "none"
     inherit: str = "none"
+    #: whose student this is; may be left out where there is one pair only
+    pair: str | None = None
     #: the method's own settings
     settings: dict = field(default_factory=dict)
     options: dict = field(default_factory=dict)
@@ -85,14 +98,53 @@ class Run:
 
 
 @dataclass(frozen=True)
+class Job:
+    """One training: a teacher, or the student of a run with one seed."""
+
+    #: names the entry in work/plan: ``teacher-gfl``, ``pgd``
+    name: str
+    seed: int
+    pair_name: str
+    pair: Pair
+    #: None for a teacher
+    run: Run | None
+
+    @property
+    def label(self) -> str:
+        """Names its files: ``teacher-gfl``, ``pgd-0``."""
+        return self.name if self.run is None else f"{self.name}-{self.seed}"
+
+    @property
+    def detector(self) -> Detector:
+        return self.pair.teacher if self.run is None else self.pair.student
+
+    @property
+    def options(self) -> dict:
+        """The run's own overrides of the config."""
+        return {} if self.run is None else self.run.options
+
+
+@dataclass(frozen=True)
 class Params:
     """The whole file."""
 
-    teacher: Teacher
-    student: Detector
+    datasets: dict[str, Dataset]
+    pairs: dict[str, Pair]
     runs: dict[str, Run]
-    dataset: Dataset = field(default_factory=Dataset)
     seeds: tuple[int, ...] = (0,)
+
+    def teacher(self, pair: str) -> Job:
+        """The training of a pair's teacher."""
+        if pair not in self.pairs:
+            raise SettingsError(f"no pair '{pair}'; pairs: {', '.join(self.pairs)}")
+        return Job(f"{TEACHER}-{pair}", self.pairs[pair].teacher.seed, pair, self.pairs[pair], None)
+
+    def student(self, run: str, seed: int | None = None) -> Job:
+        """The training of a run; by default with the first seed."""
+        if run not in self.runs:
+            raise SettingsError(f"no run '{run}'; runs: {', '.join(self.runs)}")
+        pair = self.runs[run].pair
+        return Job(run, self.seeds[0] if seed is None else seed, pair, self.pairs[pair], self.runs[run])
 
 
 def _unknown_key(cls: type, key: str, where: str) -> SettingsError:
@@ -137,6 +189,46 @@ def _required(f) -> bool:
     return f.default is MISSING and f.default_factory is MISSING
 
 
+def _mapping(content: dict, key: str) -> dict:
+    """A non-empty mapping at the top of the file, whose keys may be file names."""
+    if not content.get(key):
+        raise SettingsError(f"{key}: missing")
+    if not isinstance(content[key], dict):
+        raise SettingsError(f"{key}: expected a mapping from names to settings")
+    for name in content[key]:
+        if not isinstance(name, str) or not re.fullmatch(r"[\w.-]+", name):
+            raise SettingsError(f"{key}.{name}: a name is text of letters, digits, '_', '.' and '-'")
+    return content[key]
+
+
+def _pair(content: Any, datasets: dict[str, Dataset], where: str) -> Pair:
+    """A pair; its data set may be left out where there is one only."""
+    content = {} if content is None else content
+    if not isinstance(content, dict):
+        raise SettingsError(f"{where}: expected a mapping, found {type(content).__name__}")
+    for key in content:
+        if key not in {f.name for f in fields(Pair)}:
+            raise _unknown_key(Pair, key, f"{where}.")
+    for key in ("teacher", "student"):
+        if not content.get(key):
+            raise SettingsError(f"{where}.{key}: missing")
+    return Pair(
+        dataset=_one_of(content.get("dataset"), datasets, f"{where}.dataset"),
+        teacher=_build(Teacher, content["teacher"], f"{where}.teacher."),
+        student=_build(Detector, content["student"], f"{where}.student."),
+    )
+
+
+def _one_of(name: Any, known: dict, where: str) -> str:
+    """A reference by name; the only name there is when it was left out."""
+    if name is None and len(known) == 1:
+        return next(iter(known))
+    if name not in known:
+        problem = "missing" if name is None else f"'{name}' is unknown"
+        raise SettingsError(f"{where}: {problem}; there are: {', '.join(known)}")
+    return name
+
+
 def parse(content: Any) -> Params:
     """Params from the parsed YAML; raises :class:`SettingsError`."""
     if not isinstance(content, dict):
@@ -144,28 +236,24 @@ def parse(content: Any) -> Params:
     for key in content:
         if key not in {f.name for f in fields(Params)}:
             raise _unknown_key(Params, key, "")
-    for key in ("teacher", "student", "runs"):
-        if not content.get(key):
-            raise SettingsError(f"{key}: missing")
     seeds = content.get("seeds", [0])
     if not isinstance(seeds, list) or not seeds or not all(type(s) is int and s >= 0 for s in seeds):
         raise SettingsError(f"seeds: {seeds!r} is not a list of whole numbers")
     if len(set(seeds)) != len(seeds):
         raise SettingsError(f"seeds: {seeds!r} names a seed twice")
-    if not isinstance(content["runs"], dict):
-        raise SettingsError("runs: expected a mapping from run names to settings")
-    if TEACHER in content["runs"]:
-        raise SettingsError(f"runs.{TEACHER}: this name is the teacher's own")
-    for name in content["runs"]:
-        if not isinstance(name, str) or not re.fullmatch(r"[\w.-]+", name):
-            raise SettingsError(f"runs.{name}: a name is text of letters, digits, '_', '.' and '-'")
-    return Params(
-        teacher=_build(Teacher, content["teacher"], "teacher."),
-        student=_build(Detector, content["student"], "student."),
-        runs={name: _build(Run, run, f"runs.{name}.") for name, run in content["runs"].items()},
-        dataset=_build(Dataset, content.get("dataset"), "dataset."),
-        seeds=tuple(seeds),
-    )
+    datasets = {}
+    for name, settings in _mapping(content, "datasets").items():
+        # `minicoco:` alone is enough
+        named = {"kind": name, **settings} if isinstance(settings, dict) else settings or {"kind": name}
+        datasets[name] = _build(Dataset, named, f"datasets.{name}.")
+    pairs = {name: _pair(pair, datasets, f"pairs.{name}") for name, pair in _mapping(content, "pairs").items()}
+    runs = {}
+    for name, settings in _mapping(content, "runs").items():
+        if name.startswith(TEACHER):
+            raise SettingsError(f"runs.{name}: names that start with '{TEACHER}' are the teachers' own")
+        run = _build(Run, settings, f"runs.{name}.")
+        runs[name] = replace(run, pair=_one_of(run.pair, pairs, f"runs.{name}.pair"))
+    return Params(datasets, pairs, runs, tuple(seeds))
 
 
 class _UniqueKeys(yaml.SafeLoader):

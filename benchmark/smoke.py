@@ -1,7 +1,7 @@
 """Runs the smoke profile from nothing and checks that it left what it should. ``python -m benchmark.smoke``
 
 The stages themselves fail on a loss that is not finite and on a run that a table misses; here it is checked that every
-registered method takes part, and that no stage succeeded without writing its files.
+registered method and head takes part, and that no stage succeeded without writing its files.
 """
 
 from __future__ import annotations
@@ -13,9 +13,13 @@ import sys
 import time
 from pathlib import Path
 
+from mmdet.registry import MODELS
+
 from benchmark.cli import run_cli
-from benchmark.config import ROOT
+from benchmark.config import ROOT, detector_config
 from benchmark.settings import Params, load
+from benchmark.train import folder_of
+from pgd.dense import served_heads
 from pgd.methods import METHODS
 
 PROFILE = ROOT / "benchmark" / "profiles" / "smoke"
@@ -27,20 +31,28 @@ class SmokeError(RuntimeError):
 
 def expected_files(params: Params) -> list[Path]:
     """What the profile must leave, relative to its folder."""
-    labels = [f"teacher-{params.teacher.seed}"]
-    labels += [f"{run}-{seed}" for run in params.runs for seed in params.seeds]
+    jobs = [params.teacher(pair) for pair in params.pairs]
+    jobs += [params.student(run, seed) for run in params.runs for seed in params.seeds]
     files = [Path(p) for p in ("results/table.csv", "results/table.md", "results/report.html", "results/metrics.json")]
-    for label in labels:
-        files += [Path(f"work/runs/{label}/weights.pth"), Path(f"work/evaluate/{label}/detections.json")]
-        files += [Path(f"results/runs/{label}.json"), Path(f"results/curves/{label}.csv")]
+    for job in jobs:
+        files += [folder_of(job) / "weights.pth", Path(f"work/evaluate/{job.label}/detections.json")]
+        files += [Path(f"results/runs/{job.label}.json"), Path(f"results/curves/{job.label}.csv")]
     return files
 
 
+def left_out(params: Params) -> list[str]:
+    """Registered methods, and heads with a reader, that no run trains."""
+    methods = set(METHODS.module_dict) - {run.method for run in params.runs.values()}
+    used = {run.pair for run in params.runs.values() if run.method != "none"}
+    heads = [MODELS.get(detector_config(params.pairs[pair].student).model.bbox_head.type) for pair in used]
+    idle = [head.__name__ for head in served_heads() if not any(issubclass(own, head) for own in heads)]
+    return [f"method {name}" for name in sorted(methods)] + [f"head {name}" for name in idle]
+
+
 def check(params: Params, folder: Path) -> None:
-    """Raise :class:`SmokeError` when a method is left out or a file is missing or empty."""
-    left_out = set(METHODS.module_dict) - {run.method for run in params.runs.values()}
-    if left_out:
-        raise SmokeError(f"{folder}/params.yaml: no run for method {sorted(left_out)[0]}; add one")
+    """Raise :class:`SmokeError` when a method or a head is left out or a file is missing or empty."""
+    if missing := left_out(params):
+        raise SmokeError(f"{folder}/params.yaml: no run for {missing[0]}; add one")
     for file in expected_files(params):
         if not (folder / file).is_file() or (folder / file).stat().st_size == 0:
             raise SmokeError(f"{folder / file}: a stage ended well but did not write it")
@@ -60,10 +72,9 @@ def main() -> None:
         # DVC refuses a lock that git ignores, so it is taken away instead.
         (PROFILE / "dvc.lock").unlink(missing_ok=True)
     check(load(PROFILE / "params.yaml"), PROFILE)
-    print(
-        f"smoke: every stage and all {len(METHODS)} methods ran in {time.perf_counter() - start:.0f} s",
-        file=sys.stderr,
-    )
+    seconds = time.perf_counter() - start
+    parts = f"every stage, all {len(METHODS)} methods and {len(served_heads())} heads"
+    print(f"smoke: {parts} ran in {seconds:.0f} s", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -5,12 +5,15 @@ Nothing here unpickles code: files are read with ``weights_only=True``.
 
 from __future__ import annotations
 
+import logging
 import os
 import pickle
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
+from mmengine.logging import print_log
 from torch import Tensor, nn
 
 
@@ -56,7 +59,9 @@ def load_state(path: str | Path) -> dict[str, Tensor]:
     """
     path = Path(path)
     if not path.is_file():
-        raise CheckpointError(f"{path}: no such checkpoint; run the stage that writes it (see `dvc dag`)")
+        raise CheckpointError(
+            f"{path}: no such checkpoint; check the path, or run the stage that writes it (see `dvc dag`)"
+        )
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -98,21 +103,35 @@ class InheritReport:
     skipped: dict[str, str] = field(default_factory=dict)
 
     def as_dict(self) -> dict:
+        """Every name, for a record."""
         return asdict(self)
 
     def __str__(self) -> str:
+        """What was copied; then a line for each reason with the first names that were left for it."""
         text = f"inherited {len(self.copied)} tensors of neck and head from the teacher"
-        if self.skipped:
-            name, why = next(iter(self.skipped.items()))
-            text += f"; left {len(self.skipped)} (first: {name}, {why})"
-        return text
+        if not self.skipped:
+            return text
+        reasons: dict[str, list[str]] = {}
+        for name, why in self.skipped.items():
+            reasons.setdefault("another shape" if why.startswith("shape") else why, []).append(name)
+        name, why = next(iter(self.skipped.items()))
+        lines = [f"{text}; left {len(self.skipped)} (first: {name}, {why})"]
+        for why, names in reasons.items() if len(self.skipped) > 1 else ():
+            more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+            lines.append(f"  {len(names)}: {why}: {', '.join(names[:_NAMED])}{more}")
+        return "\n".join(lines)
 
 
+#: Names that the text of a report gives for each reason; its dictionary has all.
+_NAMED = 6
 INHERIT_CHOICES = ("none", "head+neck")
 
 
 def inherit(student: nn.Module, teacher: nn.Module) -> InheritReport:
-    """Copy everything but the backbone by name and shape (PGD's ``init_student``). Nothing is left out silently."""
+    """Copy everything but the backbone by name and shape (PGD's ``init_student``).
+
+    Nothing is left out silently: the report goes to mmengine's log too, as a warning where something was left.
+    """
     own, state, report = student.state_dict(), teacher.state_dict(), InheritReport()
     for name, value in own.items():
         if name.startswith("backbone."):
@@ -124,12 +143,16 @@ def inherit(student: nn.Module, teacher: nn.Module) -> InheritReport:
         else:
             value.copy_(state[name])
             report.copied.append(name)
-    for name in state.keys() - own.keys():
-        if not name.startswith("backbone."):
+    for name in state:
+        if name not in own and not name.startswith("backbone."):
             report.skipped[name] = "the student has no such entry"
+    print_log(str(report), logger="current", level=logging.WARNING if report.skipped else logging.INFO)
     return report
 
 
-def export(model: nn.Module, path: Path) -> None:
-    """Write a detector's weights alone, as plain mmdet loads them."""
-    atomic_save({"state_dict": {k: v.detach().cpu() for k, v in model.state_dict().items()}}, path)
+def export(model: nn.Module, path: str | Path, classes: Sequence[str] | None = None) -> None:
+    """Write a detector's weights alone, as plain mmdet loads them; with ``classes``, mmdet finds their names too."""
+    content: dict = {"state_dict": {k: v.detach().cpu() for k, v in model.state_dict().items()}}
+    if classes is not None:
+        content["meta"] = {"dataset_meta": {"classes": tuple(classes)}}
+    atomic_save(content, Path(path))

@@ -178,12 +178,14 @@ class HeadReader:
 @singledispatch
 def reader_of(head: nn.Module) -> HeadReader:
     """The reader of an mmdet dense head; raises :class:`UnsupportedHead` where there is none."""
-    raise UnsupportedHead(f"no reader for {type(head).__name__}; pgd/heads/ serves: {', '.join(served_heads())}")
+    served = ", ".join(cls.__name__ for cls in served_heads())
+    raise UnsupportedHead(f"no reader for {type(head).__name__}; pgd/heads/ serves: {served}")
 
 
-def served_heads() -> list[str]:
-    """Names of the heads that have a reader of their own."""
-    return sorted(cls.__name__ for cls, reader in reader_of.registry.items() if isinstance(reader, type))
+def served_heads() -> list[type[nn.Module]]:
+    """The heads that have a reader, by name; what inherits from them is served too."""
+    heads = [cls for cls, reader in reader_of.registry.items() if isinstance(reader, type)]
+    return sorted(heads, key=lambda cls: cls.__name__)
 
 
 def reads(*heads: type[nn.Module]) -> Callable[[type[HeadReader]], type[HeadReader]]:

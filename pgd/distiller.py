@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -12,6 +13,8 @@ import torch
 from mmdet.models.detectors import BaseDetector
 from mmdet.registry import MODELS
 from mmengine.config import Config
+from mmengine.hub import get_config
+from mmengine.logging import print_log
 from torch import Tensor, nn
 
 import pgd.heads  # noqa: F401  registers the readers
@@ -76,9 +79,10 @@ class Tape:
 
 
 def _as_model(config: dict | str | Path) -> dict:
-    """A model dictionary from one, or from the ``model`` of a config file; without the data preprocessor."""
-    model = config if isinstance(config, dict) else Config.fromfile(config).model
-    model = copy.deepcopy(dict(model))
+    """A model dictionary from one, or the ``model`` of a config file or of an ``mmdet::`` name; no preprocessor."""
+    if not isinstance(config, dict):
+        config = (get_config(config) if "::" in str(config) else Config.fromfile(config)).model
+    model = copy.deepcopy(dict(config))
     model.pop("data_preprocessor", None)
     return model
 
@@ -91,7 +95,8 @@ class Distiller(BaseDetector):
     in the end is the student alone (:func:`pgd.checkpoint.export`).
 
     Args:
-        student: an mmdet single-stage detector, as a model dictionary or a config file.
+        student: an mmdet single-stage detector: a model dictionary, a config file, or the name of one that mmdet ships
+            (``mmdet::gfl/gfl_r50_fpn_1x_coco.py``).
         teacher: the same for the teacher; None where neither method nor inheriting needs one.
         teacher_checkpoint: its weights; must fit exactly.
         method: ``{"type": name, **settings}`` of :data:`pgd.methods.METHODS`, or None for the plain student.
@@ -127,7 +132,9 @@ class Distiller(BaseDetector):
 
     def _add_teacher(self, teacher: dict | str, checkpoint: str | None) -> None:
         model = MODELS.build(_as_model(teacher))
-        if checkpoint is not None:
+        if checkpoint is None:
+            print_log("the teacher has random weights: give teacher_checkpoint", "current", logging.WARNING)
+        else:
             load_strict(model, checkpoint, "teacher")
         model.eval().requires_grad_(False)
         self._teacher.append(model)

@@ -43,43 +43,43 @@ class Pairs(NamedTuple):
     position: Tensor
     box: Tensor
 
+    def repeated(self, times: int) -> Pairs:
+        """Pairs of positions to pairs of the predictions that stand there, ``times`` of them side by side."""
+        if times == 1:
+            return self
+        each = torch.arange(times, device=self.position.device)
+        return Pairs((self.position[:, None] * times + each).flatten(), self.box.repeat_interleave(times))
+
 
 def inside_pairs(centers: Tensor, gt_boxes: Tensor, levels: Sequence[Level] | None = None) -> Pairs:
     """All pairs for which :func:`inside` holds.
 
-    With ``levels``, which must describe ``centers``, only the rectangle of rows and columns that a box covers is
-    looked at: an object of 100 x 100 pixels covers some 200 of the 22,300 positions of a 1333 x 800 image.
+    With ``levels``, which must describe ``centers``, rows and columns are tested instead of positions: an object of
+    100 x 100 pixels covers some 200 of the 22,300 positions of a 1333 x 800 image.
     """
     if levels is None:
         box, position = inside(centers, gt_boxes).T.nonzero().unbind(dim=1)
         return Pairs(position, box)
-    device = gt_boxes.device
-    # boxes [G, 1] against levels [L]; one row or column more on each side, for rounding
-    left, top, stride = (gt_boxes.new_tensor([getattr(lv, key) for lv in levels]) for key in ("left", "top", "stride"))
-    start, height, width = (
-        torch.tensor([getattr(lv, key) for lv in levels], device=device) for key in ("start", "height", "width")
-    )
-    zero = torch.zeros_like(width)
+    device, heights, widths = centers.device, [lv.height for lv in levels], [lv.width for lv in levels]
+    # the columns of all levels, one after the other, then their rows and the position that each of these starts at
+    x = torch.cat([centers[lv.start : lv.start + lv.width, 0] for lv in levels])
+    starts = torch.cat([torch.arange(lv.start, lv.start + lv.height * lv.width, lv.width) for lv in levels]).to(device)
+    y = centers[:, 1].index_select(0, starts)
+    right_of, left_of = x - gt_boxes[:, :1] > _EDGE, gt_boxes[:, 2:3] - x > _EDGE
+    in_row = torch.minimum(y - gt_boxes[:, 1:2], gt_boxes[:, 3:] - y) > _EDGE
 
-    def span(low: Tensor, high: Tensor, origin: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
-        first = torch.floor((low[:, None] - origin) / stride).long().clamp(min=zero)
-        last = torch.ceil((high[:, None] - origin) / stride).long().clamp(max=size - 1)
-        return first, (last - first + 1).clamp(min=0)
+    def counted(columns: Tensor) -> Tensor:
+        """Marks ``[G, columns]`` counted by level, at every row of the level: ``[G, rows]``."""
+        counts = [part.sum(dim=1, keepdim=True) for part in columns.split(widths, dim=1)]
+        return torch.cat([c.expand(-1, height) for c, height in zip(counts, heights, strict=True)], dim=1)
 
-    first_column, columns = span(gt_boxes[:, 0], gt_boxes[:, 2], left, width)
-    first_row, rows = span(gt_boxes[:, 1], gt_boxes[:, 3], top, height)
-    count = (rows * columns).flatten()
-    ends = count.cumsum(0)
-    which = torch.repeat_interleave(torch.arange(count.numel(), device=device), count)
-    offset = torch.arange(which.numel(), device=device) - (ends - count)[which]
-    row = torch.div(offset, columns.flatten()[which], rounding_mode="floor")
-    column = offset - row * columns.flatten()[which]
-    corner = (start + first_row * width + first_column).flatten()
-    position = corner[which] + row * width.repeat(gt_boxes.size(0))[which] + column
-    box = torch.div(which, len(levels), rounding_mode="floor")
-    center, edges = centers[position], gt_boxes[box]
-    keep = torch.minimum(center - edges[:, :2], edges[:, 2:] - center).amin(dim=1) > _EDGE
-    return Pairs(position[keep], box[keep])
+    # in each row a box holds ``count`` positions from ``first`` on
+    count = counted(right_of & left_of) * in_row
+    first = (starts + counted(~right_of)).flatten()
+    box = torch.repeat_interleave(count.sum(dim=1))
+    count = count.flatten()
+    shift = torch.repeat_interleave(first + count - count.cumsum(0), count, output_size=len(box))
+    return Pairs(shift + torch.arange(len(box), device=device), box)
 
 
 def quality(scores: Tensor, boxes: Tensor, centers: Tensor, gt_boxes: Tensor, gt_labels: Tensor, xi: float) -> Tensor:
@@ -112,31 +112,31 @@ class PairQuality(NamedTuple):
     @classmethod
     def of(cls, scores: Tensor, boxes: Tensor, gt_boxes: Tensor, gt_labels: Tensor, pairs: Pairs) -> PairQuality:
         """Arguments as for :func:`quality`."""
-        theirs, own = boxes[pairs.position], gt_boxes[pairs.box]
-        overlap = torch.minimum(theirs[:, 2:], own[:, 2:]) - torch.maximum(theirs[:, :2], own[:, :2])
-        overlap = overlap.clamp(min=0).prod(dim=1)
-        area = (gt_boxes[:, 2:] - gt_boxes[:, :2]).prod(dim=1)[pairs.box] + (theirs[:, 2:] - theirs[:, :2]).prod(dim=1)
-        iou = overlap / (area - overlap).clamp(min=1e-6)
-        score = scores[pairs.position, gt_labels[pairs.box]]
-        # a floor far below any quality that matters keeps zeros comparable
+        # side by side: four short gathers and plain products are much faster than rows of four and reductions over them
+        x1, y1, x2, y2 = (side.index_select(0, pairs.position) for side in boxes.unbind(dim=1))
+        left, top, right, bottom = (side.index_select(0, pairs.box) for side in gt_boxes.unbind(dim=1))
+        width = (torch.minimum(x2, right) - torch.maximum(x1, left)).clamp_(min=0)
+        overlap = width * (torch.minimum(y2, bottom) - torch.maximum(y1, top)).clamp_(min=0)
+        area = (x2 - x1) * (y2 - y1) + (right - left) * (bottom - top)
+        iou = overlap / (area - overlap).clamp_(min=1e-6)
+        score = scores[pairs.position, gt_labels.index_select(0, pairs.box)]
+        # a floor far below any quality that matters keeps zeros comparable; only rounding passes 1
         floor = torch.finfo(torch.float32).tiny
-        return cls(score.float().clamp(min=floor).log(), iou.float().clamp(min=floor).log())
+        return cls(*(value.float().clamp(floor, 1).log_() for value in (score, iou)))
 
-    def top(self, pairs: Pairs, objects: int, xi: float, topk: int) -> tuple[Tensor, Tensor]:
-        """The best ``topk`` positions of each box: indices ``[K, G]`` and whether they exist, bool ``[K, G]``."""
-        log_quality = (1 - xi) * self.log_score + xi * self.log_iou
-        # stable by box after by quality: each box's pairs stand together, best first
-        order = log_quality.argsort(descending=True, stable=True)
-        order = order[pairs.box[order].argsort(stable=True)]
-        box = pairs.box[order]
-        count = torch.bincount(box, minlength=objects)
-        rank = torch.arange(len(order), device=order.device) - (count.cumsum(0) - count)[box]
-        best = rank < topk
-        index = order.new_zeros(topk, objects)
-        exists = torch.zeros_like(index, dtype=torch.bool)
-        index[rank[best], box[best]] = pairs.position[order[best]]
-        exists[rank[best], box[best]] = True
-        return index, exists
+    def top(self, pairs: Pairs, objects: int, xis: Sequence[float], topk: int) -> tuple[Tensor, Tensor]:
+        """The best ``topk`` positions of each box for X xis: indices ``[K, X, G]`` and whether they exist (bool)."""
+        device, total = pairs.box.device, len(pairs.box)
+        # One sort for all: by xi, box, quality. Bits of positive floats are ordered as the floats are, and torch sorts
+        # integers some twenty times faster.
+        costs = torch.cat([((1 - xi) * self.log_score + xi * self.log_iou).abs_() for xi in xis])
+        sets = torch.cat([pairs.box + i * objects for i in range(len(xis))])
+        order = ((sets << 32) + costs.view(torch.int32)).argsort(stable=True)
+        bounds = torch.searchsorted(sets, torch.arange(len(xis) * objects + 1, device=device))
+        slot = bounds[:-1] + torch.arange(topk, device=device)[:, None]
+        exists = slot < bounds[1:]
+        index = pairs.position[order[slot.clamp_(max=len(order) - 1)] % total]
+        return index.unflatten(1, (-1, objects)), exists.unflatten(1, (-1, objects))
 
 
 def gaussian_weights(points: Tensor, valid: Tensor, ridge: float | None, jitter: float = 0.0) -> Tensor:
@@ -152,21 +152,24 @@ def gaussian_weights(points: Tensor, valid: Tensor, ridge: float | None, jitter:
         ``[K, G]`` in 0..1, zero where not valid; a set of a single point has weight 1.
     """
     # In double: the determinant of a nearly straight set of points is a difference of two large numbers.
-    dtype, points = points.dtype, points.double()
-    member = valid.double()
-    count = member.sum(dim=0)
-    noisy = points + jitter * (2 * torch.rand_like(points) - 1) if jitter else points
-    mean = (noisy * member[..., None]).sum(dim=0) / count.clamp(min=1)[:, None]
-    spread = (noisy - mean) * member[..., None]
-    cov = torch.einsum("kgi,kgj->gij", spread, spread) / count.clamp(min=1)[:, None, None]
-    offset = (points - mean) * member[..., None]
-    a, b, d = cov[:, 0, 0], cov[:, 0, 1], cov[:, 1, 1]
+    dtype, (x, y), member = points.dtype, points.double().unbind(dim=-1), valid.double()
+    count = member.sum(dim=0).clamp(min=1)
+
+    def noisy(coordinate: Tensor) -> Tensor:
+        return coordinate + jitter * (2 * torch.rand_like(coordinate) - 1) if jitter else coordinate
+
+    fit_x, fit_y = noisy(x), noisy(y)
+    mean_x, mean_y = (fit_x * member).sum(dim=0) / count, (fit_y * member).sum(dim=0) / count
+    spread_x, spread_y = (fit_x - mean_x) * member, (fit_y - mean_y) * member
+    a, b, d = (
+        (s * t).sum(dim=0) / count for s, t in ((spread_x, spread_x), (spread_x, spread_y), (spread_y, spread_y))
+    )
     if ridge is None:
         det = a * d - b * b + 1e-10
     else:
         a, d = a + ridge, d + ridge
         det = a * d - b * b
-    x, y = offset.unbind(dim=-1)
+    x, y = x - mean_x, y - mean_y
     distance = (d * x * x - 2 * b * x * y + a * y * y) / det
     return (torch.exp(-0.5 * distance) * member).to(dtype)
 
@@ -203,7 +206,7 @@ def prediction_guided_weights(
     if not released:
         pairs = inside_pairs(tested, gt_boxes)
         values = PairQuality.of(scores, boxes, gt_boxes, gt_labels, pairs)
-        return weights_of_pairs(values, pairs, centers, gt_boxes.size(0), xi, topk, jitter)
+        return weights_of_pairs(values, pairs, centers, gt_boxes.size(0), (xi,), topk, jitter)[0]
     best, index = _raw_quality(scores, boxes, gt_boxes, gt_labels, xi).topk(min(topk, centers.size(0)), dim=0)
     exists = torch.ones_like(best, dtype=torch.bool)
     weights = gaussian_weights(centers[index], exists, ridge=None, jitter=jitter)
@@ -211,12 +214,22 @@ def prediction_guided_weights(
 
 
 def weights_of_pairs(
-    values: PairQuality, pairs: Pairs, centers: Tensor, objects: int, xi: float, topk: int, jitter: float = 0.0
+    values: PairQuality,
+    pairs: Pairs,
+    centers: Tensor,
+    objects: int,
+    xis: Sequence[float],
+    topk: int,
+    jitter: float = 0.0,
 ) -> Tensor:
-    """:func:`prediction_guided_weights` by default, for in-box pairs that are known already (``objects`` = G)."""
-    index, exists = values.top(pairs, objects, xi, topk)
+    """:func:`prediction_guided_weights` by default, for known in-box pairs of G ``objects``; ``[X, P]`` for X xis."""
+    if not len(pairs.box):
+        return centers.new_zeros(len(xis), len(centers))
+    index, exists = values.top(pairs, objects, xis, topk)
     weights = gaussian_weights(centers[index], exists, RIDGE, jitter)
-    return _heaviest(weights, index, centers.size(0))
+    # every xi has a stretch of positions of its own
+    stretch = torch.arange(len(xis), device=index.device)[:, None] * len(centers)
+    return _heaviest(weights, index + stretch, len(xis) * len(centers)).unflatten(0, (len(xis), -1))
 
 
 def background_mask(centers: Tensor, gt_boxes: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import cv2
@@ -15,12 +15,13 @@ import pytest
 import torch
 import yaml
 
-from benchmark.config import DATASET, DatasetInfo
+from benchmark.config import DatasetInfo
 from benchmark.data.minicoco import SPLITS, annotate, coco_json, file_name, render
+from benchmark.match import TEACHERS, match
 from benchmark.plan import plan
 from benchmark.prepare import MINI_AREAS
 from benchmark.quiet import skip_config_formatting
-from benchmark.settings import TEACHER, Params, load
+from benchmark.settings import TEACHER, Job, Params, load
 
 IMAGES = {"train": 12, "val": 6}
 #: No pretrained file, no worker processes.
@@ -37,17 +38,21 @@ LIGHT = {
 def light_content() -> dict:
     """A params.yaml for some seconds of work."""
     return {
-        "dataset": {"name": "minicoco"},
-        "teacher": {
-            "config": "benchmark/configs/mini/gfl_r34.py",
-            "iterations": 2,
-            "seed": 0,
-            "options": dict(LIGHT),
-        },
-        "student": {
-            "config": "benchmark/configs/mini/gfl_r18.py",
-            "iterations": 2,
-            "options": dict(LIGHT),
+        "datasets": {"minicoco": {}},
+        "pairs": {
+            "gfl": {
+                "teacher": {
+                    "config": "benchmark/configs/mini/gfl_r34.py",
+                    "iterations": 2,
+                    "seed": 0,
+                    "options": dict(LIGHT),
+                },
+                "student": {
+                    "config": "benchmark/configs/mini/gfl_r18.py",
+                    "iterations": 2,
+                    "options": dict(LIGHT),
+                },
+            }
         },
         "seeds": [0],
         "runs": {"student": {}, "pgd": {"method": "pgd", "inherit": "head+neck"}},
@@ -59,8 +64,9 @@ def runs(iterations: int = 2, workers: int = 0, **chosen: dict):
 
     def change(content: dict) -> None:
         content["runs"] = chosen
-        content["student"]["iterations"] = iterations
-        content["student"]["options"]["train_dataloader.num_workers"] = workers
+        student = content["pairs"]["gfl"]["student"]
+        student["iterations"] = iterations
+        student["options"]["train_dataloader.num_workers"] = workers
 
     return change
 
@@ -74,9 +80,15 @@ class World:
     """A folder with params.yaml and a prepared data set; the test's process stands in it."""
 
     def __init__(self, folder: Path, data: DatasetInfo) -> None:
-        self.folder, self.data = folder, data
-        (folder / DATASET.parent).mkdir(parents=True, exist_ok=True)
-        (folder / DATASET).write_text(json.dumps(asdict(data)))
+        self.folder = folder
+        self.describe(data)
+
+    def describe(self, data: DatasetInfo) -> None:
+        """Write what `prepare` would have written."""
+        self.data = data
+        path = self.folder / DatasetInfo.path(data.name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(asdict(data)))
 
     def settle(self, change: Callable[[dict], None] = lambda content: None) -> Params:
         """Write params.yaml with a change, read it back and plan it."""
@@ -84,19 +96,26 @@ class World:
         change(content)
         (self.folder / "params.yaml").write_text(yaml.safe_dump(content))
         params = load(self.folder / "params.yaml")
-        plan(params, self.folder / "work" / "plan")
+        plan(params)
         return params
 
-    def train(self, params: Params, name: str, seed: int = 0) -> Path:
+    def job(self, params: Params, name: str, seed: int | None = None) -> Job:
+        """The teacher of the only pair, or a run matched with it."""
+        if name == TEACHER:
+            return params.teacher(next(iter(params.pairs)))
+        match(replace(params, runs={name: params.runs[name]}))
+        return params.student(name, seed)
+
+    def train(self, params: Params, name: str, seed: int | None = None) -> Path:
         """Train one run; returns the folder of its results."""
         from benchmark.train import train
 
-        return self.folder / train(params, name, None if name == TEACHER else params.runs[name], seed)
+        return self.folder / train(self.job(params, name, seed))
 
-    def evaluate(self, params: Params, name: str, seed: int = 0) -> dict:
+    def evaluate(self, params: Params, name: str, seed: int | None = None) -> dict:
         from benchmark.evaluate import evaluate
 
-        return evaluate(params, name, None if name == TEACHER else params.runs[name], seed)
+        return evaluate(self.job(params, name, seed))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -140,6 +159,7 @@ def tiny_data(tmp_path_factory) -> DatasetInfo:
         val_images=str(root / "val"),
         val_annotations=str(root / "val.json"),
         areas=list(MINI_AREAS),
+        digest="tiny",
     )
 
 
@@ -152,18 +172,18 @@ def tiny_world(tmp_path, tiny_data, monkeypatch) -> World:
 
 @pytest.fixture(scope="session")
 def teacher_folder(tmp_path_factory, tiny_data) -> Path:
-    """work/runs/teacher-0 of a teacher that was trained for two iterations and evaluated."""
+    """work/teachers/gfl of a teacher that was trained for two iterations and evaluated."""
     folder = tmp_path_factory.mktemp("teacher")
     world = World(folder, tiny_data)
     with contextlib.chdir(folder):
         params = world.settle()
         world.train(params, TEACHER)
         world.evaluate(params, TEACHER)
-    return folder / "work" / "runs" / "teacher-0"
+    return folder / TEACHERS / "gfl"
 
 
 @pytest.fixture
 def taught_world(tiny_world, teacher_folder) -> World:
     """A world that has a trained teacher."""
-    shutil.copytree(teacher_folder, tiny_world.folder / "work" / "runs" / "teacher-0")
+    shutil.copytree(teacher_folder, tiny_world.folder / TEACHERS / "gfl")
     return tiny_world

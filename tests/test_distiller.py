@@ -12,7 +12,7 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner, set_random_seed
 
 from benchmark.config import detector_config, model_dict, training_config
-from benchmark.settings import Run, parse
+from benchmark.settings import Job, Run, parse
 from pgd.checkpoint import export, load_state
 from pgd.distiller import Distiller
 from pgd.methods import METHODS
@@ -37,7 +37,7 @@ def params():
 def teacher_file(params, tiny_data, tmp_path_factory) -> Path:
     """Weights of a teacher that was never trained."""
     set_random_seed(99)
-    model = MODELS.build(model_dict(detector_config(params.teacher), len(tiny_data.classes)))
+    model = MODELS.build(model_dict(detector_config(params.pairs["gfl"].teacher), len(tiny_data.classes)))
     model.init_weights()
     path = tmp_path_factory.mktemp("random") / "teacher.pth"
     export(model, path)
@@ -46,7 +46,7 @@ def teacher_file(params, tiny_data, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def batch(params, tiny_data) -> dict:
-    cfg = training_config(params, None, 0, tiny_data, None, Path("w"))
+    cfg = training_config(params.teacher("gfl"), tiny_data, None, Path("w"))
     return next(iter(Runner.build_dataloader(cfg.train_dataloader, seed=0)))
 
 
@@ -55,7 +55,7 @@ def build(params, tiny_data, teacher_file):
     """Build the model of a run as a Runner would."""
 
     def built(run: Run, seed: int = 0) -> Distiller:
-        cfg = training_config(params, run, seed, tiny_data, teacher_file, Path("w"))
+        cfg = training_config(Job("x", seed, "gfl", params.pairs["gfl"], run), tiny_data, teacher_file, Path("w"))
         set_random_seed(seed)
         model = MODELS.build(cfg.model)
         model.init_weights()
@@ -166,7 +166,7 @@ def test_prediction_is_the_students(build, batch):
 
 @pytest.mark.parametrize("wrong", [{"method": {"type": "pgd"}}, {"inherit": "head+neck"}, {"inherit": "everything"}])
 def test_what_cannot_be_built(params, wrong):
-    student = model_dict(detector_config(params.student), 10)
+    student = model_dict(detector_config(params.pairs["gfl"].student), 10)
     said = "is not one of none, head" if wrong.get("inherit") == "everything" else "needs a teacher; give `teacher`"
     with pytest.raises(ValueError, match=said):
         Distiller(student=student, **wrong)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 import functools
 import json
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -84,14 +86,24 @@ def content() -> dict:
     """Every method, and the plain runs, without pretrained files."""
     options = {"model.backbone.init_cfg": None}
     return {
-        "teacher": {"config": "benchmark/configs/mini/gfl_r34.py", "options": options},
-        "student": {"config": "benchmark/configs/mini/gfl_r18.py", "options": dict(options)},
+        "datasets": {"minicoco": {}},
+        "pairs": {
+            "gfl": {
+                "teacher": {"config": "benchmark/configs/mini/gfl_r34.py", "options": options},
+                "student": {"config": "benchmark/configs/mini/gfl_r18.py", "options": dict(options)},
+            }
+        },
         "runs": {
             "student": {},
             "inherit": {"inherit": "head+neck"},
             **{m: {"method": m, "inherit": "head+neck"} for m in sorted(METHODS.module_dict)},
         },
     }
+
+
+#: data sets as `prepare` would have described them
+FAKE = {name: SimpleNamespace(digest=name) for name in ("minicoco", "other")}
+TEACHER = "teacher-gfl"
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +115,7 @@ def quick_digest():
 @pytest.fixture(autouse=True)
 def once(monkeypatch, quick_digest):
     monkeypatch.setattr(stage, "code_digest", quick_digest)
+    monkeypatch.setattr(DatasetInfo, "load", FAKE.__getitem__)
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +123,7 @@ def before(tmp_path_factory, quick_digest) -> dict[str, bytes]:
     """The plan files of :func:`content`."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(stage, "code_digest", quick_digest)
+        patch.setattr(DatasetInfo, "load", FAKE.__getitem__)
         return planned(tmp_path_factory.mktemp("before") / "plan")
 
 
@@ -130,6 +144,17 @@ ALL_STUDENTS = {"student", "inherit", *METHODS.module_dict}
 NEED_TEACHER = ALL_STUDENTS - {"student"}
 
 
+def add_pair(content: dict) -> None:
+    content["pairs"]["more"] = copy.deepcopy(content["pairs"]["gfl"])
+    for run in content["runs"].values():
+        run["pair"] = "gfl"
+
+
+def add_dataset(content: dict, used: str = "minicoco") -> None:
+    content["datasets"]["other"] = {"kind": "minicoco"}
+    content["pairs"]["gfl"]["dataset"] = used
+
+
 @pytest.mark.parametrize(
     ("change", "runs"),
     [
@@ -141,16 +166,19 @@ NEED_TEACHER = ALL_STUDENTS - {"student"}
         (lambda c: c["runs"].pop("fgd"), {"fgd"}),
         (lambda c: c["runs"].update(fgd=c["runs"].pop("fgd")), set()),
         (lambda c: c.update(seeds=[0, 1, 2]), set()),
-        (lambda c: c["student"].update(iterations=7), ALL_STUDENTS),
-        (lambda c: c["student"]["options"].update({"optim_wrapper.optimizer.lr": 1.0}), ALL_STUDENTS),
-        # students depend on the teacher's weights by a file of their own
-        (lambda c: c["teacher"].update(iterations=7), {"teacher"}),
+        (lambda c: c["pairs"]["gfl"]["student"].update(iterations=7), ALL_STUDENTS),
+        (lambda c: c["pairs"]["gfl"]["student"]["options"].update({"optim_wrapper.optimizer.lr": 1.0}), ALL_STUDENTS),
+        # what the students owe to the teacher's weights is added by `match`
+        (lambda c: c["pairs"]["gfl"]["teacher"].update(iterations=7), {TEACHER}),
         # a new bound has to be checked by whoever is taught; the teacher itself is as good as it was
-        (lambda c: c["teacher"].update(min_ap=20), NEED_TEACHER),
+        (lambda c: c["pairs"]["gfl"]["teacher"].update(min_ap=20), NEED_TEACHER),
+        (add_pair, {"teacher-more"}),
+        (add_dataset, set()),
+        (lambda c: add_dataset(c, "other"), ALL_STUDENTS | {TEACHER}),
     ],
     ids=[
         *("nothing", "setting", "inherit", "option", "new_run", "gone", "order", "seeds"),
-        *("iterations", "lr", "teacher", "min_ap"),
+        *("iterations", "lr", "teacher", "min_ap", "new_pair", "new_data", "other_data"),
     ],
 )
 def test_changes_touch_what_depends_on_them(before, tmp_path, change, runs):
@@ -173,11 +201,11 @@ def test_editing_a_method_touches_its_runs(before, tmp_path, monkeypatch, quick_
 @pytest.mark.parametrize(
     ("module", "runs"),
     [
-        ("distiller", ALL_STUDENTS | {"teacher"}),
-        ("train", ALL_STUDENTS | {"teacher"}),
+        ("distiller", ALL_STUDENTS | {TEACHER}),
+        ("train", ALL_STUDENTS | {TEACHER}),
         ("attention", {"fgd", "pgd", "pgd_released"}),
         ("regions", {"ld", "pgd", "pgd_released"}),
-        ("gfl", ALL_STUDENTS | {"teacher"}),
+        ("gfl", ALL_STUDENTS | {TEACHER}),
         ("fcos", set()),
         ("report", set()),
     ],
@@ -196,7 +224,7 @@ def test_sources_are_real_modules():
 
 def test_stale_files_go(tmp_path):
     (tmp_path / "old.json").write_text("{}")
-    assert set(planned(tmp_path)) == ALL_STUDENTS | {"teacher"}
+    assert set(planned(tmp_path)) == ALL_STUDENTS | {TEACHER}
 
 
 def test_nothing_is_written_when_one_run_is_wrong(tmp_path):
@@ -206,7 +234,7 @@ def test_nothing_is_written_when_one_run_is_wrong(tmp_path):
 
 
 def test_pretrained_weights_are_part_of_it(tmp_path):
-    assert check_pretrained(detector_config(Detector(**content()["student"]))) is None
+    assert check_pretrained(detector_config(Detector(**content()["pairs"]["gfl"]["student"]))) is None
     weights = tmp_path / "w.pth"
     options = {"model.backbone.init_cfg.checkpoint": str(weights)}
     cfg = detector_config(Detector("benchmark/configs/mini/gfl_r18.py", options=options))
@@ -243,14 +271,16 @@ def test_training_config(tiny_data):
     """A method's run holds teacher, method and inheriting; a plain run and the teacher hold neither."""
     data: DatasetInfo = tiny_data
     asked = params()
-    for name in ("teacher", "student"):
-        cfg = training_config(asked, asked.runs.get(name), 3, data, None, Path("w"))
+    weights, work = Path("t.pth"), Path("w")
+    for job, depth in ((asked.teacher("gfl"), 34), (asked.student("student", 3), 18)):
+        cfg = training_config(job, data, None, work)
         assert cfg.model.keys() == {"type", "student", "data_preprocessor"}
-        assert cfg.model.student.backbone.depth == {"teacher": 34, "student": 18}[name]
-        assert cfg.model.student.bbox_head.num_classes == len(data.classes) and cfg.randomness.seed == 3
-    cfg = training_config(asked, asked.runs["inherit"], 3, data, Path("t.pth"), Path("w"))
+        assert cfg.model.student.backbone.depth == depth and cfg.randomness.seed == job.seed
+        assert cfg.model.student.bbox_head.num_classes == len(data.classes)
+    cfg = training_config(asked.student("inherit"), data, weights, work)
     assert (cfg.model.inherit, cfg.model.teacher_checkpoint) == ("head+neck", "t.pth") and "method" not in cfg.model
-    cfg = training_config(asked, Run("pgd", settings={"alpha": 2.0}), 3, data, Path("t.pth"), Path("w"))
+    run = Run("pgd", settings={"alpha": 2.0})
+    cfg = training_config(replace(asked.student("pgd"), run=run), data, weights, work)
     assert cfg.model.method == {"type": "pgd", "alpha": 2.0} and cfg.model.inherit == "none"
     assert cfg.model.teacher.backbone.depth == 34 and cfg.model.teacher.backbone.init_cfg is None
     assert cfg.val_dataloader.dataset.indices == 6 and cfg.val_evaluator.areas == tuple(data.areas)

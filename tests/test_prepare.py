@@ -18,7 +18,14 @@ from benchmark.prepare import MINI_AREAS, DataError, check_split, prepare, read_
 from benchmark.settings import Dataset
 from pgd.evaluation.coco import COCO_AREAS
 
+MINI = Dataset("minicoco")
 NAMES = {"train": "train2017", "val": "val2017"}
+
+
+@pytest.fixture(autouse=True)
+def stand_aside(tmp_path, monkeypatch):
+    """`prepare` writes to the folder that it is run in."""
+    monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture
@@ -43,26 +50,24 @@ def edit(path: Path, change) -> None:
 
 
 def error_of(root: Path, tmp_path: Path) -> str:
-    out = tmp_path / "work" / "dataset.json"
     with pytest.raises(DataError) as caught:
-        prepare(Dataset("coco", root=str(root)), out)
-    assert not out.exists()
+        prepare("coco", Dataset("coco", root=str(root)))
+    assert not DatasetInfo.path("coco").exists()
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
 
 def test_good_tree(tree, tmp_path, tiny_data, capsys):
-    out = tmp_path / "work" / "dataset.json"
-    info = prepare(Dataset("coco", root=str(tree)), out)
-    assert info == DatasetInfo.load(out)
+    info = prepare("coco", Dataset("coco", root=str(tree)))
+    assert info == DatasetInfo.load("coco")
     assert info.name == "coco" and info.classes == tiny_data.classes and info.areas == list(COCO_AREAS)
     assert info.val_annotations == str(annotations_of(tree, "val"))
     assert "coco train: 12 images" in capsys.readouterr().out
 
 
 def test_coco_sample(coco_sample, tmp_path):
-    out = tmp_path / "work" / "dataset.json"
-    info = prepare(Dataset("coco", root=str(coco_sample)), out)
+    info = prepare("sample", Dataset("coco", root=str(coco_sample)))
+    out = DatasetInfo.path("sample")
     assert len(info.classes) == 80 and info.classes[0] == "person" and info.classes[-1] == "toothbrush"
     assert (info.train_images, info.val_images) == (str(coco_sample / "train2017"), str(coco_sample / "val2017"))
     assert info.train_annotations == str(coco_sample / "annotations" / "instances_train2017.json")
@@ -70,8 +75,8 @@ def test_coco_sample(coco_sample, tmp_path):
 
 
 def test_subset_of_the_coco_sample(coco_sample, tmp_path):
-    out = tmp_path / "work" / "dataset.json"
-    info = prepare(Dataset("coco", root=str(coco_sample), train_images=9, val_images=4), out)
+    info = prepare("coco", Dataset("coco", root=str(coco_sample), train_images=9, val_images=4))
+    out = DatasetInfo.path("coco")
     whole = read_annotations(coco_sample / "annotations" / "instances_train2017.json")
     part = read_annotations(Path(info.train_annotations))
     assert Path(info.train_annotations).parent == out.parent
@@ -89,7 +94,7 @@ def test_subset_larger_than_the_whole():
 
 
 def test_missing_root(tmp_path):
-    assert error_of(tmp_path / "gone", tmp_path) == f"dataset.root: {tmp_path / 'gone'} is no folder"
+    assert error_of(tmp_path / "gone", tmp_path) == f"root: {tmp_path / 'gone'} is no folder"
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
@@ -185,13 +190,15 @@ def archive(tmp_path, tiny_data, monkeypatch) -> Path:
 
 
 def test_archive(archive, tmp_path, monkeypatch, tiny_data):
-    out = tmp_path / "work" / "dataset.json"
+    out = DatasetInfo.path("mine")
     with pytest.raises(DataError, match=r"minicoco\.zip: 12 train images, expected 2000"):
-        prepare(Dataset(), out)
+        prepare("mine", MINI)
     monkeypatch.setattr(stage, "MINI_IMAGES", {"train": 12, "val": 6})
     leftover = out.parent / "minicoco" / "train" / "old.jpg"
     leftover.write_bytes(b"x")
-    info = prepare(Dataset(train_images=3), out)
+    first = prepare("mine", MINI).digest
+    info = prepare("mine", Dataset("minicoco", train_images=3))
+    assert info.digest != first == prepare("other", MINI).digest, "the digest is of the content"
     assert not leftover.exists()
     assert info.areas == list(MINI_AREAS) and info.classes == tiny_data.classes
     assert Path(info.train_images, "train00011.jpg").read_bytes() == (
@@ -204,16 +211,16 @@ def test_archive(archive, tmp_path, monkeypatch, tiny_data):
 def test_missing_archive(tmp_path, monkeypatch):
     monkeypatch.setattr(stage, "ARCHIVE", tmp_path / "gone.zip")
     with pytest.raises(DataError, match=r"gone\.zip: missing; `dvc pull data`"):
-        prepare(Dataset(), tmp_path / "work" / "dataset.json")
+        prepare("mine", MINI)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.99])
 def test_truncated_archive(archive, tmp_path, share):
     os.truncate(archive, int(share * archive.stat().st_size))
     with pytest.raises(DataError) as caught:
-        prepare(Dataset(), tmp_path / "work" / "dataset.json")
+        prepare("mine", MINI)
     assert str(caught.value).startswith(f"{archive}: truncated or damaged (")
-    assert not (tmp_path / "work" / "minicoco").exists(), "no half-unpacked set is left"
+    assert not list(Path("work").rglob("minicoco")), "no half-unpacked set is left"
 
 
 @pytest.mark.parametrize(("offset", "value"), [(6, 99), (8, 1), (10, 1), (10, 8), (16, 255)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -10,9 +11,8 @@ import pytest
 import yaml
 
 from benchmark.plan import check_run
-from benchmark.settings import TEACHER, load
-from benchmark.smoke import PROFILE, SmokeError, check, expected_files
-from pgd.methods import METHODS
+from benchmark.settings import load
+from benchmark.smoke import PROFILE, SmokeError, check, expected_files, left_out
 
 ROOT = Path(__file__).parents[1]
 #: What a profile shares with the root; everything else is its own.
@@ -22,7 +22,8 @@ FILES = {"root": ROOT, "smoke": PROFILE}
 
 def test_smoke_pipeline_is_the_roots():
     ours, theirs = (ROOT / "dvc.yaml").read_text(), (PROFILE / "dvc.yaml").read_text()
-    assert theirs.replace("../../../", "") == ours
+    stages, metrics = ours.split("\n# What `dvc metrics`")
+    assert theirs.replace("../../../", "") == stages and "metrics:" in metrics
 
 
 def dependencies(folder: Path) -> list[str]:
@@ -46,24 +47,26 @@ def test_shared_dependencies_lead_to_the_root():
 @pytest.mark.parametrize("profile", FILES)
 def test_params_are_sound(profile):
     params = load(FILES[profile] / "params.yaml")
-    assert params.dataset.name == "minicoco" and params.seeds[0] == 0
-    for name, run in params.runs.items():
-        check_run(name, run, params)
+    assert {data.kind for data in params.datasets.values()} == {"minicoco"} and params.seeds[0] == 0
+    for name in params.runs:
+        check_run(name, params)
     plain = [run for run in params.runs.values() if run.method == "none"]
     assert {run.inherit for run in plain} == {"none", "head+neck"}, "both baselines of the table"
 
 
-def test_every_method_takes_part_in_the_smoke_run():
+def test_every_method_and_head_takes_part_in_the_smoke_run():
     params = load(PROFILE / "params.yaml")
-    assert {run.method for run in params.runs.values()} == {*METHODS.module_dict, "none"}
-    assert params.teacher.iterations <= 10 and params.student.iterations <= 10
-    assert params.dataset.train_images <= 100 and params.dataset.val_images <= 100
+    assert left_out(params) == []
+    for pair in params.pairs.values():
+        assert pair.teacher.iterations <= 10 and pair.student.iterations <= 10
+    for data in params.datasets.values():
+        assert data.train_images <= 100 and data.val_images <= 100
 
 
 @pytest.mark.parametrize("profile", FILES)
 def test_commands_name_modules_that_are_there(profile):
     stages = yaml.safe_load((FILES[profile] / "dvc.yaml").read_text())["stages"]
-    assert list(stages) == ["plan", "prepare", "teacher", "distill", "evaluate", "report"]
+    assert list(stages) == ["prepare", "plan", "teacher", "match", "distill", "evaluate", "report"]
     for stage in stages.values():
         python, flag, module = stage["cmd"].split()[:3]
         assert (python, flag) == ("python", "-m")
@@ -74,7 +77,7 @@ def test_smoke_check(tmp_path):
     """The check names what is missing."""
     params = load(PROFILE / "params.yaml")
     files = expected_files(params)
-    assert Path("work/runs/pgd-0/weights.pth") in files and Path(f"results/runs/{TEACHER}-0.json") in files
+    assert Path("work/runs/pgd-0/weights.pth") in files and Path("results/runs/teacher-gfl.json") in files
     for file in files:
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / file).write_text("x")
@@ -82,9 +85,10 @@ def test_smoke_check(tmp_path):
     (tmp_path / "results/table.csv").write_text("")
     with pytest.raises(SmokeError, match=r"results/table\.csv: a stage ended well but did not write it"):
         check(params, tmp_path)
-    del params.runs["ld"]
-    with pytest.raises(SmokeError, match=r"params\.yaml: no run for method ld; add one"):
-        check(params, tmp_path)
+    for run, what in (("ld", "method ld"), ("vfnet", "head VFNetHead")):
+        less = replace(params, runs={name: r for name, r in params.runs.items() if name != run})
+        with pytest.raises(SmokeError, match=rf"params\.yaml: no run for {what}; add one"):
+            check(less, tmp_path)
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +110,8 @@ def stage_names() -> dict[str, set[str]]:
 def test_dvc_reads_the_pipeline(stage_names, profile):
     folder = FILES[profile]
     params = load(folder / "params.yaml")
-    expected = {"plan", "prepare", "teacher", "report"}
+    expected = {"plan", "match", "report"}
+    expected |= {f"prepare@{name}" for name in params.datasets} | {f"teacher@{name}" for name in params.pairs}
     for run, seed in product(params.runs, params.seeds):
         expected |= {f"distill@{run}-{seed}", f"evaluate@{run}-{seed}"}
     where = "" if profile == "root" else f"{folder.relative_to(ROOT).as_posix()}/"

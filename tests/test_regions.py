@@ -6,13 +6,16 @@ import math
 
 import pytest
 import torch
+from golden import load
 from torch.testing import assert_close
 
+from pgd.dense import Level
 from pgd.regions import (
     RIDGE,
     background_mask,
     gaussian_weights,
     inside,
+    inside_pairs,
     pairwise_iou,
     prediction_guided_weights,
     quality,
@@ -214,6 +217,45 @@ def test_released_order_differs_only_where_the_best_lie_outside():
     gt = torch.tensor([[50, 50, 80, 80]], **DOUBLE)
     ours, theirs = (prediction_guided_weights(*head, gt, labels, 0.8, 9, r) for r in (False, True))
     assert ours.count_nonzero() == 9 > theirs.count_nonzero()
+
+
+@pytest.mark.parametrize("case", [0, 1, 2])
+def test_default_and_release_differ_by_what_lies_outside_alone(case):
+    """Box by box, but for the ridge: the same where the best K lie inside, and where nothing outside competes."""
+    meta, a = load(f"pgd_weights_{case}")
+    xi, topk, scores, boxes = meta["xi"], meta["topk"], a["teacher_logits"].sigmoid(), a["teacher_boxes"]
+    found = set()
+    # the last box holds all positions
+    gt_boxes = torch.cat((a["gt_boxes"], torch.tensor([[-9.0, -9, 999, 999]])))
+    for gt in zip(gt_boxes[:, None], torch.cat((a["gt_labels"], a["gt_labels"][:1]))[:, None], strict=True):
+        within = inside(a["points"], gt[0])[:, 0]
+
+        def both(scores, gt=gt):
+            given = scores, boxes, a["points"], *gt, xi, topk
+            return [prediction_guided_weights(*given, released=released) for released in (False, True)]
+
+        value = scores[:, gt[1][0]] ** (1 - xi) * pairwise_iou(boxes, gt[0])[:, 0] ** xi
+        fits = bool(within[value.topk(topk).indices].all())
+        found.add(fits)
+        ours, theirs = both(scores)
+        assert torch.allclose(ours, theirs, rtol=0, atol=1e-3) == (fits or not within.any())
+        if within.sum() >= topk:
+            cleared, theirs = both(scores * within[:, None])
+            assert_close(theirs, ours, rtol=0, atol=1e-3)
+            assert_close(cleared, ours)
+    assert found == ({True} if case == 0 else {True, False})
+
+
+def test_pairs_by_rows_and_columns_are_all_pairs():
+    """Boxes anywhere, many with sides that run through positions, some without any position."""
+    centers = pyramid((8, 32), 96, 128)
+    levels = [Level(0, 12, 16, 8, 4, 4), Level(192, 3, 4, 32, 16, 16)]
+    g = torch.Generator().manual_seed(13)
+    corner, size = torch.randint(-6, 30, (200, 2), generator=g), torch.randint(-1, 12, (200, 2), generator=g)
+    gt_boxes = torch.cat((corner, corner + size), dim=1) * 4.0
+    for boxes in (gt_boxes, gt_boxes + torch.rand(200, 4, generator=g), gt_boxes[:0]):
+        ours, expected = inside_pairs(centers, boxes, levels), inside_pairs(centers, boxes)
+        assert torch.equal(ours.position, expected.position) and torch.equal(ours.box, expected.box)
 
 
 @pytest.mark.parametrize("released", [False, True])

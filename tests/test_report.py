@@ -18,7 +18,7 @@ import yaml
 from PIL import Image
 
 from benchmark import plots, report, verdict
-from benchmark.records import Box, ReportError, aggregate, load_records, markdown, number, sample_runs
+from benchmark.records import Box, ReportError, aggregate, key_of, load_records, markdown, number, sample_runs
 
 ROOT = Path(__file__).parents[1]
 #: run -> (method, inherit, AP with seed 0, AP with seed 1)
@@ -30,8 +30,16 @@ RUNS = {
 
 
 def record(run: str, seed: int, method: str, inherit: str, ap: float) -> dict:
-    role, backbone = ("teacher", "r34") if run == "teacher" else ("student", "r18")
-    what = {"run": run, "seed": seed, "role": role, "method": method, "inherit": inherit, "detector": "gfl"}
+    role, backbone = ("teacher", "r34") if run == "teacher-gfl" else ("student", "r18")
+    what = {
+        "run": run,
+        "seed": seed,
+        "role": role,
+        "method": method,
+        "inherit": inherit,
+        "detector": "gfl",
+        "pair": "gfl",
+    }
     schedule = {"dataset": "<mini>", "backbone": backbone, "iterations": 400, "batch_size": 16, "lr": 0.001}
     settings = {"method.topk": 9} if method == "pgd" else {}
     sizes = {"AP_small": None, "AP_medium": ap, "AP_large": ap}
@@ -48,7 +56,7 @@ def write_json(path: Path, content) -> None:
 
 
 def write_run(root: Path, content: dict) -> None:
-    key = f"{content['run']}-{content['seed']}"
+    key = key_of(content)
     write_json(root / "results" / "runs" / f"{key}.json", content)
     losses = "".join(f"{s},{5 / s},0.001,{5 / s},\n" for s in range(10, 110, 10))
     curve = root / "results" / "curves" / f"{key}.csv"
@@ -60,21 +68,23 @@ def write_run(root: Path, content: dict) -> None:
 
 def build(root: Path) -> None:
     """The inputs of a report: a teacher, three runs with two seeds, two small pictures."""
-    (root / "params.yaml").write_text(yaml.safe_dump({"seeds": [0, 1], "runs": RUNS}, sort_keys=False))
-    write_run(root, record("teacher", 0, "none", "none", 40.0))
+    (root / "params.yaml").write_text(
+        yaml.safe_dump({"pairs": {"gfl": {}}, "seeds": [0, 1], "runs": RUNS}, sort_keys=False)
+    )
+    write_run(root, record("teacher-gfl", 0, "none", "none", 40.0))
     for run, (method, inherit, *aps) in RUNS.items():
         for seed, ap in enumerate(aps):
             write_run(root, record(run, seed, method, inherit, ap))
-    folder = root / "work" / "dataset"
+    folder = root / "work" / "dataset" / "<mini>"
     places = [(i, [4 + 12 * k, 4, 20, 20]) for i in (1, 2) for k in range(3)]
     annotations = [{"image_id": i, "category_id": 1, "bbox": box} for i, box in places]
     images = [{"id": i, "file_name": f"{i}.png", "width": 64, "height": 64} for i in (1, 2)]
     coco = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "fish"}]}
     write_json(folder / "val.json", coco)
-    (folder / "val").mkdir()
+    (folder / "val").mkdir(parents=True, exist_ok=True)
     for image in images:
         Image.new("RGB", (64, 64), "teal").save(folder / "val" / image["file_name"])
-    paths = {"val_images": "work/dataset/val", "val_annotations": "work/dataset/val.json"}
+    paths = {"val_images": "work/dataset/<mini>/val", "val_annotations": "work/dataset/<mini>/val.json"}
     write_json(folder / "dataset.json", {**paths, "classes": ["fish"], "areas": [400, 2025]})
 
 
@@ -103,13 +113,13 @@ def load(root: Path) -> pd.DataFrame:
 
 def test_tables_hold_what_a_hand_computes(reported):
     table = pd.read_csv(reported / "table.csv").set_index("run")
-    assert list(table.index) == ["teacher", *RUNS]
-    assert table["AP"].to_dict() == {"teacher": 40, "plain": 21, "inherit": 24, "pgd": 28}
+    assert list(table.index) == ["teacher-gfl", *RUNS]
+    assert table["AP"].to_dict() == {"teacher-gfl": 40, "plain": 21, "inherit": 24, "pgd": 28}
     assert table.loc["plain", "AP_sd"] == pytest.approx(math.sqrt(2), abs=1e-4)
-    assert pd.isna(table.loc["teacher", "AP_sd"]) and table["gain"].notna().sum() == 1
+    assert pd.isna(table.loc["teacher-gfl", "AP_sd"]) and table["gain"].notna().sum() == 1
     assert table.loc["pgd", "baseline"] == "inherit"
     assert table.loc["pgd", ["gain", "gain_sd"]].tolist() == pytest.approx([4, math.sqrt(2)], abs=1e-4)
-    assert table["train_minutes"].to_dict() == {"teacher": 1.5, "plain": 2, "inherit": 2, "pgd": 2}
+    assert table["train_minutes"].to_dict() == {"teacher-gfl": 1.5, "plain": 2, "inherit": 2, "pgd": 2}
     lines = (reported / "table.md").read_text().splitlines()
     assert lines[0].endswith("| Seeds | AP | AP50 | AP75 | AP_S | AP_M | AP_L | gain | train min |")
     cells = "28.0 ± 1.4 | 42.0 | 29.0 | \u2013 | 28.0 | 28.0 | +4.0 ± 1.4 | 2.0 |"
@@ -160,7 +170,7 @@ def broken(capsys, root: Path) -> str:
     "name",
     [
         "results/runs/pgd-1.json",
-        "results/runs/teacher-0.json",
+        "results/runs/teacher-gfl.json",
         "results/curves/pgd-0.csv",
         "work/evaluate/inherit-0/detections.json",
         "params.yaml",
@@ -205,7 +215,7 @@ def test_interrupted_trainings_give_no_time(tree):
 def test_samples_show_teacher_student_and_pgd(tree):
     records = load(tree)
     assert list(sample_runs(records)) == ["teacher", "inheriting student", "PGD"]
-    assert list(sample_runs(records).values()) == ["teacher-0", "inherit-0", "pgd-0"]
+    assert list(sample_runs(records).values()) == ["teacher-gfl", "inherit-0", "pgd-0"]
     assert sample_runs(records[records["method"] == "none"])["student alone"] == "plain-0"
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -15,14 +17,16 @@ from benchmark import plan as plan_stage
 from benchmark.cli import run_cli
 from benchmark.config import DatasetInfo, detector_config
 from benchmark.plan import check_run
-from benchmark.settings import Detector, Run, SettingsError, load, parse
+from benchmark.settings import Dataset, Detector, Run, SettingsError, load, parse
 
 ROOT = Path(__file__).parents[1]
 R18 = "benchmark/configs/mini/gfl_r18.py"
 GOOD = """
-dataset: {name: minicoco}
-teacher: {config: benchmark/configs/mini/gfl_r34.py, iterations: 3, seed: 1, min_ap: 5}
-student: {config: benchmark/configs/mini/gfl_r18.py}
+datasets: {minicoco: }
+pairs:
+  gfl:
+    teacher: {config: benchmark/configs/mini/gfl_r34.py, iterations: 3, seed: 1, min_ap: 5}
+    student: {config: benchmark/configs/mini/gfl_r18.py}
 seeds: [0, 2]
 runs:
   student: {}
@@ -56,25 +60,53 @@ def test_good_file(tmp_path):
     (tmp_path / "p.yaml").write_text(GOOD)
     params = load(tmp_path / "p.yaml")
     assert params.seeds == (0, 2)
-    assert (params.teacher.seed, params.teacher.min_ap, params.teacher.iterations) == (1, 5, 3)
-    assert params.student.options == {} and params.student.iterations is None
-    assert params.runs["plain"] == Run() and not params.runs["plain"].needs_teacher
+    assert params.datasets == {"minicoco": Dataset("minicoco")}
+    pair = params.pairs["gfl"]
+    assert (pair.teacher.seed, pair.teacher.min_ap, pair.teacher.iterations) == (1, 5, 3)
+    assert pair.student.options == {} and pair.student.iterations is None and pair.dataset == "minicoco"
+    assert params.runs["plain"] == Run(pair="gfl") and not params.runs["plain"].needs_teacher
     assert params.runs["pgd"].settings == {"alpha": 0.1} and params.runs["pgd"].needs_teacher
     assert Run(inherit="head+neck").needs_teacher
+
+
+def test_jobs(tmp_path):
+    params = parse(yaml.safe_load(GOOD))
+    teacher, student = params.teacher("gfl"), params.student("pgd", 2)
+    assert (teacher.name, teacher.label, teacher.seed) == ("teacher-gfl", "teacher-gfl", 1)
+    assert (student.name, student.label, student.detector) == ("pgd", "pgd-2", params.pairs["gfl"].student)
+    assert params.student("pgd").seed == 0
+    with pytest.raises(SettingsError, match="no pair 'atss'; pairs: gfl"):
+        params.teacher("atss")
+
+
+def test_several_pairs_must_be_named():
+    content = yaml.safe_load(GOOD)
+    content["pairs"]["more"] = content["pairs"]["gfl"]
+    content["datasets"]["coco"] = {"root": "there"}
+    with pytest.raises(SettingsError, match=r"^pairs.gfl.dataset: missing; there are: minicoco, coco$"):
+        parse(content)
+    for pair in content["pairs"].values():
+        pair["dataset"] = "coco"
+    with pytest.raises(SettingsError, match=r"^runs.student.pair: missing; there are: gfl, more$"):
+        parse(content)
 
 
 @pytest.mark.parametrize(
     ("key", "value", "said"),
     [
-        ("techer", {}, "techer: unknown key; did you mean 'teacher'?"),
-        ("wholly_other", 1, "wholly_other: unknown key; known keys: teacher, student, runs, dataset, seeds"),
-        ("dataset.nam", "coco", "dataset.nam: unknown key; did you mean 'name'?"),
-        ("teacher.iteration", 3, "teacher.iteration: unknown key; did you mean 'iterations'?"),
-        ("student.optons", {}, "student.optons: unknown key; did you mean 'options'?"),
-        ("student.seed", 1, "student.seed: unknown key; known keys: config, iterations, options"),
+        ("pairs.gfl.techer", {}, "pairs.gfl.techer: unknown key; did you mean 'teacher'?"),
+        ("wholly_other", 1, "wholly_other: unknown key; known keys: datasets, pairs, runs, seeds"),
+        ("datasets.minicoco", {"knd": "coco"}, "datasets.minicoco.knd: unknown key; did you mean 'kind'?"),
+        ("pairs.gfl.teacher.iteration", 3, "pairs.gfl.teacher.iteration: unknown key; did you mean 'iterations'?"),
+        ("pairs.gfl.student.optons", {}, "pairs.gfl.student.optons: unknown key; did you mean 'options'?"),
+        ("pairs.gfl.student.seed", 1, "pairs.gfl.student.seed: unknown key; known keys: config, iterations, options"),
         ("runs.pgd.metod", "pgd", "runs.pgd.metod: unknown key; did you mean 'method'?"),
-        ("teacher.no", 3, "teacher.False: unknown key; known keys: config, iterations, options, seed, min_ap"),
-        ("no", 3, "False: unknown key; known keys: teacher, student, runs, dataset, seeds"),
+        (
+            "pairs.gfl.teacher.no",
+            3,
+            "pairs.gfl.teacher.False: unknown key; known keys: config, iterations, options, seed, min_ap",
+        ),
+        ("no", 3, "False: unknown key; known keys: datasets, pairs, runs, seeds"),
     ],
 )
 def test_misspelt_keys(tmp_path, key, value, said):
@@ -86,16 +118,25 @@ def test_misspelt_keys(tmp_path, key, value, said):
 @pytest.mark.parametrize(
     ("key", "value", "said"),
     [
-        ("teacher.iterations", "many", "teacher.iterations: 'many' is str, expected int or nothing"),
-        ("teacher.iterations", 2.5, "teacher.iterations: 2.5 is float, expected int or nothing"),
-        ("teacher.iterations", True, "teacher.iterations: True is bool, expected int or nothing"),
-        ("teacher.min_ap", "5", "teacher.min_ap: '5' is str, expected float"),
-        ("student.config", 5, "student.config: 5 is int, expected str"),
-        ("student.options", [], "student.options: [] is list, expected dict"),
+        (
+            "pairs.gfl.teacher.iterations",
+            "many",
+            "pairs.gfl.teacher.iterations: 'many' is str, expected int or nothing",
+        ),
+        ("pairs.gfl.teacher.iterations", 2.5, "pairs.gfl.teacher.iterations: 2.5 is float, expected int or nothing"),
+        ("pairs.gfl.teacher.iterations", True, "pairs.gfl.teacher.iterations: True is bool, expected int or nothing"),
+        ("pairs.gfl.teacher.min_ap", "5", "pairs.gfl.teacher.min_ap: '5' is str, expected float"),
+        ("pairs.gfl.student.config", 5, "pairs.gfl.student.config: 5 is int, expected str"),
+        ("pairs.gfl.student.options", [], "pairs.gfl.student.options: [] is list, expected dict"),
         ("runs.pgd.settings", None, "runs.pgd.settings: None is NoneType, expected dict"),
         ("runs.pgd", "fast", "runs.pgd: expected a mapping, found str"),
-        ("teacher", [1], "teacher: expected a mapping, found list"),
-        ("runs", ["pgd"], "runs: expected a mapping from run names to settings"),
+        ("pairs.gfl.teacher", [1], "pairs.gfl.teacher: expected a mapping, found list"),
+        ("pairs.gfl", [1], "pairs.gfl: expected a mapping, found list"),
+        ("pairs.gfl.dataset", "coco", "pairs.gfl.dataset: 'coco' is unknown; there are: minicoco"),
+        ("runs.pgd.pair", "atss", "runs.pgd.pair: 'atss' is unknown; there are: gfl"),
+        ("datasets", ["coco"], "datasets: expected a mapping from names to settings"),
+        ("datasets.minicoco", [1], "datasets.minicoco: expected a mapping, found list"),
+        ("runs", ["pgd"], "runs: expected a mapping from names to settings"),
         ("seeds", 3, "seeds: 3 is not a list of whole numbers"),
         ("seeds", [], "seeds: [] is not a list of whole numbers"),
         ("seeds", [0, "1"], "seeds: [0, '1'] is not a list of whole numbers"),
@@ -103,28 +144,33 @@ def test_misspelt_keys(tmp_path, key, value, said):
         ("seeds", [-1], "seeds: [-1] is not a list of whole numbers"),
         ("seeds", [0, 1, 0], "seeds: [0, 1, 0] names a seed twice"),
         ("runs.a/b", {}, "runs.a/b: a name is text of letters, digits, '_', '.' and '-'"),
-        ("runs.teacher", {}, "runs.teacher: this name is the teacher's own"),
+        ("runs.teacher-x", {}, "runs.teacher-x: names that start with 'teacher' are the teachers' own"),
         ("runs.pgd.inherit", "all", "runs.pgd.inherit: 'all' is not one of none, head+neck"),
         ("runs.student.settings", {"a": 1}, "runs.student.settings: method 'none' has no settings"),
-        ("dataset.name", "voc", "dataset.name: 'voc' is not one of minicoco, coco"),
-        ("dataset.name", "coco", "dataset.root: give the folder that holds train2017/, val2017/ and annotations/"),
-        ("student.iterations", 1, "student.iterations: 1 is too few; give 2 or more"),
-        ("dataset.train_images", -5, "dataset.train_images: -5 is not a positive number"),
+        ("datasets.voc", {}, "datasets.voc.kind: 'voc' is not one of minicoco, coco"),
+        ("datasets.coco", {}, "datasets.coco.root: give the folder that holds train2017/, val2017/ and annotations/"),
+        ("pairs.gfl.student.iterations", 1, "pairs.gfl.student.iterations: 1 is too few; give 2 or more"),
+        ("datasets.minicoco", {"train_images": -5}, "datasets.minicoco.train_images: -5 is not a positive number"),
     ],
 )
 def test_wrong_values(tmp_path, key, value, said):
     assert error_of(tmp_path, yaml.safe_dump(content_with(key, value))) == said
 
 
-@pytest.mark.parametrize("key", ["teacher", "student", "runs", "teacher.config", "student.config"])
+MUST = ["datasets", "pairs", "runs", *(f"pairs.gfl.{k}" for k in ("teacher", "student", "teacher.config"))]
+
+
+@pytest.mark.parametrize("key", MUST)
 @pytest.mark.parametrize("way", ["absent", "empty"])
 def test_missing(tmp_path, key, way):
-    content = content_with(key, None)
-    if "." in key:
-        content[key.split(".")[0]]["iterations"] = 5
+    content = content_with("pairs.gfl.teacher.iterations", 5)
+    node, (*parents, last) = content, key.split(".")
+    for part in parents:
+        node = node[part]
+    node[last] = None
     if way == "absent":
-        del (content[key.split(".")[0]] if "." in key else content)[key.split(".")[-1]]
-    wrong_type = "." in key and way == "empty"
+        del node[last]
+    wrong_type = last == "config" and way == "empty"
     expected = f"{key}: None is NoneType, expected str" if wrong_type else f"{key}: missing"
     assert error_of(tmp_path, yaml.safe_dump(content)) == expected
 
@@ -140,6 +186,8 @@ def test_a_number_is_no_name(tmp_path):
         ("runs:\n  a: {}\n b: {}\n", "line 3: not valid YAML (did not find expected <document start>"),
         ("seeds: [0, 1\nruns: {}\n", "line 2: not valid YAML (expected ',' or ']'"),
         ("teacher: {config: a: b}\n", "line 1: not valid YAML"),
+        ("seeds: [0]\nruns: {a: {}, a: {}}\n", "line 2: the key 'a' stands twice; delete one"),
+        ("seeds: [0]\nruns: {}\nseeds: [1]\n", "line 3: the key 'seeds' stands twice; delete one"),
         ("- 1\n", "expected a mapping at the top"),
         ("", "expected a mapping at the top"),
     ],
@@ -176,8 +224,9 @@ def test_missing_file(tmp_path):
 )
 def test_unknown_method_setting_and_option(run, said):
     params = parse(yaml.safe_load(GOOD))
+    params.runs["x"] = replace(run, pair="gfl")
     with pytest.raises(SettingsError) as caught:
-        check_run("x", run, params)
+        check_run("x", params)
     assert str(caught.value).startswith(said) and "\n" not in str(caught.value)
 
 
@@ -186,9 +235,10 @@ def test_config_file_that_is_not_there():
         detector_config(Detector("benchmark/configs/nope.py"))
 
 
-def test_data_that_is_not_prepared(tmp_path):
-    with pytest.raises(SettingsError, match=r"dataset\.json: not there; run `dvc repro prepare`"):
-        DatasetInfo.load(tmp_path / "dataset.json")
+def test_data_that_is_not_prepared(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SettingsError, match=r"mine/dataset\.json: not there; run `dvc repro prepare@mine`"):
+        DatasetInfo.load("mine")
 
 
 def test_options_are_set():
@@ -251,7 +301,16 @@ def test_epoch_schedules_are_not_stretched(tmp_path):
 
 
 def misspelt(tmp_path: Path) -> None:
-    (tmp_path / "params.yaml").write_text(GOOD.replace("alpha", "alhpa"))
+    """A settings file with a mistake, and a data set that is prepared."""
+    info = DatasetInfo("minicoco", [], "", "", "", "", [], "")
+    path = tmp_path / DatasetInfo.path("minicoco")
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(asdict(info)))
+    (tmp_path / "params.yaml").write_text(
+        GOOD.replace("alpha", "alhpa")
+        .replace("gfl_r18.py}", "gfl_r18.py, options: {model.backbone.init_cfg: }}")
+        .replace("min_ap: 5}", "options: {model.backbone.init_cfg: }}")
+    )
 
 
 def test_plan_ends_in_one_line(tmp_path, monkeypatch, capsys):
@@ -264,7 +323,7 @@ def test_plan_ends_in_one_line(tmp_path, monkeypatch, capsys):
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1
     assert lines[0].startswith("error: params.yaml: runs.pgd: settings.alhpa: method 'pgd' has: alpha, ")
-    assert not (tmp_path / "work").exists()
+    assert not (tmp_path / "work" / "plan").exists()
 
 
 @pytest.mark.slow

@@ -16,6 +16,7 @@ from mmdet.registry import MODELS
 
 from benchmark import train as stage
 from benchmark.config import detector_config, model_dict
+from benchmark.match import TEACHERS, file_digest
 from benchmark.prepare import prepare
 from benchmark.settings import TEACHER, Dataset, SettingsError
 from pgd.checkpoint import CheckpointError, export, load_state, load_strict
@@ -59,10 +60,10 @@ def test_the_teacher(teacher_folder, tiny_data):
     metrics = json.loads((teacher_folder / "metrics.json").read_text())
     assert metrics.keys() == {"AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large", "AR100"}
     results = teacher_folder.parents[2] / "results"
-    row = json.loads((results / "runs" / "teacher-0.json").read_text())
+    row = json.loads((results / "runs" / "teacher-gfl.json").read_text())
     assert row["AP"] == metrics["AP"] and row["role"] == "teacher" and row["backbone"] == "resnet-34"
     assert row["parameters"] == record["parameters"]
-    curve = pd.read_csv(results / "curves" / "teacher-0.csv")
+    curve = pd.read_csv(results / "curves" / "teacher-gfl.csv")
     assert curve["step"].max() == 2 and curve["loss"].dropna().gt(0).all()
 
 
@@ -70,7 +71,7 @@ def test_the_teacher(teacher_folder, tiny_data):
 def test_every_run(taught_world, runners, name):
     world = taught_world
     params = world.settle(every_run)
-    weights = world.folder / "work" / "runs" / "teacher-0" / "weights.pth"
+    weights = world.folder / TEACHERS / "gfl" / "weights.pth"
     before = load_state(weights)
     out = world.train(params, name)
     model, run = runners[0].model, params.runs[name]
@@ -88,7 +89,7 @@ def test_every_run(taught_world, runners, name):
     # what is exported is the plain detector
     state = load_state(out / "weights.pth")
     assert not [k for k in state if k.startswith(("teacher", "method", "student"))]
-    cfg = detector_config(params.student, run.options)
+    cfg = detector_config(params.pairs["gfl"].student, run.options)
     plain = MODELS.build(model_dict(cfg, len(world.data.classes)))
     load_strict(plain, out / "weights.pth", "detector")
     assert same(dict(plain.state_dict()), dict(model.student.state_dict()))
@@ -110,7 +111,7 @@ def test_evaluation_of_a_student(taught_world, tiny_data):
     assert record == json.loads(Path("results/runs/pgd-3.json").read_text())
     assert 0 <= record["AP"] <= 100 and record["seed"] == 3 and record["method.alpha"] == 0.1
     assert (record["role"], record["dataset"], record["inherit"]) == ("student", "minicoco", "head+neck")
-    assert record["checkpoint_sha256"] == stage.file_digest(out / "weights.pth")
+    assert record["checkpoint_sha256"] == file_digest(out / "weights.pth")
     found = json.loads(Path("work/evaluate/pgd-3/detections.json").read_text())
     assert {d["image_id"] for d in found} <= set(range(1, 7))
     assert not (out / "metrics.json").exists(), "only the teacher has a gate"
@@ -159,21 +160,21 @@ def test_a_loss_that_is_not_finite(taught_world, bad_method, value):
 @pytest.mark.parametrize("gate", [50.0, None])
 def test_a_poor_teacher_teaches_nobody(taught_world, gate):
     """Below the bound, or never evaluated."""
-    metrics = taught_world.folder / "work" / "runs" / "teacher-0" / "metrics.json"
+    metrics = taught_world.folder / TEACHERS / "gfl" / "metrics.json"
     if gate is None:
         metrics.unlink()
-    params = taught_world.settle(lambda c: c["teacher"].update(min_ap=gate or 0.0))
+    params = taught_world.settle(lambda c: c["pairs"]["gfl"]["teacher"].update(min_ap=gate or 0.0))
     with pytest.raises(SettingsError) as caught:
         taught_world.train(params, "pgd")
     said = str(caught.value)
-    assert said.startswith("work/runs/teacher-0/metrics.json: the teacher has ") and "teacher.min_ap" in said
+    assert said.startswith("work/teachers/gfl/weights.pth: the teacher has ") and "pairs.gfl.teacher.min_ap" in said
     assert not Path("work/checkpoints").exists(), "nothing was trained"
     if gate is None:
         assert taught_world.train(params, "student").is_dir(), "who needs no teacher is trained"
 
 
 def other_architecture(params, world, weights: Path) -> str:
-    export(MODELS.build(model_dict(detector_config(params.student), len(world.data.classes))), weights)
+    export(MODELS.build(model_dict(detector_config(params.pairs["gfl"].student), len(world.data.classes))), weights)
     return "does not fit the teacher ("
 
 
@@ -184,13 +185,13 @@ def truncated(params, world, weights: Path) -> str:
 
 def absent(params, world, weights: Path) -> str:
     weights.unlink()
-    return "no such checkpoint; run the stage that writes it"
+    return "no such checkpoint; check the path, or run the stage"
 
 
 @pytest.mark.parametrize("spoil", [other_architecture, truncated, absent])
 def test_a_teacher_that_cannot_be_read(taught_world, spoil):
     params = taught_world.settle()
-    weights = Path("work/runs/teacher-0/weights.pth")
+    weights = Path("work/teachers/gfl/weights.pth")
     said = spoil(params, taught_world, weights)
     with pytest.raises(CheckpointError) as caught:
         taught_world.train(params, "pgd")
@@ -201,7 +202,7 @@ def test_a_teacher_that_cannot_be_read(taught_world, spoil):
 def test_the_command_knows_its_runs(tiny_world, monkeypatch):
     tiny_world.settle()
     monkeypatch.setattr(sys, "argv", ["train", "distill", "pdg"])
-    with pytest.raises(SettingsError, match=r"^params\.yaml: no run 'pdg'; runs: pgd, student"):
+    with pytest.raises(SettingsError, match=r"^no run 'pdg'; runs: pgd, student"):
         stage.main()
 
 
@@ -220,12 +221,13 @@ def test_real_coco_images(coco_sample, tiny_world):
     def change(content: dict) -> None:
         for part in ("teacher", "student"):
             pipeline = json.loads(json.dumps(RESIZED))
-            content[part]["options"]["train_dataloader.dataset.pipeline"] = pipeline
-        content["dataset"] = {"name": "coco", "root": str(coco_sample), "train_images": 8, "val_images": 4}
+            content["pairs"]["gfl"][part]["options"]["train_dataloader.dataset.pipeline"] = pipeline
+        content["datasets"] = {"coco": settings}
 
+    settings = {"root": str(coco_sample), "train_images": 8, "val_images": 4}
+    data = prepare("coco", Dataset("coco", **settings))
     params = tiny_world.settle(change)
-    assert params.dataset == Dataset("coco", str(coco_sample), 8, 4)
-    data = prepare(params.dataset)
+    assert params.datasets["coco"] == Dataset("coco", str(coco_sample), 8, 4)
     assert len(data.classes) == 80
     for name in (TEACHER, "pgd"):
         out = tiny_world.train(params, name)

@@ -23,6 +23,7 @@ class GFLReader(HeadReader):
         return flatten_levels(outputs[1], 4 * self.bins).unflatten(-1, (4, self.bins))
 
     def boxes(self, outputs: Sequence, grid: Grid) -> Tensor:
-        distances = self.distributions(outputs).softmax(dim=-1) @ self.head.integral.project
+        # no matrix product: autocast would take it in half precision, pixels off on the coarse levels
+        distances = (self.distributions(outputs).softmax(dim=-1) * self.head.integral.project).sum(dim=-1)
         centers = grid.centers.expand(distances.size(0), -1, -1)
         return distance2bbox(centers, distances * grid.strides[..., None])

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from mmdet.models.dense_heads import RetinaHead
+from torch import Tensor
 
 from pgd.dense import HeadReader, reads
 
 
 @reads(RetinaHead)
 class RetinaReader(HeadReader):
-    """Nothing differs from the base; the towers have no norm unless the config gives one."""
+    """Only what it says of labels differs from the base; the towers have no norm unless the config gives one."""
+
+    def labels(self, targets: Sequence, images: int) -> Tensor:
+        # mmdet's plain anchor heads do not give the anchors first, as ATSS and what follows it do
+        return super().labels((None, targets[0]), images)

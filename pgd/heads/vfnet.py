@@ -1,4 +1,4 @@
-"""VFNet: its second, refined boxes are distances from the anchors' centres in pixels."""
+"""VFNet: its second, refined boxes are distances from points in pixels; the points are the centres of its anchors."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from mmdet.models.dense_heads import VFNetHead
 from torch import Tensor
 
-from pgd.dense import Grid, HeadReader, reads
+from pgd.dense import Grid, reads
 from pgd.heads.fcos import PointReader
 
 
@@ -15,8 +15,11 @@ from pgd.heads.fcos import PointReader
 class VFNetReader(PointReader):
     """In training the head gives scores, first boxes and refined boxes; in evaluation scores and refined boxes."""
 
+    #: Anchors assign its labels. The released faults of point-based heads are not those of VFNet.
     anchor_free = False
-    centers = HeadReader.centers
 
     def boxes(self, outputs: Sequence, grid: Grid) -> Tensor:
         return super().boxes((outputs[0], outputs[-1]), grid)
+
+    def labels(self, targets: Sequence, images: int) -> Tensor:
+        return super().labels((None, targets[0]), images)

@@ -179,27 +179,22 @@ class PGD(Method):
         self, grid: Grid, scores: Tensor, boxes: Tensor, gt_boxes: Tensor, gt_labels: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """One image's weights for both branches and its background, ``[P]`` each."""
+        # Swapped boxes hold the positions that the boxes hold when positions are swapped.
+        tested = gt_boxes[:, [1, 0, 3, 2]] if self.swap_axes else gt_boxes
+        pairs = inside_pairs(grid.centers, tested, grid.levels)
+        background = torch.ones_like(grid.centers[:, 0]).index_fill_(0, pairs.position, 0)
+        xis = self.xi_cls, self.xi_reg
         centers = grid.prediction_centers
-        tested = centers.flip(1) if self.swap_axes else centers
-        # The grid's own rows and columns tell which positions a box covers, unless the axes are swapped.
-        levels = None if self.swap_axes else grid.levels
-        pairs = inside_pairs(tested, gt_boxes, levels)
-        background = torch.ones_like(centers[:, 0])
-        background[pairs.position] = 0
         if self.released_order:
+            settings = self.topk, True, self.swap_axes, self.jitter
             weights = [
-                prediction_guided_weights(
-                    scores, boxes, centers, gt_boxes, gt_labels, xi, self.topk, True, self.swap_axes, self.jitter
-                )
-                for xi in (self.xi_cls, self.xi_reg)
+                prediction_guided_weights(scores, boxes, centers, gt_boxes, gt_labels, xi, *settings) for xi in xis
             ]
         else:
+            pairs = pairs.repeated(grid.per_position)
             values = PairQuality.of(scores, boxes, gt_boxes, gt_labels, pairs)
-            weights = [
-                weights_of_pairs(values, pairs, centers, len(gt_boxes), xi, self.topk, self.jitter)
-                for xi in (self.xi_cls, self.xi_reg)
-            ]
-        return *(grid.to_positions(w) for w in weights), grid.to_positions(background)
+            weights = weights_of_pairs(values, pairs, centers, len(gt_boxes), xis, self.topk, self.jitter)
+        return *(grid.to_positions(w) for w in weights), background
 
     def forward(self, step: DistillStep) -> dict[str, Tensor]:
         cls_maps, reg_maps, backgrounds = self.masks(step)

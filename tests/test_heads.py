@@ -1,0 +1,297 @@
+"""Every served detector: what its reader reads, and what holds for PGD on it whatever the weights."""
+
+from __future__ import annotations
+
+import copy
+import functools
+
+import pytest
+import torch
+from mmdet.registry import MODELS
+from mmdet.structures import DetDataSample
+from mmengine.config import Config, ConfigDict
+from mmengine.registry import init_default_scope
+from mmengine.runner import set_random_seed
+from mmengine.structures import InstanceData
+from torch import Tensor, nn
+from torch.testing import assert_close
+
+from benchmark.config import ROOT
+from pgd.dense import DistillStep, Grid, View, reader_of
+from pgd.distiller import Distiller, Tape
+from pgd.methods.pgd import pgd_reg_loss
+
+#: mmdet's own heads use what mmdet deprecates
+pytestmark = pytest.mark.filterwarnings("ignore:DeprecationWarning. .num_anchors")
+PAPER = ("fcos", "autoassign", "atss", "gfl", "ddod")
+ALL = (*PAPER, "retinanet", "vfnet")
+#: where in its cell a position lies, in strides
+OFFSET = dict.fromkeys(ALL, 0.0) | {"fcos": 0.5}
+STRIDES = (8, 16, 32, 64, 128)
+CLASSES = 5
+#: (height, width) of the images; their boxes: one over several levels, small ones, one cut by the border
+SIZE = (96, 128)
+BOXES = ([[10.0, 12, 70, 60], [60, 20, 100, 90]], [[30.0, 30, 45, 50], [-20, 40, 50, 110], [64, 8, 120, 40]])
+LABELS = ([0, 3], [1, 4, 0])
+
+
+@functools.cache
+def model_config(name: str) -> dict:
+    init_default_scope("mmdet")
+    model = Config.fromfile(ROOT / f"benchmark/configs/mini/{name}_r18.py").model.to_dict()
+    model["backbone"]["init_cfg"] = None
+    model["bbox_head"]["num_classes"] = CLASSES
+    model.pop("data_preprocessor")
+    return model
+
+
+def stir(model: nn.Module, seed: int) -> None:
+    """Give all layers weights at which scores, boxes and features vary from place to place."""
+    g = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            if name.endswith("bn2.weight"):
+                p.fill_(1.0)
+            elif p.dim() == 4 and not name.startswith("backbone."):
+                p.copy_(torch.randn(p.shape, generator=g) * (1.5 / p[0].numel()) ** 0.5)
+        for name, m in model.bbox_head.named_modules():
+            if isinstance(m, nn.Conv2d) and name.endswith("_cls"):
+                m.bias.fill_(-1.0)
+            # distances that are neither all cut off at zero nor wider than the image
+            if name in ("conv_reg", "vfnet_reg"):
+                m.bias.fill_(1.0 if name == "conv_reg" else -2.0)
+
+
+def detector(name: str, seed: int = 0) -> nn.Module:
+    set_random_seed(seed)
+    model = MODELS.build(copy.deepcopy(model_config(name)))
+    model.init_weights()
+    stir(model, seed)
+    return model
+
+
+@functools.cache
+def weights(name: str, seed: int) -> dict[str, Tensor]:
+    return detector(name, seed).state_dict()
+
+
+def pair(name: str, equal: bool = False, method: str = "pgd", **settings) -> Distiller:
+    """A student and a teacher of the same architecture, with other weights unless ``equal``; in training mode."""
+    set_random_seed(0)
+    config = copy.deepcopy(model_config(name))
+    model = Distiller(student=config, teacher=config, method={"type": method, **settings})
+    model.student.load_state_dict(weights(name, 0))
+    model.teacher.load_state_dict(weights(name, 0 if equal else 1))
+    return model.train()
+
+
+def sample(boxes: list, labels: list, size: tuple[int, int] = SIZE) -> DetDataSample:
+    shapes = dict.fromkeys(("img_shape", "ori_shape", "pad_shape", "batch_input_shape"), size)
+    data = DetDataSample(metainfo={**shapes, "scale_factor": (1.0, 1.0)})
+    bboxes, classes = torch.tensor(boxes).reshape(-1, 4), torch.tensor(labels, dtype=torch.long)
+    data.gt_instances = InstanceData(bboxes=bboxes, labels=classes)
+    return data
+
+
+def images(count: int = 2, size: tuple[int, int] = SIZE) -> Tensor:
+    return torch.randn(count, 3, *size, generator=torch.Generator().manual_seed(0))
+
+
+def batch() -> tuple[Tensor, list]:
+    return images(), [sample(b, c) for b, c in zip(BOXES, LABELS, strict=True)]
+
+
+def objects(count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Boxes of log-uniform sides, some of them cut by the border, and their classes."""
+    g = torch.Generator().manual_seed(seed)
+    side = 4 * 20 ** torch.rand(count, 2, generator=g)
+    corner = torch.rand(count, 2, generator=g) * torch.tensor([128.0, 96.0]) - side / 2
+    return torch.cat((corner, corner + side), dim=1), torch.randint(CLASSES, (count,), generator=g)
+
+
+def terms(losses: dict) -> dict[str, Tensor]:
+    return {k: v for k, v in losses.items() if k.startswith("loss_pgd")}
+
+
+def step_of(model: Distiller, inputs: Tensor, samples: list) -> DistillStep:
+    """What the method sees of a batch."""
+    seen = []
+    handle = model.method.register_forward_hook(lambda module, args, out: seen.append(args[0]))
+    model.loss(inputs, samples)
+    handle.remove()
+    return seen[0]
+
+
+@torch.no_grad()
+def view_of(model: nn.Module, inputs: Tensor) -> View:
+    reader, features = reader_of(model.bbox_head), model.extract_feat(inputs)
+    metas = [{"pad_shape": tuple(inputs.shape[-2:])}] * len(inputs)
+    grid = reader.grid([f.shape[-2:] for f in features], metas, inputs.device)
+    return View(reader, grid, features, None, model.bbox_head(features))
+
+
+@functools.cache
+def taught(name: str, image: int = 0) -> tuple[Grid, Tensor, Tensor]:
+    """Grid, scores and boxes of one image: what a teacher says."""
+    view = view_of(detector(name, 1).eval(), images())
+    return view.grid, view.scores[image], view.boxes[image]
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_scores_and_boxes_are_those_that_mmdet_predicts_with(name):
+    """mmdet's own decoding of all predictions, unfiltered: (class, score) identifies each."""
+    model = detector(name).eval()
+    view = view_of(model, images())
+    everything = ConfigDict(nms_pre=10**6, score_thr=-1, min_bbox_size=-1)
+    # cut at the left and upper border all the same
+    metas = [{"img_shape": (10**6, 10**6), "scale_factor": (1.0, 1.0)}] * 2
+    results = model.bbox_head.predict_by_feat(*view.outputs[:2], batch_img_metas=metas, cfg=everything, with_nms=False)
+    assert view.scores.std() > 0.05 and (view.boxes[..., 2:] - view.boxes[..., :2]).std(dim=1).min() > 5
+    assert view.boxes.min() < 0, "not clipped"
+    for scores, boxes, result in zip(view.scores, view.boxes.clamp(min=0), results, strict=True):
+        assert len(result.scores) == scores.numel()
+        for c in range(CLASSES):
+            theirs, found = result.scores[result.labels == c].sort()
+            ours, order = scores[:, c].sort()
+            assert_close(ours, theirs)
+            assert_close(boxes[order], result.bboxes[result.labels == c][found], rtol=1e-5, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_boxes_do_not_depend_on_the_heads_mode(name):
+    """FCOS gives strides in training and pixels in evaluation, VFNet another number of outputs."""
+    model = detector(name).eval()
+    evaluated = view_of(model, images())
+    boxes = evaluated.boxes  # now: a view decodes when it is asked, by the mode of the moment
+    trained = view_of(model.train(), images())
+    assert_close(trained.boxes, boxes)
+    assert_close(trained.scores, evaluated.scores)
+    if name == "fcos":
+        assert not torch.allclose(trained.outputs[1][1], evaluated.outputs[1][1])
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_positions_and_padding(name):
+    reader = reader_of(detector(name).bbox_head)
+    sizes, pads = [(12, 16), (6, 8), (3, 4), (2, 2), (1, 1)], [SIZE, (64, 100)]
+    grid = reader.grid(sizes, [{"pad_shape": pad} for pad in pads], torch.device("cpu"))
+    cells = [(x, y, s) for (h, w), s in zip(sizes, STRIDES, strict=True) for y in range(h) for x in range(w)]
+    x, y, stride = torch.tensor(cells, dtype=torch.float32).unbind(dim=1)
+    assert reader.strides == STRIDES and grid.per_position == (9 if name == "retinanet" else 1)
+    assert_close(grid.centers, (torch.stack((x, y), dim=1) + OFFSET[name]) * stride[:, None])
+    assert torch.equal(grid.strides, stride)
+    expected = [(y * stride < height) & (x * stride < width) for height, width in pads]
+    assert torch.equal(grid.valid, torch.stack(expected))
+
+
+@pytest.mark.parametrize("name", [n for n in ALL if n != "autoassign"])
+def test_labels_are_those_that_were_assigned(name):
+    """An image's labels are those of its boxes; the positions stand in or by a box of that class."""
+    model = detector(name).train()
+    tape, inputs = Tape(model), images(3)
+    samples = [sample(b, c) for b, c in zip((*BOXES, []), (*LABELS, []), strict=True)]
+    with tape.recording(targets=True):
+        model.loss(inputs, samples)
+    labels = tape.reader.labels(tape.targets, 3)
+    grid = tape.reader.grid([f.shape[-2:] for f in tape.neck], [{"pad_shape": SIZE}] * 3, inputs.device)
+    assert labels.shape == (3, len(grid.prediction_centers)) and not labels.is_floating_point()
+    for own, data in zip(labels, samples, strict=True):
+        for c in own.unique().tolist():
+            assert c == CLASSES or c in data.gt_instances.labels
+        for box, c in zip(data.gt_instances.bboxes, data.gt_instances.labels, strict=True):
+            points = grid.prediction_centers[own == c]
+            assert len(points) and bool(((points > box[:2]) & (points < box[2:])).all(dim=1).any())
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_loss_of_a_batch_and_of_its_images(name):
+    """L_cls is the mean over images. L_reg of a level is a mean over positions: an image counts by its positions."""
+    model, (inputs, samples) = pair(name), batch()
+    single = [(inputs[i : i + 1], samples[i : i + 1]) for i in range(2)]
+    whole, alone = terms(model.loss(inputs, samples)), [terms(model.loss(*one)) for one in single]
+    assert_close(whole["loss_pgd_cls"], torch.stack([one["loss_pgd_cls"] for one in alone]).mean(), rtol=1e-4, atol=0)
+    steps, settings = [step_of(model, *one) for one in single], {"gamma": 1.6 * 0.04, "delta": 8e-4, "temperature": 0.8}
+    maps = [model.method.masks(step)[1] for step in steps]
+    expected = 0.0
+    for level in range(5):
+        count = [int((m[level] != 0).sum()) for m in maps]
+        towers = [(step.student.reg_tower[level], step.teacher.reg_tower[level]) for step in steps]
+        parts = [n * pgd_reg_loss(*both, m[level], **settings) for n, both, m in zip(count, towers, maps, strict=True)]
+        expected += sum(parts) / max(1, sum(count))
+    assert_close(whole["loss_pgd_reg"], expected, rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_order_of_images_and_boxes_does_not_matter(name):
+    model, (inputs, samples) = pair(name), batch()
+    expected = terms(model.loss(inputs, samples))
+    turned = [sample(b[::-1], c[::-1]) for b, c in zip(BOXES[::-1], LABELS[::-1], strict=True)]
+    for key, value in terms(model.loss(inputs.flip(0), turned)).items():
+        assert_close(value, expected[key])
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_student_equal_to_its_teacher_pays_nothing(name):
+    for value in terms(pair(name, equal=True).loss(*batch())).values():
+        assert float(value) == 0
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_training_step_moves_the_student_and_leaves_the_teacher(name):
+    model = pair(name)
+    before = {k: v.clone() for k, v in model.teacher.state_dict().items()}
+    own = {k: v.detach().clone() for k, v in model.named_parameters()}
+    total, _ = model.parse_losses(model.loss(*batch()))
+    total.backward()
+    assert bool(total.isfinite()) and all(p.grad is None for p in model.teacher.parameters())
+    trained = {k: p for k, p in model.named_parameters() if p.requires_grad}
+    assert not [k for k, p in trained.items() if p.grad is None or not p.grad.isfinite().all()]
+    # a level without an object teaches its scale nothing, an absent class nothing to AutoAssign's prior of centres
+    still = {k for k, p in trained.items() if not p.grad.any()}
+    assert not [k for k in still if ".scales" not in k and "center_prior" not in k]
+    torch.optim.SGD(trained.values(), lr=0.1).step()
+    assert all(torch.equal(v, before[k]) for k, v in model.teacher.state_dict().items())
+    assert not [k for k, p in trained.items() if torch.equal(p, own[k]) and k not in still]
+
+
+ODD = {
+    "no boxes": ([], []),
+    "no position inside": ([[33.0, 33, 35, 35], [57, 57, 59, 59]], [1, 2]),
+    "partly outside": ([[-40.0, -20, 30, 30], [100, 60, 190, 130]], [1, 2]),
+    "wholly outside": ([[200.0, 10, 260, 50], [-60, -60, -3, -3]], [1, 2]),
+    "identical": ([[20.0, 20, 70, 60]] * 4, [1, 1, 2, 2]),
+    "tiny": ([[-1.0, -1, 31, 31]], [2]),
+    "300": (lambda boxes, labels: (boxes.tolist(), labels.tolist()))(*objects(300)),
+}
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("kind", ODD)
+def test_odd_images(name, kind):
+    """Finite losses and gradients beside an ordinary image and in a batch by itself."""
+    # 32 x 32 pixels give levels of 4 x 4, 2 x 2 and three times 1 x 1
+    size = (32, 32) if kind == "tiny" else SIZE
+    model, odd, usual = pair(name), sample(*ODD[kind], size), sample(BOXES[0], LABELS[0], size)
+    first = model.student.bbox_head.cls_convs[0].conv.weight
+    for samples in ([usual, odd], [odd, odd]):
+        losses = model.loss(images(size=size), samples)
+        own, _ = model.parse_losses(losses)
+        (grad,) = torch.autograd.grad(sum(terms(losses).values()), first)
+        assert bool(own.isfinite()) and bool(grad.isfinite().all()) and bool(grad.any())
+    assert (terms(losses)["loss_pgd_reg"] > 0) == (kind not in ("no boxes", "no position inside", "wholly outside"))
+
+
+@pytest.mark.parametrize("name", ["fcos", "atss", "gfl", "retinanet"])
+def test_half_precision(name):
+    """Finite and near single precision. The others cannot: AutoAssign's own loss, deformable convolutions on a CPU."""
+    model, given = pair(name), batch()
+    exact, view = terms(model.loss(*given)), view_of(model.teacher, images())
+    with torch.autocast("cpu", torch.bfloat16):
+        losses = model.loss(*given)
+        boxes = view.boxes
+    assert_close(boxes, view_of(model.teacher, images()).boxes)
+    total, _ = model.parse_losses(losses)
+    total.backward()
+    assert bool(total.isfinite())
+    for key, value in terms(losses).items():
+        assert float(value) == pytest.approx(float(exact[key]), rel=0.1)

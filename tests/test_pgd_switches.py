@@ -1,0 +1,291 @@
+"""PGD's maps on every detector, and the switches that bring back what the released code does."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from golden import assert_close as assert_close_to_golden
+from golden import load
+from mmengine.structures import InstanceData
+from test_heads import (
+    ALL,
+    BOXES,
+    CLASSES,
+    LABELS,
+    PAPER,
+    SIZE,
+    STRIDES,
+    batch,
+    detector,
+    images,
+    objects,
+    pair,
+    step_of,
+    taught,
+    terms,
+    view_of,
+)
+from torch import Tensor
+from torch.testing import assert_close
+
+from pgd.dense import Grid, UnsupportedHead, reader_of
+from pgd.heads.ddod import CostTopKAssigner
+from pgd.methods.base import MethodContext, MethodError
+from pgd.methods.pgd import PGD
+from pgd.regions import background_mask, pairwise_iou, prediction_guided_weights
+
+pytestmark = pytest.mark.filterwarnings("ignore:DeprecationWarning. .num_anchors", "ignore:DeprecationWarning. pos_b")
+SWAP = [1, 0, 3, 2]
+
+
+def maps_of(grid: Grid, *arguments: Tensor, **settings) -> tuple[Tensor, Tensor, Tensor]:
+    return PGD(MethodContext(32, 32, 32, 32, 5, CLASSES, STRIDES, None), **settings).masks_of(grid, *arguments)
+
+
+def transposed(values: Tensor, grid: Grid) -> Tensor:
+    """Rows of positions (or of what they predict) in the order of the grid with rows and columns exchanged."""
+    each = len(values) // len(grid.centers)
+    parts = values.split([h * w * each for h, w in grid.sizes])
+    turned = [p.reshape(h, w, each, -1).transpose(0, 1) for p, (h, w) in zip(parts, grid.sizes, strict=True)]
+    return torch.cat([t.flatten(0, 2) for t in turned]).reshape(values.shape)
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("swap_axes", [False, True])
+def test_maps_equal_those_of_the_dense_formulation(name, swap_axes):
+    """The rows and columns that PGD looks at hold the positions inside, and nothing else."""
+    grid, scores, boxes = taught(name)
+    points = grid.centers.flip(1) if swap_axes else grid.centers
+    for gt in ((torch.tensor(BOXES[0]), torch.tensor(LABELS[0])), objects(40)):
+        maps = maps_of(grid, scores, boxes, *gt, swap_axes=swap_axes)
+        for ours, xi in zip(maps, (0.8, 0.6), strict=False):
+            arguments = scores, boxes, grid.prediction_centers, *gt, xi, 30
+            assert_close(ours, grid.to_positions(prediction_guided_weights(*arguments, swap_axes=swap_axes)))
+        assert torch.equal(maps[2], background_mask(points, gt[0]))
+        assert all(m.count_nonzero() > 9 for m in maps) and not (maps[0] * maps[2]).any()
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_exchanging_x_and_y_transposes_the_maps(name):
+    grid, scores, boxes = taught(name)
+    gt_boxes, gt_labels = objects(12)
+    reader, turned_sizes = reader_of(detector(name).bbox_head), [(w, h) for h, w in grid.sizes]
+    turned = reader.grid(turned_sizes, [{"pad_shape": SIZE[::-1]}], torch.device("cpu"))
+    assert torch.equal(turned.centers, transposed(grid.centers, grid).flip(1))
+    theirs = transposed(scores, grid), transposed(boxes, grid)[:, SWAP], gt_boxes[:, SWAP], gt_labels
+    maps = maps_of(grid, scores, boxes, gt_boxes, gt_labels)
+    for ours, other in zip(maps, maps_of(turned, *theirs), strict=True):
+        assert_close(other, transposed(ours, grid), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_maps_know_neither_the_order_of_boxes_nor_the_scale(name):
+    grid, scores, boxes = taught(name)
+    gt_boxes, gt_labels = objects(12)
+    order = torch.randperm(12, generator=torch.Generator().manual_seed(1))
+    maps = maps_of(grid, scores, boxes, gt_boxes, gt_labels)
+    shuffled = maps_of(grid, scores, boxes, gt_boxes[order], gt_labels[order])
+    twice = replace(grid, centers=2 * grid.centers, strides=2 * grid.strides)
+    scaled = maps_of(twice, scores, 2 * boxes, 2 * gt_boxes, gt_labels)
+    for ours, other, larger in zip(maps, shuffled, scaled, strict=True):
+        assert_close(other, ours)
+        # but for the ridge, whose share is a quarter in a picture twice as large
+        assert_close(larger, ours, rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_maps_of_odd_boxes(name):
+    grid, scores, boxes = taught(name)
+    # between positions, outside on two sides, without area, inside out
+    empty = torch.tensor([[33.0, 33, 35, 35], [200, 1, 260, 9], [-60, -60, -3, -3], [50, 50, 50, 50], [60, 60, 40, 40]])
+    for count in (0, 5):
+        *weights, background = maps_of(grid, scores, boxes, empty[:count], torch.arange(count))
+        assert not any(w.any() for w in weights) and bool((background == 1).all())
+    usual, labels = torch.tensor(BOXES[1]), torch.tensor(LABELS[1])
+    base = maps_of(grid, scores, boxes, usual, labels)
+    more = torch.cat((usual, empty, usual)), torch.cat((labels, torch.arange(5), labels))
+    for ours, other in zip(base, maps_of(grid, scores, boxes, *more), strict=True):
+        assert_close(other, ours)
+    for dtype in (torch.float32, torch.bfloat16):
+        for m in (many := maps_of(grid, scores.to(dtype), boxes.to(dtype), *objects(300))):
+            assert bool(m.isfinite().all()) and m.min() >= 0 and m.max() <= 1
+        assert not (many[0] * many[2]).any() and many[0].max() > 0.5
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_maps_of_feature_maps_of_one_position(name):
+    """A 32 x 32 image: levels of 4 x 4, 2 x 2 and three times 1 x 1."""
+    view = view_of(detector(name, 1).eval(), images(1, (32, 32)))
+    assert view.grid.sizes == ((4, 4), (2, 2), (1, 1), (1, 1), (1, 1))
+    maps = maps_of(view.grid, view.scores[0], view.boxes[0], torch.tensor([[-1.0, -1, 31, 31]]), torch.tensor([2]))
+    within = (view.grid.centers < 31).all(dim=1)
+    assert torch.equal(maps[2], 1 - within.float())
+    assert all(bool(m.isfinite().all()) and m[within].any() and not m[~within].any() for m in maps[:2])
+
+
+def golden_image(case: int) -> tuple[dict, dict, Grid, tuple[Tensor, ...]]:
+    """An image of the golden values: settings, arrays, its grid, and the arguments of a map from the scores on."""
+    meta, a = load(f"pgd_weights_{case}")
+    sizes = []
+    for level in range(5):
+        own = a["points"][a["level"] == level]
+        sizes.append((len(own[:, 1].unique()), len(own[:, 0].unique())))
+    strides = torch.tensor(STRIDES, dtype=torch.float32)[a["level"]]
+    grid = Grid(a["points"], strides, tuple(sizes), torch.ones(1, len(strides), dtype=torch.bool), None)
+    return meta, a, grid, (a["teacher_logits"].sigmoid(), a["teacher_boxes"], a["gt_boxes"], a["gt_labels"])
+
+
+@pytest.mark.parametrize("case", [0, 1, 2])
+@pytest.mark.parametrize(("swap_axes", "kind"), [(False, "anchor_based"), (True, "anchor_free_released")])
+def test_maps_as_released(case, swap_axes, kind):
+    meta, a, grid, (scores, boxes, *gt) = golden_image(case)
+    settings = {"topk": meta["topk"], "swap_axes": swap_axes}
+    arguments = scores, boxes, grid.centers, *gt
+    assert_close_to_golden(
+        prediction_guided_weights(*arguments, meta["xi"], released=True, **settings), a[f"weights_{kind}"]
+    )
+    points = grid.centers.flip(1) if swap_axes else grid.centers
+    assert_close_to_golden(background_mask(points, gt[0]), a[f"background_{kind}"])
+    both = {"xi_cls": meta["xi"], "xi_reg": meta["xi"], "released_order": True, **settings}
+    *weights, background = maps_of(grid, scores, boxes, *gt, **both)
+    for ours in weights:
+        assert_close_to_golden(ours, a[f"weights_{kind}"])
+    assert_close_to_golden(background, a[f"background_{kind}"])
+
+
+# ------------------------------------------------------------------------------------------- one switch at a time
+
+#: what a switch changes: weights, background, L_cls, L_reg, the detector's own loss
+CHANGES = {
+    "mix_batch": (True, {"cls"}),
+    "swap_axes": (True, {"weights", "background", "cls", "reg"}),
+    "released_order": (True, {"weights", "cls", "reg"}),
+    "jitter": (0.05, {"weights", "cls", "reg"}),
+    "strides_by_image": (True, {"weights", "cls", "reg"}),
+    "assign_by_teacher": (True, {"own"}),
+}
+ONLY = {"strides_by_image": "gfl", "assign_by_teacher": "ddod"}
+
+
+@pytest.mark.parametrize(("name", "switch"), [(n, s) for s in CHANGES for n in PAPER if ONLY.get(s, n) == n])
+def test_a_switch_changes_what_it_should(name, switch):
+    value, expected = CHANGES[switch]
+    models = pair(name), pair(name, **{switch: value})
+    seen = [step_of(model, *batch()) for model in models]
+    maps = [model.method.masks(step) for model, step in zip(models, seen, strict=True)]
+    losses = [pair(name, **settings).loss(*batch()) for settings in ({}, {switch: value})]
+    own = [
+        torch.stack([sum(v) if isinstance(v, list) else v for k, v in x.items() if k not in terms(x)]) for x in losses
+    ]
+    values = {
+        "weights": [torch.cat([w.flatten() for kind in m[:2] for w in kind]) for m in maps],
+        "background": [torch.cat([b.flatten() for b in m[2]]) for m in maps],
+        "cls": [x["loss_pgd_cls"] for x in losses],
+        "reg": [x["loss_pgd_reg"] for x in losses],
+        "own": own,
+    }
+    assert {key for key, (plain, other) in values.items() if not torch.equal(plain, other)} == expected
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_mixing_a_batch_of_one_changes_nothing(name):
+    inputs, samples = batch()
+    ours, theirs = (terms(pair(name, mix_batch=mix).loss(inputs[:1], samples[:1])) for mix in (False, True))
+    assert_close(ours, theirs)
+
+
+def test_swapping_axes_keeps_boxes_on_the_diagonal():
+    grid, scores, boxes = taught("fcos")
+    gt = torch.tensor([[10.0, 10, 60, 60], [40, 40, 90, 90]]), torch.tensor([0, 3])
+    for ours, theirs in zip(*(maps_of(grid, scores, boxes, *gt, swap_axes=s) for s in (False, True)), strict=True):
+        assert_close(ours, theirs)
+
+
+def test_strides_by_image():
+    """Image i is decoded with the stride of level i everywhere: that level is right, the others are scaled."""
+    model = pair("gfl", strides_by_image=True)
+    step = step_of(model, *batch())
+    centers, strides = step.grid.centers, step.grid.strides[:, None]
+    for i, (right, wrong) in enumerate(zip(step.teacher.boxes, model.method.teacher_boxes(step), strict=True)):
+        scale = STRIDES[i] / strides.repeat(1, 4)
+        assert_close(wrong - centers.repeat(1, 2), (right - centers.repeat(1, 2)) * scale, rtol=1e-4, atol=1e-3)
+        same = (strides == STRIDES[i])[:, 0]
+        assert_close(wrong[same], right[same])
+        assert not torch.isclose(wrong[~same], right[~same]).all(dim=1).any()
+    with pytest.raises(MethodError, match="at most 5 images a batch"):
+        model.loss(images(6), batch()[1] * 3)
+    with pytest.raises(MethodError, match="no distributions"):
+        pair("atss", strides_by_image=True)
+
+
+def test_jitter_is_drawn_anew_and_follows_the_seed():
+    grid, scores, boxes = taught("gfl")
+    maps = []
+    for seed in (0, 0, 1):
+        torch.manual_seed(seed)
+        maps.append(maps_of(grid, scores, boxes, *objects(5), jitter=0.05, xi_reg=0.8))
+    plain = maps_of(grid, scores, boxes, *objects(5))[0]
+    assert torch.equal(maps[0][0], maps[1][0]) and not torch.equal(maps[0][0], maps[2][0])
+    # as released, each branch has noise of its own
+    assert not torch.equal(maps[0][0], maps[0][1])
+    assert torch.equal(maps[0][0] != 0, plain != 0) and (maps[0][0] - plain).abs().median() < 1e-2
+
+
+def test_assigning_by_the_teacher():
+    """DDOD's labels are those that the teacher would give itself; nothing changes where it says the same."""
+    model, mirror, given, labels = pair("ddod", assign_by_teacher=True), pair("ddod"), batch(), []
+    mirror.student.load_state_dict(model.teacher.state_dict())
+    for each in (model, mirror):
+        each.method.needs = each.method.needs | {"assignment"}
+        labels.append(step_of(each, *given).labels)
+    assert torch.equal(*labels) and bool((labels[0] < CLASSES).any())
+    equal = [pair("ddod", equal=True, assign_by_teacher=on).loss(*given) for on in (False, True)]
+    assert_close(*equal, rtol=0, atol=0)
+    assert "process_predictions_and_anchors" not in vars(model.student.bbox_head)
+
+
+@pytest.mark.parametrize("name", [n for n in ALL if n != "ddod"])
+def test_no_teacher_drives_an_assignment_without_predictions(name):
+    with pytest.raises(UnsupportedHead, match=r"Head assigns labels .* set assign_by_teacher: false"):
+        pair(name, assign_by_teacher=True).loss(*batch())
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_pgd_released_turns_on_what_concerns_the_detector(name):
+    method = pair(name, method="pgd_released").method
+    assert method.mix_batch and method.released_order and method.jitter == 0.05
+    assert method.swap_axes == (name in ("fcos", "autoassign"))
+    assert method.strides_by_image == (name == "gfl") and method.assign_by_teacher == (name == "ddod")
+    alone = pair(name, method="pgd_released", mix_batch=False, alpha=0.08).method
+    assert not alone.mix_batch and alone.released_order and (alone.alpha, alone.beta) == (0.08, 0.04)
+    losses = terms(pair(name, method="pgd_released").loss(*batch()))
+    assert all(bool(v.isfinite()) and v > 0 for v in losses.values())
+
+
+def literal_assignment(priors, boxes, logits, gt_boxes, gt_labels, topk, xi) -> tuple[list, list, list]:
+    """Object by object: owners counted from 1, labels, overlaps."""
+    owner, label, overlap, best = [0] * len(priors), [-1] * len(priors), [0.0] * len(priors), [0.0] * len(priors)
+    iou = pairwise_iou(boxes, gt_boxes)
+    for g, (box, c) in enumerate(zip(gt_boxes.tolist(), gt_labels.tolist(), strict=True)):
+        value = (logits[:, c].sigmoid() ** (1 - xi) * iou[:, g] ** xi).tolist()
+        for j in sorted(range(len(priors)), key=lambda j: -value[j])[:topk]:
+            x, y = float(priors[j, 0] + priors[j, 2]) / 2, float(priors[j, 1] + priors[j, 3]) / 2
+            if value[j] > best[j] and min(x - box[0], y - box[1], box[2] - x, box[3] - y) > 0.01:
+                owner[j], label[j], overlap[j], best[j] = g + 1, c, float(iou[j, g]), value[j]
+    return owner, label, overlap
+
+
+@pytest.mark.parametrize(
+    ("seed", "count", "topk", "xi"), [(0, 6, 9, 0.8), (1, 40, 9, 0.6), (2, 3, 999, 0.8), (3, 0, 9, 0.8)]
+)
+def test_assigner_equals_a_literal_loop(seed, count, topk, xi):
+    grid, scores, boxes = taught("ddod", seed % 2)
+    gt_boxes, gt_labels = objects(count, seed)
+    predictions = InstanceData(priors=grid.priors, bboxes=boxes, scores=scores.logit())
+    result = CostTopKAssigner(topk, xi).assign(predictions, None, InstanceData(bboxes=gt_boxes, labels=gt_labels))
+    owner, label, overlap = literal_assignment(grid.priors, boxes, scores.logit(), gt_boxes, gt_labels, topk, xi)
+    assert result.num_gts == count and result.gt_inds.tolist() == owner and result.labels.tolist() == label
+    assert_close(result.max_overlaps, torch.tensor(overlap))
+    assert bool(count) == any(owner)
