@@ -13,6 +13,8 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from tqdm import tqdm
 
+from pgd.dense import reader_of
+
 
 @HOOKS.register_module()
 class ProgressBar(Hook):
@@ -77,10 +79,14 @@ class Record(Hook):
         return self._earlier + time.perf_counter() - self._started
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
-        checkpoint["meta"]["train_seconds"] = self.seconds
+        head = runner.model.student.bbox_head
+        memory = {name: getattr(head, name) for name in reader_of(head).memory}
+        checkpoint["meta"].update(train_seconds=self.seconds, head_memory=memory)
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
         self._earlier = checkpoint["meta"]["train_seconds"]
+        for name, value in checkpoint["meta"]["head_memory"].items():
+            setattr(runner.model.student.bbox_head, name, value)
 
     def before_train(self, runner) -> None:
         self._started = time.perf_counter()

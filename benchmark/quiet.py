@@ -22,6 +22,7 @@ def quiet() -> None:
     for text in (
         "pkg_resources is deprecated",  # mmengine 0.10.7 imports it
         "DeprecationWarning: `num_anchors` is deprecated",  # mmdet 3.3.0's own heads use it
+        "DeprecationWarning: pos_bboxes is deprecated",
         ".*torch.meshgrid.*indexing",
     ):
         warnings.filterwarnings("ignore", message=text)

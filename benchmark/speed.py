@@ -2,7 +2,8 @@
 
 ``python -m benchmark.speed`` measures both weight maps and the background of one 1333 x 800 image (22,300 positions,
 80 classes). All variants have the library's default semantics, and their values are compared before they are timed.
-Times vary with what else runs on the machine; the variants take turns, so that their ratios are fair.
+Times vary with what else runs on the machine; the variants take turns, so that their ratios are fair. A turn is some
+calls in a row, as for the images of a batch.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ WIDTH, HEIGHT, CLASSES = 1333, 800, 80
 #: side of the smallest and of the largest object, pixels
 SMALLEST, LARGEST = 8.0, 640.0
 TOLERANCE = 1e-4
+#: seconds
+TURN = 0.05
 
 Maps = tuple[Tensor, Tensor, Tensor]
 Scene = tuple[Grid, Tensor, Tensor, Tensor, Tensor]
@@ -133,16 +136,21 @@ def compare(objects: int, seed: int = 0) -> None:
 
 
 def measure(objects: int, repeats: int, seed: int = 0) -> dict[str, list[float]]:
-    """Milliseconds of every variant, ``repeats`` times each, in turns."""
+    """Milliseconds a call of every variant, ``repeats`` times each, in turns of :data:`TURN` seconds."""
     method, arguments = pgd(), scene(objects, seed)
-    times: dict[str, list[float]] = {name: [] for name in VARIANTS}
-    for repeat in range(repeats + 1):
-        for name, variant in VARIANTS.items():
-            start = time.perf_counter()
+
+    def seconds(variant: Callable[..., Maps], calls: int) -> float:
+        start = time.perf_counter()
+        for _ in range(calls):
             variant(method, *arguments)
-            # the first round warms up
-            if repeat:
-                times[name].append(1e3 * (time.perf_counter() - start))
+        return (time.perf_counter() - start) / calls
+
+    # the second call of each: the first warms up
+    calls = {name: max(1, round(TURN / [seconds(v, 1), seconds(v, 1)][1])) for name, v in VARIANTS.items()}
+    times: dict[str, list[float]] = {name: [] for name in VARIANTS}
+    for _ in range(repeats):
+        for name, variant in VARIANTS.items():
+            times[name].append(1e3 * seconds(variant, calls[name]))
     return times
 
 

@@ -97,6 +97,8 @@ class HeadReader:
     #: Whether its assigner looks at predictions (then :meth:`assigning_by` works).
     judges_predictions: ClassVar[bool] = False
     anchor_free: ClassVar[bool] = False
+    #: Attributes of the head that training changes and that its state dict lacks; to be kept for resuming.
+    memory: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, head: nn.Module) -> None:
         if not getattr(head, "use_sigmoid_cls", True):

@@ -14,6 +14,7 @@ from test_heads import (
     BOXES,
     CLASSES,
     LABELS,
+    OLD,
     PAPER,
     SIZE,
     STRIDES,
@@ -30,13 +31,14 @@ from test_heads import (
 from torch import Tensor
 from torch.testing import assert_close
 
+from benchmark.speed import compare
 from pgd.dense import Grid, UnsupportedHead, reader_of
 from pgd.heads.ddod import CostTopKAssigner
 from pgd.methods.base import MethodContext, MethodError
 from pgd.methods.pgd import PGD
 from pgd.regions import background_mask, pairwise_iou, prediction_guided_weights
 
-pytestmark = pytest.mark.filterwarnings("ignore:DeprecationWarning. .num_anchors", "ignore:DeprecationWarning. pos_b")
+pytestmark = pytest.mark.filterwarnings(*OLD)
 SWAP = [1, 0, 3, 2]
 
 
@@ -65,6 +67,11 @@ def test_maps_equal_those_of_the_dense_formulation(name, swap_axes):
             assert_close(ours, grid.to_positions(prediction_guided_weights(*arguments, swap_axes=swap_axes)))
         assert torch.equal(maps[2], background_mask(points, gt[0]))
         assert all(m.count_nonzero() > 9 for m in maps) and not (maps[0] * maps[2]).any()
+
+
+@pytest.mark.parametrize("count", [0, 7])
+def test_variants_that_are_timed_agree(count):
+    compare(count)
 
 
 @pytest.mark.parametrize("name", ALL)

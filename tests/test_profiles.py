@@ -1,4 +1,4 @@
-"""The smoke profile is the root's pipeline on less data, and DVC itself reads both."""
+"""Every profile is the root's pipeline on other settings, and DVC itself reads them."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ from benchmark.smoke import PROFILE, SmokeError, check, expected_files, left_out
 ROOT = Path(__file__).parents[1]
 #: What a profile shares with the root; everything else is its own.
 SHARED = ("benchmark", "pgd", "data")
-FILES = {"root": ROOT, "smoke": PROFILE}
+FILES = {"root": ROOT} | {name: PROFILE.parent / name for name in ("smoke", "study", "paper")}
 
 
-def test_smoke_pipeline_is_the_roots():
-    ours, theirs = (ROOT / "dvc.yaml").read_text(), (PROFILE / "dvc.yaml").read_text()
+@pytest.mark.parametrize("profile", list(FILES)[1:])
+def test_a_profiles_pipeline_is_the_roots(profile):
+    ours, theirs = (ROOT / "dvc.yaml").read_text(), (FILES[profile] / "dvc.yaml").read_text()
     stages, metrics = ours.split("\n# What `dvc metrics`")
     assert theirs.replace("../../../", "") == stages and "metrics:" in metrics
 
@@ -47,7 +48,8 @@ def test_shared_dependencies_lead_to_the_root():
 @pytest.mark.parametrize("profile", FILES)
 def test_params_are_sound(profile):
     params = load(FILES[profile] / "params.yaml")
-    assert {data.kind for data in params.datasets.values()} == {"minicoco"} and params.seeds[0] == 0
+    kind = "coco" if profile == "paper" else "minicoco"
+    assert {data.kind for data in params.datasets.values()} == {kind} and params.seeds[0] == 0
     for name in params.runs:
         check_run(name, params)
     plain = [run for run in params.runs.values() if run.method == "none"]
@@ -116,4 +118,3 @@ def test_dvc_reads_the_pipeline(stage_names, profile):
         expected |= {f"distill@{run}-{seed}", f"evaluate@{run}-{seed}"}
     where = "" if profile == "root" else f"{folder.relative_to(ROOT).as_posix()}/"
     assert stage_names[where] == expected
-    assert "distill@pgd-0" in expected

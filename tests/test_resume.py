@@ -35,10 +35,19 @@ def kill_at(step: int, monkeypatch) -> None:
     monkeypatch.setattr(hooks.Record, "after_train_iter", dies)
 
 
-def test_killed_and_resumed_is_the_same(taught_world, monkeypatch, capsys):
+def ddod_alone(content: dict) -> None:
+    """A head that counts positives outside its state dict."""
+    runs(4, workers=1, fgd={})(content)
+    content["pairs"]["gfl"]["student"]["config"] = "benchmark/configs/mini/ddod_r18.py"
+
+
+FGD = runs(4, workers=1, fgd={"method": "fgd", "inherit": "head+neck"})
+
+
+@pytest.mark.parametrize("change", [FGD, ddod_alone], ids=["fgd", "ddod"])
+def test_killed_and_resumed_is_the_same(taught_world, monkeypatch, capsys, change):
     """With adapters, and with a worker process that reads ahead, as the benchmark's trainings have them."""
-    run = {"method": "fgd", "inherit": "head+neck"}
-    params = taught_world.settle(runs(4, workers=1, fgd=run))
+    params = taught_world.settle(change)
     straight = taught_world.train(params, "fgd")
     expected, curve = load_state(straight / "weights.pth"), (straight / "curve.jsonl").read_text()
     shutil.rmtree("work/checkpoints")

@@ -21,6 +21,8 @@ class DDODReader(HeadReader):
 
     assigning = "get_cls_targets"
     judges_predictions = True
+    # positives of each level up to now, which weigh the levels' losses
+    memory = ("cls_num_pos_samples_per_level", "reg_num_pos_samples_per_level")
 
     @contextmanager
     def assigning_by(self, outputs: Sequence) -> Iterator[None]:

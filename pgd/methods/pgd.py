@@ -194,7 +194,9 @@ class PGD(Method):
             pairs = pairs.repeated(grid.per_position)
             values = PairQuality.of(scores, boxes, gt_boxes, gt_labels, pairs)
             weights = weights_of_pairs(values, pairs, centers, len(gt_boxes), xis, self.topk, self.jitter)
-        return *(grid.to_positions(w) for w in weights), background
+        if grid.per_position > 1:
+            weights = [grid.to_positions(w) for w in weights]
+        return *weights, background
 
     def forward(self, step: DistillStep) -> dict[str, Tensor]:
         cls_maps, reg_maps, backgrounds = self.masks(step)
