@@ -7,8 +7,8 @@ C classes. :class:`HeadReader` reads a head with anchors; each file in :mod:`pgd
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property, singledispatch
 from typing import ClassVar, NamedTuple
@@ -22,15 +22,12 @@ class UnsupportedHead(TypeError):
 
 
 class Level(NamedTuple):
-    """Positions of one level, row by row: ``x = left + column stride``, ``y = top + row stride``."""
+    """Where the positions of one level stand among all, row by row."""
 
     #: index of its first position
     start: int
     height: int
     width: int
-    stride: float
-    left: float
-    top: float
 
 
 @dataclass(frozen=True)
@@ -59,14 +56,11 @@ class Grid:
         """Positions of every level."""
         return tuple(h * w for h, w in self.sizes)
 
-    @cached_property
-    def levels(self) -> list[Level] | None:
-        """The rows and columns that :attr:`prediction_centers` form; None where a position has several predictions."""
-        if self.per_position > 1:
-            return None
-        starts = [0, *itertools.accumulate(self.counts)][:-1]
-        corners = torch.column_stack((self.strides, self.centers))[starts].tolist()
-        return [Level(start, *size, *corner) for start, size, corner in zip(starts, self.sizes, corners, strict=True)]
+    @property
+    def levels(self) -> list[Level]:
+        """The rows and columns that :attr:`centers` form."""
+        starts = [0, *itertools.accumulate(self.counts)]
+        return [Level(start, *size) for start, size in zip(starts[:-1], self.sizes, strict=True)]
 
     @cached_property
     def prediction_centers(self) -> Tensor:
@@ -167,14 +161,9 @@ class HeadReader:
         """Assigned labels ``[N, P A]`` (C for background) from what the head's :attr:`assigning` returned."""
         return torch.cat([level.reshape(images, -1) for level in targets[1]], dim=1)
 
-    @contextmanager
-    def assigning_by(self, outputs: Sequence) -> Iterator[None]:
+    def assigning_by(self, outputs: Sequence) -> AbstractContextManager[None]:
         """Within the block, the head's assigner judges these ``outputs`` instead of the head's own."""
-        raise UnsupportedHead(
-            f"{type(self.head).__name__} assigns labels without looking at predictions, so no teacher can drive its "
-            "assignment; set assign_by_teacher: false"
-        )
-        yield
+        raise UnsupportedHead(f"{type(self.head).__name__} assigns labels without looking at predictions")
 
 
 @singledispatch
@@ -235,7 +224,8 @@ class View:
     @cached_property
     def scores(self) -> Tensor:
         """Class probabilities ``[N, P A, C]``."""
-        return self.class_logits.sigmoid()
+        # in float32 also under autocast: fewer ties where scores are ranked
+        return self.class_logits.float().sigmoid()
 
     @cached_property
     def boxes(self) -> Tensor:

@@ -24,6 +24,7 @@ CASES = {
     "inherit": Run(inherit="head+neck"),
     **{m: Run(m) for m in sorted(METHODS.module_dict)},
     "adapted": Run("fitnet", settings={"adapter": True}),
+    "adapted_pgd": Run("pgd", settings={"adapter": True}),
 }
 
 
@@ -85,9 +86,9 @@ def test_gradients(build, batch, name):
     still = [k for k, p in trained.items() if k.startswith("student.") and not p.grad.any()]
     assert all(".scales." in k for k in still), "only a level without an object has nothing to learn"
     own = [p for k, p in trained.items() if k.startswith("method.")]
-    assert bool(own) == (name in ("fgd", "adapted"))
+    assert bool(own) == (name in ("fgd", "adapted", "adapted_pgd"))
     if own:
-        assert sum(bool(p.grad.any()) for p in own) >= 5, "every level's adapter learns"
+        assert sum(bool(p.grad.any()) for p in own) >= min(5, len(own)), "every level's adapter learns"
     if CASES[name].needs_teacher:
         assert all(p.grad is None and not p.requires_grad for p in model.teacher.parameters())
         ours = {id(p) for p in model.parameters()}

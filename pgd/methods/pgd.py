@@ -143,6 +143,11 @@ class PGD(Method):
             raise MethodError(f"pgd: level_weights has {len(level_weights)} entries for {context.num_levels} levels")
         if strides_by_image and context.bins is None:
             raise MethodError("pgd: strides_by_image is a fault of the released GFL; this head has no distributions")
+        if assign_by_teacher and not context.judges_predictions:
+            raise MethodError(
+                "pgd: the student's head assigns labels without looking at predictions, so no teacher can drive its "
+                "assignment; set assign_by_teacher: false"
+            )
         self.alpha = alpha
         self.beta, self.gamma = beta_ratio * alpha, gamma_ratio * alpha
         self.delta, self.temperature, self.topk = delta, temperature, topk
