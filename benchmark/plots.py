@@ -30,6 +30,9 @@ COLOURS = {
 }
 OTHER = "#0072b2"
 TRUTH, CORRECT, FALSE, IGNORED = "#ffffff", "#56b4e9", "#ff3b30", "#bbbbbb"
+#: The two levels that a method's AP lies between, and where they are labelled.
+LEVELS = {"teacher": (0, (5, 3)), "student\nalone": (0, (1.2, 1.8))}
+EDGE = {"xycoords": ("axes fraction", "data"), "color": COLOURS["none"]}
 DASHES = ((), (4, 1.6), (1.2, 1.2), (6, 1.5, 1.2, 1.5))
 MIN_SCORE = 0.3
 MIN_IOU = 0.5
@@ -82,27 +85,23 @@ def ap_by_run(records: pd.DataFrame) -> Figure:
         offsets = (np.arange(len(group)) - (len(group) - 1) / 2) * min(0.14, 0.5 / len(group))
         axes.scatter(place + offsets, group["AP"], s=42, color=paint, edgecolor="white", zorder=3)
         axes.hlines(group["AP"].mean(), place - 0.3, place + 0.3, color=paint, linewidth=2.2, zorder=2)
-    place = 0
-    for _, pair in records.groupby("pair", sort=False):
+    place, several = 0, records["pair"].nunique() > 1
+    for name, pair in records.groupby("pair", sort=False):
         own = pair[pair["role"] != TEACHER]
         plain = own[(own["method"] == "none") & (own["inherit"] == "none")]["AP"]
         end = place + own["run"].nunique()
-        for name, values in {"teacher": pair[pair["role"] == TEACHER]["AP"], "student\nalone": plain}.items():
-            if not len(values):
-                continue
-            line = {"color": COLOURS["none"], "linewidth": 1.1, "linestyle": (0, (5, 3)), "zorder": 1}
-            axes.hlines(values.mean(), place - 0.5, end - 0.5, **line)
-            if end == len(runs):  # labelled once, at the right edge
-                axes.annotate(
-                    name,
-                    (1, values.mean()),
-                    xytext=(5, 0),
-                    xycoords=("axes fraction", "data"),
-                    textcoords="offset points",
-                    va="center",
-                    color=COLOURS["none"],
-                )
+        for label, values in {"teacher": pair[pair["role"] == TEACHER]["AP"], "student\nalone": plain}.items():
+            line = {"color": COLOURS["none"], "linewidth": 1.1, "linestyle": LEVELS[label], "zorder": 1}
+            axes.hlines([values.mean()] if len(values) else [], place - 0.5, end - 0.5, **line)
+            if len(values) and not several:
+                axes.annotate(label, (1, values.mean()), xytext=(5, 0), textcoords="offset points", va="center", **EDGE)
+        if several:
+            axes.axvline(end - 0.5, color="#c8c8c8", linewidth=0.8, zorder=0)
+            axes.annotate(name, ((place + end - 1) / 2, 1.02), xycoords=("data", "axes fraction"), ha="center")
         place = end
+    if several:
+        lines = [Line2D([], [], color=COLOURS["none"], linestyle=style) for style in LEVELS.values()]
+        figure.legend(lines, [label.replace("\n", " ") for label in LEVELS], loc="outside lower center", ncols=2)
     axes.set_xticks(range(len(runs)), [run_label(run, group["inherit"].iloc[0]) for run, group in runs])
     axes.set(xlim=(-0.5, len(runs) - 0.5), ylabel="AP on the validation set (%)")
     axes.margins(y=0.1)

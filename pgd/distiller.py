@@ -141,6 +141,10 @@ class Distiller(BaseDetector):
 
     def _add_method(self, settings: dict) -> None:
         student, teacher = reader_of(self.student.bbox_head), reader_of(self.teacher.bbox_head)
+        if student.strides != teacher.strides:
+            raise ValueError(
+                f"student and teacher must have levels of the same strides: {student.strides} and {teacher.strides}"
+            )
         context = MethodContext(
             student_channels=self.student.neck.out_channels,
             teacher_channels=self.teacher.neck.out_channels,

@@ -2,15 +2,13 @@
 
 _base_ = "gfl_r18_coco_sample.py"
 
-from mmengine.hub import get_config  # noqa: E402  (mmengine wants _base_ first)
-
 custom_imports = dict(imports=["pgd"])
 model = dict(
     _delete_=True,
     type="Distiller",
     data_preprocessor=_base_.model.data_preprocessor,
     student=_base_.model,
-    teacher=get_config("mmdet::gfl/gfl_r50_fpn_1x_coco.py").model,
+    teacher="mmdet::gfl/gfl_r50_fpn_1x_coco.py",
     teacher_checkpoint="{{$PGD_TEACHER:teacher.pth}}",
     method=dict(type="pgd", alpha=0.04, topk=30),
     inherit="head+neck",
