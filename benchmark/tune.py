@@ -1,8 +1,9 @@
-"""The same small budget for every method: five loss weights, short runs, a held-out part of the training set.
+"""The same small budget for every method: seven loss weights, short runs, a held-out part of the training set.
 
 ``python -m benchmark.tune fitnet fgd ld pgd`` needs a trained teacher (`dvc repro match`). For each method it trains
 one short student a weight on the first 85% of the training images, evaluates on the other 15% (never on val), and adds
 a row to ``results/tuning.csv``. What is there already is not trained again. The winners go into params.yaml by hand.
+``--trials FILE`` runs what the file names instead, on the same footing (``benchmark/trials.yaml``, to ``trials.csv``).
 """
 
 from __future__ import annotations
@@ -17,14 +18,21 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import pandas as pd
+import yaml
 
 from benchmark.cli import run_cli
 from benchmark.config import DatasetInfo
-from benchmark.settings import Params, Run, SettingsError, load
+from benchmark.evaluate import evaluate
+from benchmark.match import TEACHERS, match
+from benchmark.plan import plan
+from benchmark.settings import Params, Run, SettingsError, load, parse
+from benchmark.train import train
+from pgd.checkpoint import CheckpointError
+from pgd.methods.base import method_class
 
 HELD_OUT = 0.15
-#: Multiples of a method's scaled weight that are tried, more below than above: the published weights were tuned for
-#: trainings a hundred times as long.
+#: Multiples of a method's scaled weight that are tried, most below one: the published weights were tuned for trainings
+#: a hundred times as long.
 FACTORS = (0.0014, 0.0065, 0.03, 0.14, 0.65, 3.0, 14.0)
 #: Weights of the full scale carried over to 32 channels by the rule in docs/mini-setting.md.
 SCALED = {"fitnet": 1.0, "fgd": 8e-3, "ld": 1.0, "pgd": 0.32}
@@ -57,88 +65,87 @@ def _trial(params: Params, name: str, home: str) -> dict:
 
     os.chdir(home)
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-    from benchmark.evaluate import evaluate
-    from benchmark.train import train
-
     job = params.student(name)
     train(job)
     return evaluate(job)
 
 
-def trials(methods: list[str], params: Params, pair: str) -> dict[str, tuple[Run, str, float]]:
-    """Name -> (run, weight setting, weight) of all trials."""
-    from pgd.methods.base import method_class
-
-    found = {}
+def weights(methods: list[str], params: Params, pair: str) -> dict[str, Run]:
+    """A run for each weight of each method, and one without a method."""
+    found = {"inherit": Run("none", "head+neck", pair)}
     for method in methods:
-        key = method_class(method).weight_setting
         of_pair = [run.settings for run in params.runs.values() if (run.method, run.pair) == (method, pair)]
-        fixed = of_pair[0] if of_pair else {}
         for factor in FACTORS:
             weight = float(f"{SCALED[method] * factor:.2g}")
-            settings = {**fixed, key: weight}
-            found[f"{method}_{weight:g}"] = (Run(method, "head+neck", pair, settings), key, weight)
+            settings = {**(of_pair[0] if of_pair else {}), method_class(method).weight_setting: weight}
+            found[f"{method}_{weight:g}"] = Run(method, "head+neck", pair, settings)
     return found
 
 
-def tune(params: Params, methods: list[str], pair: str, iterations: int, jobs: int, out: Path) -> None:
-    """Run the trials that ``out`` does not hold yet."""
-    from benchmark.match import TEACHERS, match
-    from benchmark.plan import plan
+def named(path: Path, params: Params, pair: str) -> dict[str, Run]:
+    """The runs in a file of trials: a mapping as under ``runs`` in params.yaml."""
+    content = {name: {"pair": pair, **run} for name, run in yaml.safe_load(path.read_text()).items()}
+    return parse({**asdict(params), "runs": content, "seeds": list(params.seeds)}).runs
 
-    home = Path("work/tune").resolve()
-    own = params.pairs[pair]
-    path = home / DatasetInfo.path(own.dataset)
-    data = split_train(DatasetInfo.load(own.dataset), home / "data")
+
+def held_out(params: Params, pair: str, home: Path) -> None:
+    """Make ``home`` a place to train in: data that is split anew, and the pair's teacher."""
+    name = params.pairs[pair].dataset
+    path, link = home / DatasetInfo.path(name), home / TEACHERS / pair
+    data = split_train(DatasetInfo.load(name), home / "data")
     absolute = {k: str(Path(v).resolve()) for k, v in asdict(data).items() if k.endswith(("images", "annotations"))}
-    path.parent.mkdir(parents=True, exist_ok=True)
+    for file in (path, link):
+        file.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({**asdict(data), **absolute}, indent=2))
-    link = home / TEACHERS / pair
-    link.parent.mkdir(parents=True, exist_ok=True)
     if not link.exists():
         link.symlink_to((TEACHERS / pair).resolve())
-    todo = trials(methods, params, pair)
-    todo["inherit"] = (Run("none", "head+neck", pair), "", 0.0)
-    short = replace(
-        params,
-        pairs={pair: replace(own, student=replace(own.student, iterations=iterations))},
-        runs={n: t[0] for n, t in todo.items()},
-    )
+
+
+def tune(params: Params, runs: dict[str, Run], pair: str, iterations: int, jobs: int, out: Path) -> None:
+    """Train and evaluate the runs that ``out`` does not hold yet, and add them to it."""
+    home, own = Path("work/tune").resolve(), params.pairs[pair]
+    held_out(params, pair, home)
+    short = replace(params, pairs={pair: replace(own, student=replace(own.student, iterations=iterations))}, runs=runs)
     with contextlib.chdir(home):
         plan(short)
         match(short)
     rows = pd.read_csv(out).to_dict("records") if out.is_file() else []
     done = {(row["pair"], row["trial"], row["iterations"]) for row in rows}
-    names = [name for name in todo if (pair, name, iterations) not in done]
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        names = [name for name in runs if (pair, name, iterations) not in done]
         futures = {pool.submit(_trial, short, name, str(home)): name for name in names}
         for future in as_completed(futures):
             name, record = futures[future], future.result()
-            run, key, weight = todo[name]
             row = {
                 "pair": pair,
                 "trial": name,
-                "method": run.method,
-                "setting": key,
-                "weight": weight,
-                "iterations": iterations,
+                "method": runs[name].method,
+                "settings": json.dumps(runs[name].settings),
             }
-            rows.append({**row, "seed": record["seed"], "AP": record["AP"], "AP50": record["AP50"]})
+            row |= {"iterations": iterations, "seed": record["seed"], "AP": record["AP"], "AP50": record["AP50"]}
+            rows.append(row)
             out.parent.mkdir(parents=True, exist_ok=True)
-            pd.DataFrame(rows).sort_values(["pair", "method", "weight"]).to_csv(out, index=False)
+            pd.DataFrame(rows).to_csv(out, index=False)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("methods", nargs="+", choices=sorted(SCALED))
+    parser.add_argument("methods", nargs="*", help=f"of {', '.join(sorted(SCALED))}")
+    parser.add_argument("--trials", type=Path, metavar="FILE", help="runs to try instead of weights")
     parser.add_argument("--pair", default="gfl", help="teacher and student of params.yaml (default: %(default)s)")
     parser.add_argument("--iterations", type=int, default=200)
     parser.add_argument("--jobs", type=int, default=2, help="trials at once (default: %(default)s)")
-    parser.add_argument("--out", type=Path, default=Path("results/tuning.csv"))
+    parser.add_argument("--out", type=Path, help="default: results/tuning.csv, or trials.csv")
     parser.add_argument("--params", default="params.yaml")
     args = parser.parse_args()
-    tune(load(args.params), args.methods, args.pair, args.iterations, args.jobs, args.out)
+    params = load(args.params)
+    unknown = set(args.methods) - set(SCALED)
+    if unknown or bool(args.methods) == bool(args.trials):
+        parser.error(f"name methods ({', '.join(sorted(SCALED))}) or a file of trials")
+    runs = named(args.trials, params, args.pair) if args.trials else weights(args.methods, params, args.pair)
+    out = args.out or Path("results") / ("trials.csv" if args.trials else "tuning.csv")
+    tune(params, runs, params.teacher(args.pair).pair_name, args.iterations, args.jobs, out)
 
 
 if __name__ == "__main__":
-    run_cli(main, SettingsError)
+    run_cli(main, SettingsError, CheckpointError)

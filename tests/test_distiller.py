@@ -24,6 +24,7 @@ CASES = {
     "inherit": Run(inherit="head+neck"),
     **{m: Run(m) for m in sorted(METHODS.module_dict)},
     "adapted": Run("fitnet", settings={"adapter": True}),
+    "on_towers": Run("fitnet", settings={"place": "towers"}),
     "adapted_pgd": Run("pgd", settings={"adapter": True}),
 }
 

@@ -69,7 +69,14 @@ def test_good_file(tmp_path):
     assert Run(inherit="head+neck").needs_teacher
 
 
-def test_jobs(tmp_path):
+def test_anchors_and_merges(tmp_path):
+    text = GOOD.replace("settings: {alpha: 0.1}", "settings: &pgd {alpha: 0.1, topk: 8}")
+    text += "  more: {method: pgd, settings: {<<: *pgd, topk: 9}}\n"
+    (tmp_path / "p.yaml").write_text(text)
+    assert load(tmp_path / "p.yaml").runs["more"].settings == {"alpha": 0.1, "topk": 9}
+
+
+def test_jobs():
     params = parse(yaml.safe_load(GOOD))
     teacher, student = params.teacher("gfl"), params.student("pgd", 2)
     assert (teacher.name, teacher.label, teacher.seed) == ("teacher-gfl", "teacher-gfl", 1)
