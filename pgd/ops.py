@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from collections.abc import Iterator
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
@@ -126,10 +127,16 @@ def sigmoid_focal_loss_backward(
 # -------------------------------------------------------------------------------------- deformable convolution
 
 
+def _wide(*tensors: Tensor | None) -> Iterator[Tensor | None]:
+    """torchvision's kernels know no bfloat16: they get float32, and what they return is copied to where it belongs."""
+    return (t.float() if t is not None and t.dtype == torch.bfloat16 else t for t in tensors)
+
+
 def _deform_backward(
     grad: Tensor, x: Tensor, weight: Tensor, offset: Tensor, mask: Tensor | None, geometry: tuple[int, ...]
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients by (input, weight, offset, mask, bias), straight from torchvision's kernel."""
+    grad, x, weight, offset, mask = _wide(grad, x, weight, offset, mask)
     bias = weight.new_zeros(weight.size(0))
     used = mask is not None
     mask = mask if used else x.new_zeros((x.size(0), 1))
@@ -145,6 +152,7 @@ def _deform_forward(
     geometry: tuple[int, ...],
     output: Tensor,
 ) -> None:
+    x, weight, offset, mask, bias = _wide(x, weight, offset, mask, bias)
     bias = weight.new_zeros(weight.size(0)) if bias is None else bias
     used = mask is not None
     mask = mask if used else x.new_zeros((x.size(0), 1))
@@ -214,6 +222,7 @@ def roi_align_forward(x, rois, output, argmax_y, argmax_x, *, aligned_height, al
                       spatial_scale, sampling_ratio, pool_mode, aligned) -> None:  # fmt: skip
     """RoIAlign (He et al., 2017) with average pooling. ``rois [r, 5]``: image index, x1, y1, x2, y2."""
     _require_average(pool_mode)
+    x, rois = _wide(x, rois)
     pooled = torch.ops.torchvision.roi_align(
         x, rois, spatial_scale, aligned_height, aligned_width, sampling_ratio, aligned
     )
@@ -224,6 +233,7 @@ def roi_align_backward(grad, rois, argmax_y, argmax_x, grad_input, *, aligned_he
                        spatial_scale, sampling_ratio, pool_mode, aligned) -> None:  # fmt: skip
     """Gradient of :func:`roi_align_forward` by the feature map."""
     _require_average(pool_mode)
+    grad, rois = _wide(grad, rois)
     grad_input.copy_(
         torch.ops.torchvision._roi_align_backward(
             grad,

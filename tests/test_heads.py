@@ -282,10 +282,13 @@ def test_odd_images(name, kind):
     assert (terms(losses)["loss_pgd_reg"] > 0) == (kind not in ("no boxes", "no position inside", "wholly outside"))
 
 
-@pytest.mark.parametrize("name", ["fcos", "atss", "gfl", "retinanet"])
-def test_half_precision(name):
-    """Finite and near single precision. The others cannot: AutoAssign's own loss, deformable convolutions on a CPU."""
+@pytest.mark.parametrize("name", ALL)
+def test_half_precision(name, monkeypatch):
+    """Finite and near single precision."""
     model, given = pair(name), batch()
+    if name in ("autoassign", "vfnet"):  # mmdet's own losses of these mix types; PGD's terms do not depend on them
+        own = {"loss_own": next(model.student.parameters()).sum() * 0}
+        monkeypatch.setattr(model.student.bbox_head, "loss_by_feat", lambda *a, **k: own)
     exact, view = terms(model.loss(*given)), view_of(model.teacher, images())
     with torch.autocast("cpu", torch.bfloat16):
         losses = model.loss(*given)
@@ -295,4 +298,5 @@ def test_half_precision(name):
     total.backward()
     assert bool(total.isfinite())
     for key, value in terms(losses).items():
-        assert value.item() == pytest.approx(exact[key].item(), rel=0.1)
+        # rounded offsets move the samples of a deformable convolution
+        assert value.item() == pytest.approx(exact[key].item(), rel=0.2 if name in ("ddod", "vfnet") else 0.1)

@@ -230,6 +230,19 @@ def test_deform_conv_gradients(deform_groups, stride):
     assert gradcheck(lambda *a: mm.modulated_deform_conv2d(*a, None, *settings), (x, offset, mask, weight))
 
 
+def test_deform_conv_in_bfloat16():
+    """As under autocast: near the values and gradients of single precision."""
+    inputs = [t.float().requires_grad_() for t in conv_inputs(2, 1, 1, 5)]
+    x, offset, _, weight = inputs
+    exact = mm.deform_conv2d(x, offset, weight, 1, 1)
+    (expected,) = torch.autograd.grad(exact.sum(), x)
+    half = mm.deform_conv2d(*(t.bfloat16() for t in (x, offset, weight)), 1, 1)
+    assert half.dtype == torch.bfloat16
+    (grad,) = torch.autograd.grad(half.sum(), x)
+    assert_close(half.float(), exact, rtol=0.1, atol=0.1)
+    assert_close(grad, expected, rtol=0.1, atol=0.1)
+
+
 ROIS = torch.tensor([[0, 1.3, 0.7, 6.1, 5.2], [1, 2.2, 2.9, 3.7, 6.3], [0, 0.4, 1.1, 2.6, 2.3]], **DOUBLE)
 
 
