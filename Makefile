@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export PATH := $(CURDIR)/$(BIN):$(PATH)
+# Bytecode is written as modules are first imported; without it every stage would compile torch and mmdet anew (10 s).
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help setup repro smoke test lab check lint lock data
 help: ## this list

@@ -5,9 +5,20 @@ operators where mmcv is not compiled, makes mmengine's checkpoints loadable and 
 :class:`pgd.distiller.Distiller` and :class:`pgd.evaluation.CocoBoxes` with mmdet.
 """
 
+import sys
+
 from pgd import ops
 
 ops.install()
+
+# mmdet wants seaborn for a plot of object tracking but takes no for an answer: a quarter of the time to import it.
+_seaborn = sys.modules.get("seaborn")
+sys.modules["seaborn"] = None
+import mmdet.utils  # noqa: E402, F401
+
+del sys.modules["seaborn"]
+if _seaborn is not None:
+    sys.modules["seaborn"] = _seaborn
 
 from pgd import checkpoint  # noqa: E402
 
