@@ -53,7 +53,7 @@ def runners(monkeypatch) -> list:
 
 def test_the_teacher(teacher_folder, tiny_data):
     files = {p.name for p in teacher_folder.iterdir()}
-    assert files == {"weights.pth", "train.json", "curve.jsonl", "metrics.json"}
+    assert files == {"weights.pth", "train.json", "curve.jsonl", "metrics.json", "inherit.json"}
     record = json.loads((teacher_folder / "train.json").read_text())
     assert (record["iterations"], record["batch_size"], record["optimizer"]) == (2, 2, "AdamW")
     assert record["extra_parameters"] == record["inherited_tensors"] == 0 and record["resumed"] is False
