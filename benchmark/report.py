@@ -157,6 +157,7 @@ def page(
         detector=distinct(records["detector"]),
         seeds=int(table.loc[students, "seeds"].max()),
         runs=int(students.sum()),
+        teachers=int((~students).sum()),
         headline=headline(table),
         verdict={True: "yes", False: "no", None: "none"}[passed],
         verdict_text=text.splitlines()[0],
