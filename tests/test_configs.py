@@ -34,8 +34,8 @@ def names(pattern: str) -> list[str]:
 
 
 ALL, MINI, PAPER = names("*/*"), names("mini/*"), names("paper/*")
-#: dense.py is what the others have in common
-DETECTORS = sorted({*names("detectors/*"), *MINI, *PAPER} - {"detectors/dense"})
+#: dense.py and anchors.py are what the others have in common
+DETECTORS = sorted({*names("detectors/*"), *MINI, *PAPER} - {"detectors/dense", "detectors/anchors"})
 #: teachers by student
 PAIRS = {s: s.replace("_r18", "_r34") for s in names("mini/*_r18")}
 PAIRS |= {s: s.replace("_r50_1x", "_r101_3x") for s in names("paper/*_r50_1x")}
