@@ -83,11 +83,24 @@ def flatten_levels(maps: Sequence[Tensor], width: int) -> Tensor:
     return flat.reshape(flat.size(0), -1, width)
 
 
+class _Feed(nn.Module):
+    """Stands at the beginning of a tower and gives, level by level, what it was given."""
+
+    def __init__(self, features: Sequence[Tensor]) -> None:
+        super().__init__()
+        self._features = iter(features)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return next(self._features)
+
+
 class HeadReader:
     """Reads a head that codes boxes against anchors (ATSS, RetinaNet and their kin); the base of all readers."""
 
     #: Which method of the head assigns labels to positions.
     assigning: ClassVar[str] = "get_targets"
+    #: Whether positions get labels at all.
+    assigns_labels: ClassVar[bool] = True
     #: Whether its assigner looks at predictions (then :meth:`assigning_by` works).
     judges_predictions: ClassVar[bool] = False
     anchor_free: ClassVar[bool] = False
@@ -102,9 +115,9 @@ class HeadReader:
         self.head = head
 
     @property
-    def towers(self) -> tuple[nn.Module, nn.Module]:
-        """The first block of the classification and of the regression tower (conv, norm, activation)."""
-        return self.head.cls_convs[0], self.head.reg_convs[0]
+    def towers(self) -> tuple[nn.ModuleList, nn.ModuleList]:
+        """The blocks (conv, norm, activation) of the classification and of the regression tower."""
+        return self.head.cls_convs, self.head.reg_convs
 
     @property
     def channels(self) -> int:
@@ -114,6 +127,11 @@ class HeadReader:
     @property
     def strides(self) -> tuple[int, ...]:
         return tuple(s[0] if isinstance(s, Sequence) else s for s in self.head.prior_generator.strides)
+
+    @property
+    def per_position(self) -> int:
+        """Predictions a position."""
+        return self.head.prior_generator.num_base_priors[0]
 
     @property
     def bins(self) -> int | None:
@@ -126,7 +144,7 @@ class HeadReader:
         priors = torch.cat(generator.grid_priors(sizes, device=device))
         valid = [torch.cat(generator.valid_flags(sizes, meta["pad_shape"], device=device)) for meta in metas]
         strides = [priors.new_full((h * w,), s) for (h, w), s in zip(sizes, self.strides, strict=True)]
-        every = generator.num_base_priors[0]
+        every = self.per_position
         return Grid(
             centers=self.centers(priors[::every]),
             strides=torch.cat(strides),
@@ -157,9 +175,34 @@ class HeadReader:
             "use a head with distribution focal loss such as GFLHead"
         )
 
-    def labels(self, targets: Sequence, images: int) -> Tensor:
-        """Assigned labels ``[N, P A]`` (C for background) from what the head's :attr:`assigning` returned."""
-        return torch.cat([level.reshape(images, -1) for level in targets[1]], dim=1)
+    def assignment(self, targets: Sequence, images: int) -> tuple[Tensor, Tensor]:
+        """Labels ``[N, P A]`` (C for background) and their weights from what the head's :attr:`assigning` returned.
+
+        A weight is 0 in the padding and where the assigner ignores a prediction, else 1.
+        """
+        labels, weights = (torch.cat([level.reshape(images, -1) for level in part], dim=1) for part in targets[1:3])
+        return labels, weights
+
+    def outputs_from(
+        self, neck: Sequence[Tensor], cls_tower: Sequence[Tensor], reg_tower: Sequence[Tensor], block: int = 0
+    ) -> Sequence:
+        """What the head says when the features behind block ``block`` of its towers are these.
+
+        Args:
+            neck: neck features of every level, for what the head reads beside its towers.
+            cls_tower: activated features ``[N, C, H, W]`` of every level in place of the classification tower's.
+            reg_tower: the same for the regression tower.
+            block: which blocks' outputs they replace; the blocks before are not run.
+        """
+        names = ("cls_convs", "reg_convs")
+        own = {name: getattr(self.head, name) for name in names}
+        try:
+            for name, features in zip(names, (cls_tower, reg_tower), strict=True):
+                setattr(self.head, name, nn.ModuleList([_Feed(features), *own[name][block + 1 :]]))
+            return self.head(tuple(neck))
+        finally:
+            for name in names:
+                setattr(self.head, name, own[name])
 
     def assigning_by(self, outputs: Sequence) -> AbstractContextManager[None]:
         """Within the block, the head's assigner judges these ``outputs`` instead of the head's own."""
@@ -206,15 +249,23 @@ class View:
         self,
         reader: HeadReader,
         grid: Grid,
-        neck: Sequence[Tensor],
-        towers: tuple[list[Tensor], list[Tensor]] | None,
-        outputs: Sequence | None,
+        neck: Sequence[Tensor] | None = None,
+        towers: tuple[list[Tensor], list[Tensor]] | None = None,
+        outputs: Sequence | None = None,
     ) -> None:
-        self.reader, self.grid, self.outputs = reader, grid, outputs
+        self.reader, self.grid = reader, grid
+        self._outputs = outputs
         #: neck features, ``[N, C, H, W]`` a level
         self.neck = neck
-        #: first-block features of the two towers, likewise
+        #: features of the two towers, likewise
         self.cls_tower, self.reg_tower = towers or (None, None)
+
+    @property
+    def outputs(self) -> Sequence:
+        """What the head gave, as it gave it."""
+        if self._outputs is None:
+            raise LookupError("the method reads predictions but does not say so: add 'predictions' to its needs")
+        return self._outputs
 
     @cached_property
     def class_logits(self) -> Tensor:
@@ -238,17 +289,21 @@ class View:
         return self.reader.distributions(self.outputs)
 
 
-@dataclass(frozen=True)
+@dataclass
 class DistillStep:
     """All that a method may look at in one training step."""
 
     student: View
     teacher: View
-    #: per image ``[G, 4]`` xyxy pixels and ``[G]`` class indices
-    gt_boxes: list[Tensor]
-    gt_labels: list[Tensor]
     #: per image (height, width) without padding
     image_sizes: list[tuple[int, int]]
     grid: Grid
-    #: labels ``[N, P A]`` that the student's assigner gave (C for background); None unless asked for
+    #: ground truth: per image ``[G, 4]`` xyxy pixels and ``[G]`` class indices
+    gt_boxes: list[Tensor] | None = None
+    gt_labels: list[Tensor] | None = None
+    #: ground truth: per image the regions ``[R, 4]`` whose content is not annotated (crowds)
+    ignored_boxes: list[Tensor] | None = None
+    #: assignment: labels ``[N, P A]`` that the student's assigner gave, C for background
     labels: Tensor | None = None
+    #: assignment: ``[N, P A]``, 0 where the assigner ignores a prediction and in the padding
+    label_weights: Tensor | None = None

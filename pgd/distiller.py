@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -20,24 +20,29 @@ from torch import Tensor, nn
 import pgd.heads  # noqa: F401  registers the readers
 from pgd.checkpoint import INHERIT_CHOICES, InheritReport, inherit, load_strict
 from pgd.dense import DistillStep, Grid, View, reader_of
-from pgd.methods import MethodContext, build_method
+from pgd.methods import MethodContext, TowerPlace, build_method
 
 
 class Tape:
-    """Records what passes through a detector: neck, first tower blocks, head outputs, targets.
+    """Records what passes through a detector: neck, tower features at a place, head outputs, targets.
 
     Forward hooks and one wrapped method, no change to the detector. Nothing is kept outside :meth:`recording`.
     """
 
-    def __init__(self, detector: nn.Module) -> None:
+    def __init__(self, detector: nn.Module, place: TowerPlace | None = TowerPlace()) -> None:
         self.reader = reader_of(detector.bbox_head)
         self._head = detector.bbox_head
         self._on = False
         self.clear()
         detector.neck.register_forward_hook(lambda m, i, out: self._keep("neck", out))
         detector.bbox_head.register_forward_hook(lambda m, i, out: self._keep("outputs", out))
-        for branch, block in enumerate(self.reader.towers):
-            block.register_forward_hook(lambda m, i, out, b=branch: self._add_level(b, out))
+        for branch, tower in enumerate(self.reader.towers if place is not None else ()):
+            block = tower[place.block]
+            if place.activated:
+                block.register_forward_hook(lambda m, i, out, b=branch: self._add_level(b, out))
+            else:
+                last = block.norm if block.with_norm else block.conv
+                last.register_forward_hook(lambda m, i, out, b=branch: self._add_level_and_copy(b, out))
 
     def clear(self) -> None:
         self.neck: Sequence[Tensor] | None = None
@@ -52,6 +57,11 @@ class Tape:
     def _add_level(self, branch: int, value: Tensor) -> None:
         if self._on:
             self.towers[branch].append(value)
+
+    def _add_level_and_copy(self, branch: int, value: Tensor) -> Tensor | None:
+        """Keep the features and hand a copy on: the activation behind works in place."""
+        self._add_level(branch, value)
+        return value.clone() if self._on else None
 
     @contextmanager
     def recording(self, targets: bool = False) -> Iterator[Tape]:
@@ -74,8 +84,15 @@ class Tape:
             if targets:
                 delattr(self._head, name)
 
-    def view(self, grid: Grid) -> View:
-        return View(self.reader, grid, self.neck, self.towers if self.towers[0] else None, self.outputs)
+    def view(self, grid: Grid, needs: Collection[str]) -> View:
+        """What was recorded, as far as it is needed."""
+        return View(
+            self.reader,
+            grid,
+            neck=self.neck if "neck" in needs else None,
+            towers=self.towers if "towers" in needs else None,
+            outputs=self.outputs if "predictions" in needs else None,
+        )
 
 
 def _as_model(config: dict | str | Path) -> dict:
@@ -85,6 +102,12 @@ def _as_model(config: dict | str | Path) -> dict:
     model = copy.deepcopy(dict(config))
     model.pop("data_preprocessor", None)
     return model
+
+
+def _ignored(sample: Any) -> Tensor:
+    """The regions ``[R, 4]`` of a data sample whose content is not annotated."""
+    ignored = sample.get("ignored_instances")
+    return sample.gt_instances.bboxes[:0] if ignored is None else ignored.bboxes
 
 
 @MODELS.register_module()
@@ -156,9 +179,13 @@ class Distiller(BaseDetector):
             bins=student.bins if student.bins == teacher.bins else None,
             anchor_free=student.anchor_free,
             judges_predictions=student.judges_predictions,
+            assigns_labels=student.assigns_labels,
+            tower_blocks=min(len(tower) for reader in (student, teacher) for tower in reader.towers),
+            per_position=student.per_position,
         )
         self.method = build_method(settings.pop("type"), context, **settings)
-        self._tapes = [Tape(self.student), Tape(self.teacher)]
+        place = self.method.tower_place if "towers" in self.method.needs else None
+        self._tapes = [Tape(self.student, place), Tape(self.teacher, place)]
 
     @property
     def teacher(self) -> nn.Module:
@@ -198,16 +225,18 @@ class Distiller(BaseDetector):
         metas = [sample.metainfo for sample in batch_data_samples]
         sizes = [feature.shape[-2:] for feature in student_tape.neck]
         grid = student_tape.reader.grid(sizes, metas, batch_inputs.device)
-        targets = student_tape.targets
         step = DistillStep(
-            student=student_tape.view(grid),
-            teacher=teacher_tape.view(grid),
-            gt_boxes=[sample.gt_instances.bboxes for sample in batch_data_samples],
-            gt_labels=[sample.gt_instances.labels for sample in batch_data_samples],
+            student=student_tape.view(grid, needs),
+            teacher=teacher_tape.view(grid, needs),
             image_sizes=[tuple(meta["img_shape"][:2]) for meta in metas],
             grid=grid,
-            labels=None if targets is None else student_tape.reader.labels(targets, len(metas)),
         )
+        if "ground_truth" in needs:
+            step.gt_boxes = [sample.gt_instances.bboxes for sample in batch_data_samples]
+            step.gt_labels = [sample.gt_instances.labels for sample in batch_data_samples]
+            step.ignored_boxes = [_ignored(sample) for sample in batch_data_samples]
+        if "assignment" in needs:
+            step.labels, step.label_weights = student_tape.reader.assignment(student_tape.targets, len(metas))
         terms = self.method(step)
         student_tape.clear()
         teacher_tape.clear()

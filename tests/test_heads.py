@@ -193,9 +193,10 @@ def test_labels_are_those_that_were_assigned(name):
     samples = [sample(b, c) for b, c in zip((*BOXES, []), (*LABELS, []), strict=True)]
     with tape.recording(targets=True):
         model.loss(inputs, samples)
-    labels = tape.reader.labels(tape.targets, 3)
+    labels, weights = tape.reader.assignment(tape.targets, 3)
     grid = tape.reader.grid([f.shape[-2:] for f in tape.neck], [{"pad_shape": SIZE}] * 3, inputs.device)
-    assert labels.shape == (3, len(grid.prediction_centers)) and not labels.is_floating_point()
+    assert labels.shape == weights.shape == (3, len(grid.prediction_centers)) and not labels.is_floating_point()
+    assert weights.unique().tolist() in ([1.0], [0.0, 1.0]) and bool((weights[labels < CLASSES] == 1).all())
     for own, data in zip(labels, samples, strict=True):
         for c in own.unique().tolist():
             assert c == CLASSES or c in data.gt_instances.labels

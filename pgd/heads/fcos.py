@@ -35,13 +35,17 @@ class FCOSReader(PointReader):
             outputs = (outputs[0], [distances * stride for distances, stride in levels])
         return super().boxes(outputs, grid)
 
-    def labels(self, targets: Sequence, images: int) -> Tensor:
-        return torch.cat([level.reshape(images, -1) for level in targets[0]], dim=1)
+    def assignment(self, targets: Sequence, images: int) -> tuple[Tensor, Tensor]:
+        labels = torch.cat([level.reshape(images, -1) for level in targets[0]], dim=1)
+        # no point is ignored, not even in the padding
+        return labels, torch.ones_like(labels, dtype=torch.float32)
 
 
 @reads(AutoAssignHead)
 class AutoAssignReader(PointReader):
     """Always in pixels. No position is assigned to an object or to the background: all in-box ones are, by degrees."""
 
-    def labels(self, targets: Sequence, images: int) -> Tensor:
+    assigns_labels = False
+
+    def assignment(self, targets: Sequence, images: int) -> tuple[Tensor, Tensor]:
         raise UnsupportedHead("AutoAssignHead weighs positions instead of labelling them: no assignment to distil by")

@@ -14,6 +14,6 @@ from pgd.dense import HeadReader, reads
 class RetinaReader(HeadReader):
     """Only what it says of labels differs from the base; the towers have no norm unless the config gives one."""
 
-    def labels(self, targets: Sequence, images: int) -> Tensor:
+    def assignment(self, targets: Sequence, images: int) -> tuple[Tensor, Tensor]:
         # mmdet's plain anchor heads do not give the anchors first, as ATSS and what follows it do
-        return super().labels((None, targets[0]), images)
+        return super().assignment((None, *targets), images)

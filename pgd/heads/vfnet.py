@@ -21,5 +21,7 @@ class VFNetReader(PointReader):
     def boxes(self, outputs: Sequence, grid: Grid) -> Tensor:
         return super().boxes((outputs[0], outputs[-1]), grid)
 
-    def labels(self, targets: Sequence, images: int) -> Tensor:
-        return super().labels((None, targets[0]), images)
+    def assignment(self, targets: Sequence, images: int) -> tuple[Tensor, Tensor]:
+        # the weights come without their levels
+        weights = targets[1].split([level.numel() for level in targets[0]])
+        return super().assignment((None, targets[0], weights), images)

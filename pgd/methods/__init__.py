@@ -3,9 +3,9 @@
 import importlib
 import pkgutil
 
-from pgd.methods.base import METHODS, Method, MethodContext, build_method
+from pgd.methods.base import METHODS, Method, MethodContext, TowerPlace, build_method
 
 for _module in pkgutil.iter_modules(__path__):
     importlib.import_module(f"{__name__}.{_module.name}")
 
-__all__ = ["METHODS", "Method", "MethodContext", "build_method"]
+__all__ = ["METHODS", "Method", "MethodContext", "TowerPlace", "build_method"]

@@ -164,8 +164,10 @@ class FGDLevel(nn.Module):
 class FGD(Method):
     """Focal and global distillation; ``beta``, ``gamma`` and ``lambda`` are multiples of ``alpha``."""
 
-    needs = frozenset({"neck"})
+    needs = frozenset({"neck", "ground_truth"})
     weight_setting = "alpha"
+    published = {"fcos": {"alpha": 1.6e-3, "temperature": 0.8}}
+    scaling = {"alpha": {"channels": 1}, "lambda_ratio": {"positions": 1}}
 
     def __init__(
         self,

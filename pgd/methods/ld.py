@@ -111,7 +111,7 @@ class LD(Method):
     ``weight`` scales everything; ``weight_ld``, ``weight_vlr``, ``weight_kd`` the terms, 0 leaves a term out.
     """
 
-    needs = frozenset({"predictions", "assignment"})
+    needs = frozenset({"predictions", "assignment", "ground_truth"})
 
     def __init__(
         self,
@@ -165,7 +165,7 @@ class LD(Method):
         return (share * divergence).sum()
 
     def forward(self, step: DistillStep) -> dict[str, Tensor]:
-        positive = (step.labels >= 0) & (step.labels < self.context.num_classes)
+        positive = self.positives(step)
         terms = {}
         if self.weight_ld:
             confidence = step.student.scores.detach()[positive].amax(dim=-1)

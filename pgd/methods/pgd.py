@@ -105,8 +105,19 @@ class PGD(Method):
         assign_by_teacher: released: the student's assigners judge the teacher's predictions (DDOD).
     """
 
-    needs = frozenset({"towers", "predictions"})
+    needs = frozenset({"towers", "predictions", "ground_truth"})
     weight_setting = "alpha"
+    published = {
+        "atss": {"alpha": 0.08, "topk": 9},
+        "autoassign": {"alpha": 0.08, "temperature": 0.4},
+        "ddod": {"alpha": 0.08},
+    }
+    scaling = {
+        "alpha": {"channels": 1},
+        "gamma_ratio": {"channels": -1},
+        "delta": {"channels": 1},
+        "topk": {"cells": 2},
+    }
 
     def __init__(
         self,
