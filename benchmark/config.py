@@ -10,6 +10,7 @@ from typing import Any
 from mmengine.config import Config, ConfigDict
 
 from benchmark.settings import Detector, Job, SettingsError
+from pgd.scaling import Size
 
 #: The repository: config files and pinned data are found from here, whatever profile's folder a stage runs in.
 ROOT = Path(__file__).resolve().parents[1]
@@ -18,6 +19,8 @@ DATASETS = WORK / "dataset"
 #: validation images looked at while training, for the curve; the table's figures come from the whole set
 MONITOR_IMAGES = 75
 MONITOR_POINTS = 4
+#: What settings of methods depend on in the configs of benchmark/configs/mini: 160 x 160 on five levels.
+MINI = Size(channels=32, positions=538, cells=4, blocks=2, warmup=40)
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,10 @@ class DatasetInfo:
     areas: list[float]
     #: SHA-256 of what the figures depend on: annotations, and the archive where there is one
     digest: str
+    #: ``coco`` or ``crowdhuman``
+    metric: str = "coco"
+    #: CrowdHuman's own annotations of the validation images, which its metric reads
+    val_odgt: str | None = None
 
     @classmethod
     def load(cls, name: str) -> DatasetInfo:
@@ -110,7 +117,11 @@ def _use_dataset(cfg: Config, data: DatasetInfo, monitor: bool) -> None:
     if monitor:
         count = len(json.loads(Path(data.val_annotations).read_text())["images"])
         val.indices = min(MONITOR_IMAGES, count)
-    cfg.val_evaluator.update(ann_file=data.val_annotations, areas=tuple(data.areas))
+    if data.metric == "crowdhuman":
+        evaluator = {"type": "CrowdHumanBoxes", "ann_file": data.val_odgt}
+    else:
+        evaluator = {"type": "CocoBoxes", "ann_file": data.val_annotations, "areas": tuple(data.areas)}
+    cfg.val_evaluator = evaluator
 
 
 def model_dict(cfg: Config, classes: int) -> ConfigDict:

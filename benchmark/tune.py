@@ -3,6 +3,8 @@
 ``python -m benchmark.tune fitnet fgd ld pgd`` needs a trained teacher (`dvc repro match`). For each method it trains
 one short student a weight on the first 85% of the training images, evaluates on the other 15% (never on val), and adds
 a row to ``results/tuning.csv``. What is there already is not trained again. The winners go into params.yaml by hand.
+The weights are multiples of the published one, carried over to the mini set by :mod:`pgd.scaling`; other settings are
+those of the method's first run in params.yaml, by default the published ones, carried over likewise.
 ``--trials FILE`` runs what the file names instead, on the same footing (``benchmark/trials.yaml``, to ``trials.csv``).
 """
 
@@ -21,21 +23,20 @@ import pandas as pd
 import yaml
 
 from benchmark.cli import run_cli
-from benchmark.config import DatasetInfo
+from benchmark.config import MINI, DatasetInfo, detector_config
 from benchmark.evaluate import evaluate
 from benchmark.match import TEACHERS, match
 from benchmark.plan import plan
 from benchmark.settings import Params, Run, SettingsError, load, parse
 from benchmark.train import train
 from pgd.checkpoint import CheckpointError
-from pgd.methods.base import method_class
+from pgd.methods.base import METHODS, method_class
+from pgd.scaling import published_settings
 
 HELD_OUT = 0.15
 #: Multiples of a method's scaled weight that are tried, most below one: the published weights were tuned for trainings
 #: a hundred times as long.
 FACTORS = (0.0014, 0.0065, 0.03, 0.14, 0.65, 3.0, 14.0)
-#: Weights of the full scale carried over to 32 channels by the rule in docs/mini-setting.md.
-SCALED = {"fitnet": 1.0, "fgd": 8e-3, "ld": 1.0, "pgd": 0.32}
 
 
 def split_train(data: DatasetInfo, folder: Path) -> DatasetInfo:
@@ -73,11 +74,15 @@ def _trial(params: Params, name: str, home: str) -> dict:
 def weights(methods: list[str], params: Params, pair: str) -> dict[str, Run]:
     """A run for each weight of each method, and one without a method."""
     found = {"inherit": Run("none", "head+neck", pair)}
+    detector = detector_config(params.pairs[pair].student).model.type.lower()
     for method in methods:
+        weight_setting = method_class(method).weight_setting
+        published = published_settings(method, detector, MINI)
         of_pair = [run.settings for run in params.runs.values() if (run.method, run.pair) == (method, pair)]
+        scaled = {name: published[name] for name in method_class(method).scaling}
         for factor in FACTORS:
-            weight = float(f"{SCALED[method] * factor:.2g}")
-            settings = {**(of_pair[0] if of_pair else {}), method_class(method).weight_setting: weight}
+            weight = float(f"{published[weight_setting] * factor:.2g}")
+            settings = {**(of_pair[0] if of_pair else scaled), weight_setting: weight}
             found[f"{method}_{weight:g}"] = Run(method, "head+neck", pair, settings)
     return found
 
@@ -130,7 +135,7 @@ def tune(params: Params, runs: dict[str, Run], pair: str, iterations: int, jobs:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("methods", nargs="*", help=f"of {', '.join(sorted(SCALED))}")
+    parser.add_argument("methods", nargs="*", help=f"of {', '.join(sorted(METHODS.module_dict))}")
     parser.add_argument("--trials", type=Path, metavar="FILE", help="runs to try instead of weights")
     parser.add_argument("--pair", default="gfl", help="teacher and student of params.yaml (default: %(default)s)")
     parser.add_argument("--iterations", type=int, default=200)
@@ -139,9 +144,9 @@ def main() -> None:
     parser.add_argument("--params", default="params.yaml")
     args = parser.parse_args()
     params = load(args.params)
-    unknown = set(args.methods) - set(SCALED)
+    unknown = set(args.methods) - set(METHODS.module_dict)
     if unknown or bool(args.methods) == bool(args.trials):
-        parser.error(f"name methods ({', '.join(sorted(SCALED))}) or a file of trials")
+        parser.error(f"name methods ({', '.join(sorted(METHODS.module_dict))}) or a file of trials")
     runs = named(args.trials, params, args.pair) if args.trials else weights(args.methods, params, args.pair)
     out = args.out or Path("results") / ("trials.csv" if args.trials else "tuning.csv")
     tune(params, runs, params.teacher(args.pair).pair_name, args.iterations, args.jobs, out)

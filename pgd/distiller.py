@@ -20,7 +20,7 @@ from torch import Tensor, nn
 import pgd.heads  # noqa: F401  registers the readers
 from pgd.checkpoint import INHERIT_CHOICES, InheritReport, inherit, load_strict
 from pgd.dense import DistillStep, Grid, View, reader_of
-from pgd.methods import MethodContext, TowerPlace, build_method
+from pgd.methods import Method, MethodContext, TowerPlace, build_method
 
 
 class Tape:
@@ -29,7 +29,7 @@ class Tape:
     Forward hooks and one wrapped method, no change to the detector. Nothing is kept outside :meth:`recording`.
     """
 
-    def __init__(self, detector: nn.Module, place: TowerPlace | None = TowerPlace()) -> None:
+    def __init__(self, detector: nn.Module, place: TowerPlace | None = Method.tower_place) -> None:
         self.reader = reader_of(detector.bbox_head)
         self._head = detector.bbox_head
         self._on = False

@@ -12,15 +12,15 @@ from conftest import runs
 
 from benchmark import tune
 from benchmark.settings import SettingsError, load, parse
-from pgd.methods.base import settings_of
+from pgd.methods.base import METHODS, settings_of
 
 ROOT = Path(__file__).parents[1]
 
 
 def test_every_method_gets_the_same_number_of_weights():
     params = load(ROOT / "params.yaml")
-    found = tune.weights(sorted(tune.SCALED), params, "gfl")
-    for method in tune.SCALED:
+    found = tune.weights(sorted(METHODS.module_dict), params, "gfl")
+    for method in METHODS.module_dict:
         own = [run for run in found.values() if run.method == method]
         assert len(own) == len(tune.FACTORS) and len({json.dumps(run.settings) for run in own}) == len(own)
         assert all(run.settings.keys() <= settings_of(method).keys() for run in own)

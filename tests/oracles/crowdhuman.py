@@ -6,6 +6,7 @@ An image is ``{"size": (width, height), "truth": [(box, tag, ignore)], "found": 
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 EPS = 1e-6
 FPPI = (0.01, 0.0178, 0.0316, 0.0562, 0.1, 0.1778, 0.3162, 0.5623, 1.0)
@@ -79,7 +80,7 @@ def curve(images):
 def average_precision(images):
     points, total = curve(images)
     value = 0.0
-    for (h0, f0), (h1, f1) in zip(points, points[1:], strict=False):
+    for (h0, f0), (h1, f1) in pairwise(points):
         value += (h1 - h0) / total * (h0 / (h0 + f0) + h1 / (h1 + f1)) / 2
     return value
 
@@ -91,7 +92,7 @@ def miss_rate(images):
         reached = [h for h, f in points if f / len(images) >= reference]
         hits = reached[0] if reached else points[-1][0]
         product *= 1 - hits / total
-    return math.prod([product]) ** (1 / len(FPPI))
+    return product ** (1 / len(FPPI))
 
 
 def heaviest(weights, j=0, used=frozenset()):
@@ -120,9 +121,7 @@ def jaccard(images):
             matched_persons, matched_found = {a for a, _ in pairs}, {b for _, b in pairs}
 
             def left(boxes, matched, regions=regions):
-                ignored = [
-                    i for i, b in enumerate(boxes) if i not in matched and any(ioa(b, r) > 0.5 for r in regions)
-                ]
+                ignored = [i for i, b in enumerate(boxes) if i not in matched and any(ioa(b, r) > 0.5 for r in regions)]
                 return len(boxes) - len(ignored)
 
             k, m, n = len(pairs), left(persons, matched_persons), left(found, matched_found)
