@@ -1,117 +1,151 @@
-"""Stage `prepare`: unpack and verify the mini set, or check a COCO tree, and write down where everything is.
+"""Stage `prepare`: unpack and verify a mini set, or check a COCO or CrowdHuman tree; write down where everything is.
 
 ``python -m benchmark.prepare NAME`` looks the data set up in params.yaml and writes
-``work/dataset/<name>/dataset.json``. COCO images are never copied: the file holds paths.
+``work/dataset/<name>/dataset.json``. Images of the real sets are never copied: the file holds paths. CrowdHuman's
+annotations are converted to COCO's format; its metric reads a copy of the ``.odgt``.
 """
 
 import argparse
 import hashlib
 import json
-import shutil
-import zipfile
-import zlib
-from dataclasses import asdict
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from tqdm import tqdm
-
 from benchmark.cli import run_cli
-from benchmark.config import ROOT, DatasetInfo
+from benchmark.config import ROOT, WORK, DatasetInfo
+from benchmark.data import crowdhuman
+from benchmark.data.checks import DataError, check_split, read_annotations, subset, unpack
 from benchmark.settings import Dataset, SettingsError, load
 from pgd.evaluation.coco import COCO_AREAS
 
+__all__ = ["DataError", "check_split", "prepare", "read_annotations", "subset", "unpack"]
+
 ARCHIVE = ROOT / "data" / "minicoco.zip"
+CROWD_ARCHIVE = ROOT / "data" / "minicrowd.zip"
 #: Bounds of small and medium objects, pixels^2: they split the mini set's objects about as COCO's bounds split COCO's
 #: (46, 31 and 23% of val).
 MINI_AREAS = (17**2, 27**2)
-#: How many images and annotations the archive must hold.
+#: How many images the archives must hold.
 MINI_IMAGES = {"train": 2000, "val": 500}
+CROWD_IMAGES = {"train": 800, "val": 300}
+#: sizes of images whose annotations lie where nothing can be written
+SIZES = WORK / "image_sizes"
 
 
-class DataError(RuntimeError):
-    """Data is missing or broken; one line that names the file and the remedy."""
+@dataclass(frozen=True)
+class Split:
+    """A checked part of a set: COCO annotations, as a file and parsed, and the folder of its images."""
+
+    annotations: Path
+    images: Path
+    content: dict
 
 
-def unpack(archive: Path, target: Path) -> None:
-    """Unpack the mini set, whose zip carries a checksum of every file."""
-    if not archive.is_file():
-        raise DataError(f"{archive}: missing; `dvc pull data` fetches it from the remote inside this repository")
-    shutil.rmtree(target, ignore_errors=True)
-    target.mkdir(parents=True)
-    try:
-        with zipfile.ZipFile(archive) as content:
-            for member in tqdm(content.infolist(), desc="unpacking", mininterval=2, leave=False):
-                content.extract(member, target)
-    # A damaged header may also ask for a method or a password that was never used.
-    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError) as error:
-        shutil.rmtree(target, ignore_errors=True)
-        raise DataError(
-            f"{archive}: truncated or damaged ({error}); delete it and run `dvc pull --force data`"
-        ) from None
+@dataclass(frozen=True)
+class Located:
+    """What is found of a data set, cut down to the images that the settings ask for."""
+
+    splits: dict[str, Split]
+    areas: tuple[float, float] = COCO_AREAS
+    #: files besides the COCO annotations that the figures depend on
+    sources: tuple[Path, ...] = ()
+    metric: str = "coco"
+    val_odgt: Path | None = None
 
 
-def read_annotations(path: Path) -> dict:
-    """A COCO JSON with the three lists it must have."""
-    if not path.is_file():
-        raise DataError(f"{path}: missing")
-    try:
-        content = json.loads(path.read_text())
-    except ValueError as error:  # not JSON, or not even text
-        raise DataError(f"{path}: not valid JSON, probably truncated ({error}); fetch it again") from None
-    for key in ("images", "annotations", "categories"):
-        if not isinstance(content, dict) or not isinstance(content.get(key), list):
-            raise DataError(f"{path}: no list '{key}'; is this a COCO instances file?")
-    return content
+def _limits(settings: Dataset) -> dict[str, int | None]:
+    return {"train": settings.train_images, "val": settings.val_images}
 
 
-def check_split(annotations: Path, images: Path) -> dict:
-    """Check that a split is whole: every image is there, every annotation points at one and has a box.
-
-    Returns the parsed annotations. Raises :class:`DataError` with counts and the first culprit.
-    """
-    content = read_annotations(annotations)
-    if not images.is_dir():
-        raise DataError(f"{images}: no such folder, though {annotations} describes its images")
-    present = {p.name for p in images.iterdir()}
-    absent = [i["file_name"] for i in content["images"] if i["file_name"] not in present]
-    if absent:
-        raise DataError(
-            f"{images}: {len(absent)} of {len(content['images'])} images that {annotations.name} lists are missing "
-            f"(first: {absent[0]})"
-        )
-    empty = [i["file_name"] for i in content["images"] if (images / i["file_name"]).stat().st_size == 0]
-    if empty:
-        raise DataError(f"{images}: {len(empty)} images are empty files (first: {empty[0]}); fetch them again")
-    ids, categories = {i["id"] for i in content["images"]}, {c["id"] for c in content["categories"]}
-    for a in content["annotations"]:
-        if a.get("image_id") not in ids or a.get("category_id") not in categories or len(a.get("bbox") or ()) != 4:
-            raise DataError(f"{annotations}: annotation {a.get('id')} has no box, or an unknown image or category")
-    return content
+def _coco_splits(parts: dict[str, tuple[Path, Path]], settings: Dataset, work: Path) -> dict[str, Split]:
+    """Checked splits from annotation files and image folders; a limited one has an annotation file of its own."""
+    splits = {}
+    for name, limit in _limits(settings).items():
+        annotations, images = parts[name]
+        content = check_split(annotations, images)
+        if settings.kind == "minicoco":
+            _check_count(ARCHIVE, name, len(content["images"]), MINI_IMAGES)
+        if limit:
+            content = subset(content, limit)
+            annotations = work / f"{name}_first{limit}.json"
+            annotations.write_text(json.dumps(content))
+        splits[name] = Split(annotations, images, content)
+    return splits
 
 
-def subset(content: dict, count: int) -> dict:
-    """The first ``count`` images with their annotations."""
-    images = content["images"][:count]
-    ids = {i["id"] for i in images}
-    return {
-        **content,
-        "images": images,
-        "annotations": [a for a in content["annotations"] if a["image_id"] in ids],
-    }
+def _check_count(archive: Path, split: str, count: int, expected: dict[str, int]) -> None:
+    if count != expected[split]:
+        raise DataError(f"{archive}: {count} {split} images, expected {expected[split]}")
 
 
-def locate(settings: Dataset, work: Path) -> tuple[dict[str, tuple[Path, Path]], tuple[float, float]]:
-    """(annotations, image folder) of both splits, and the area bounds of the set."""
-    if settings.kind == "minicoco":
-        root = work / "minicoco"
-        unpack(ARCHIVE, root)
-        return {s: (root / "annotations" / f"{s}.json", root / s) for s in ("train", "val")}, MINI_AREAS
+def _minicoco(settings: Dataset, work: Path) -> Located:
+    root = work / "minicoco"
+    unpack(ARCHIVE, root)
+    parts = {s: (root / "annotations" / f"{s}.json", root / s) for s in MINI_IMAGES}
+    return Located(_coco_splits(parts, settings, work), MINI_AREAS, sources=(ARCHIVE,))
+
+
+def _coco(settings: Dataset, work: Path) -> Located:
     root = Path(settings.root).expanduser()
     if not root.is_dir():
         raise DataError(f"root: {root} is no folder")
     names = {"train": "train2017", "val": "val2017"}
-    splits = {s: (root / "annotations" / f"instances_{n}.json", root / n) for s, n in names.items()}
-    return splits, COCO_AREAS
+    parts = {s: (root / "annotations" / f"instances_{n}.json", root / n) for s, n in names.items()}
+    return Located(_coco_splits(parts, settings, work))
+
+
+def _crowd(root: Path, settings: Dataset, work: Path, sources: tuple[Path, ...] = ()) -> Located:
+    """Converts a CrowdHuman tree: ``<split>.json`` and ``annotation_<split>.odgt`` in ``work`` hold what is used of it.
+
+    Image sizes are remembered beside published annotations, or outside of the stage's own folder, which DVC empties
+    before it runs a stage again; a mini set is measured anew, so that equal archives give equal folders.
+    """
+    real = settings.kind == "crowdhuman"
+    published = crowdhuman.PUBLISHED if real and settings.verify else {}
+    # PGD's conversion drops boxes without area from the published files.
+    expected = {crowdhuman.NO_AREA} if published else set()
+    splits = {}
+    for name, (odgt, folders) in crowdhuman.find(root).items():
+        if published:
+            crowdhuman.check_digest(odgt, published[name])
+        faults = crowdhuman.Faults(odgt)
+        records = crowdhuman.read_odgt(odgt, faults)
+        images = crowdhuman.folder_of(records, folders)
+        cache = f"{odgt.stem}.sizes.json"
+        caches = (odgt.with_name(cache), SIZES / work.name / cache) if real else ()
+        used, sizes = crowdhuman.measured(records[: _limits(settings)[name]], images, caches, faults)
+        faults.settle(settings.broken, expected)
+        if published:
+            crowdhuman.check_counts(odgt, records, published[name])
+        if not real:
+            _check_count(CROWD_ARCHIVE, name, len(records), CROWD_IMAGES)
+        if not used:
+            raise DataError(f"{odgt}: no image is left; is it an annotation file of CrowdHuman?")
+        splits[name] = Split(work / f"{name}.json", images, crowdhuman.to_coco(used, sizes))
+        splits[name].annotations.write_text(json.dumps(splits[name].content))
+        crowdhuman.write_odgt(work / odgt.name, used)
+        sources += (odgt,)
+    return Located(splits, sources=sources, metric="crowdhuman", val_odgt=work / sources[-1].name)
+
+
+def _crowdhuman(settings: Dataset, work: Path) -> Located:
+    return _crowd(Path(settings.root).expanduser(), settings, work)
+
+
+def _minicrowd(settings: Dataset, work: Path) -> Located:
+    root = work / "minicrowd"
+    unpack(CROWD_ARCHIVE, root)
+    return _crowd(root, settings, work, sources=(CROWD_ARCHIVE,))
+
+
+#: what finds and checks a data set, by kind (benchmark.settings.KINDS)
+LOCATE: dict[str, Callable[[Dataset, Path], Located]] = {
+    "minicoco": _minicoco,
+    "coco": _coco,
+    "minicrowd": _minicrowd,
+    "crowdhuman": _crowdhuman,
+}
 
 
 def prepare(name: str, settings: Dataset) -> DatasetInfo:
@@ -119,35 +153,28 @@ def prepare(name: str, settings: Dataset) -> DatasetInfo:
     out = DatasetInfo.path(name)
     work = out.parent
     work.mkdir(parents=True, exist_ok=True)
-    splits, areas = locate(settings, work)
-    limits = {"train": settings.train_images, "val": settings.val_images}
-    paths, classes, digest = {}, {}, hashlib.sha256()
-    if settings.kind == "minicoco":
-        digest.update(ARCHIVE.read_bytes())
-    for split, (annotations, images) in splits.items():
-        content = check_split(annotations, images)
-        if settings.kind == "minicoco" and len(content["images"]) != MINI_IMAGES[split]:
-            raise DataError(f"{ARCHIVE}: {len(content['images'])} {split} images, expected {MINI_IMAGES[split]}")
-        if limits[split]:
-            content = subset(content, limits[split])
-            annotations = work / f"{split}_first{limits[split]}.json"
-            annotations.write_text(json.dumps(content))
-        paths[split] = (annotations, images)
-        digest.update(annotations.read_bytes())
-        classes[split] = [c["name"] for c in content["categories"]]
-        boxes = sum(not a.get("iscrowd") for a in content["annotations"])
-        print(f"{name} {split}: {len(content['images'])} images, {boxes} objects")
-    if classes["train"] != classes["val"]:
+    located = LOCATE[settings.kind](settings, work)
+    digest = hashlib.sha256()
+    for source in (*located.sources, *(split.annotations for split in located.splits.values())):
+        digest.update(source.read_bytes())
+    for split_name, split in located.splits.items():
+        boxes = sum(not a.get("iscrowd") for a in split.content["annotations"])
+        print(f"{name} {split_name}: {len(split.content['images'])} images, {boxes} objects")
+    train, val = located.splits["train"], located.splits["val"]
+    classes, val_classes = ([c["name"] for c in split.content["categories"]] for split in (train, val))
+    if classes != val_classes:
         raise DataError("the categories of the training and the validation annotations differ")
     info = DatasetInfo(
         name=name,
-        classes=classes["train"],
-        train_images=str(paths["train"][1]),
-        train_annotations=str(paths["train"][0]),
-        val_images=str(paths["val"][1]),
-        val_annotations=str(paths["val"][0]),
-        areas=list(areas),
+        classes=classes,
+        train_images=str(train.images),
+        train_annotations=str(train.annotations),
+        val_images=str(val.images),
+        val_annotations=str(val.annotations),
+        areas=list(located.areas),
         digest=digest.hexdigest(),
+        metric=located.metric,
+        val_odgt=str(located.val_odgt) if located.val_odgt else None,
     )
     out.write_text(json.dumps(asdict(info), indent=2) + "\n")
     return info

@@ -15,7 +15,13 @@ from pgd.checkpoint import INHERIT_CHOICES
 
 TEACHER = "teacher"
 #: Kinds of data sets that `prepare` knows.
-KINDS = ("minicoco", "coco")
+KINDS = ("minicoco", "coco", "minicrowd", "crowdhuman")
+#: What `root` holds, for the kinds that need one.
+ROOTS = {
+    "coco": "train2017/, val2017/ and annotations/",
+    "crowdhuman": "annotation_train.odgt, annotation_val.odgt and Images/",
+}
+BROKEN_CHOICES = ("refuse", "skip")
 
 
 class SettingsError(ValueError):
@@ -24,10 +30,14 @@ class SettingsError(ValueError):
 
 @dataclass(frozen=True)
 class Dataset:
-    """Which data. ``root`` is the COCO tree when ``kind`` is ``coco``; the mini set brings its own archive."""
+    """Which data. ``root`` is the tree of a ``coco`` or ``crowdhuman`` set; the mini sets bring their own archives."""
 
     kind: str
     root: str | None = None
+    #: of ``crowdhuman``: what to do about broken annotations and missing images, ``refuse`` or ``skip`` them
+    broken: str = "refuse"
+    #: of ``crowdhuman``: whether the annotations must be the published ones
+    verify: bool = True
     #: use the first N training images only (smoke runs)
     train_images: int | None = None
     val_images: int | None = None
@@ -35,8 +45,13 @@ class Dataset:
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise SettingsError(f"kind: '{self.kind}' is not one of {', '.join(KINDS)}")
-        if self.kind == "coco" and not self.root:
-            raise SettingsError("root: give the folder that holds train2017/, val2017/ and annotations/")
+        if self.kind in ROOTS and not self.root:
+            raise SettingsError(f"root: give the folder that holds {ROOTS[self.kind]}")
+        if self.broken not in BROKEN_CHOICES:
+            raise SettingsError(f"broken: '{self.broken}' is not one of {', '.join(BROKEN_CHOICES)}")
+        if self.kind != "crowdhuman" and (self.broken != "refuse" or not self.verify):
+            key = "verify" if self.broken == "refuse" else "broken"
+            raise SettingsError(f"{key}: only sets of kind 'crowdhuman' have this setting, not '{self.kind}'")
         for key in ("train_images", "val_images"):
             if (count := getattr(self, key)) is not None and count < 1:
                 raise SettingsError(f"{key}: {count} is not a positive number")

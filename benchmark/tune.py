@@ -57,6 +57,8 @@ def split_train(data: DatasetInfo, folder: Path) -> DatasetInfo:
         train_annotations=str(paths["train"]),
         val_annotations=str(paths["val"]),
         val_images=data.train_images,
+        # images are found by their names: a file of more than these will do
+        val_odgt=data.val_odgt and str(Path(data.val_odgt).with_name("annotation_train.odgt")),
     )
 
 

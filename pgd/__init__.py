@@ -2,7 +2,8 @@
 
 Importing this package is all that a config needs (``custom_imports = dict(imports=['pgd'])``): it serves mmcv's
 operators where mmcv is not compiled, makes mmengine's checkpoints loadable and registers
-:class:`pgd.distiller.Distiller` and :class:`pgd.evaluation.CocoBoxes` with mmdet.
+:class:`pgd.distiller.Distiller`, :class:`pgd.evaluation.CocoBoxes` and :class:`pgd.evaluation.CrowdHumanBoxes` with
+mmdet.
 """
 
 import sys
@@ -25,7 +26,7 @@ from pgd import checkpoint  # noqa: E402
 checkpoint.allow_mmengine_history()
 
 from pgd.distiller import Distiller  # noqa: E402
-from pgd.evaluation import CocoBoxes  # noqa: E402
+from pgd.evaluation import CocoBoxes, CrowdHumanBoxes  # noqa: E402
 from pgd.methods import METHODS, Method  # noqa: E402
 
-__all__ = ["METHODS", "CocoBoxes", "Distiller", "Method"]
+__all__ = ["METHODS", "CocoBoxes", "CrowdHumanBoxes", "Distiller", "Method"]

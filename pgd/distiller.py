@@ -104,6 +104,30 @@ def _as_model(config: dict | str | Path) -> dict:
     return model
 
 
+def context_of(student: nn.Module, teacher: nn.Module) -> MethodContext:
+    """What a method may know of two mmdet detectors; they must have levels of the same strides."""
+    own, theirs = reader_of(student.bbox_head), reader_of(teacher.bbox_head)
+    if own.strides != theirs.strides:
+        raise ValueError(
+            f"student and teacher must have levels of the same strides: {own.strides} and {theirs.strides}"
+        )
+    return MethodContext(
+        student_channels=student.neck.out_channels,
+        teacher_channels=teacher.neck.out_channels,
+        student_tower_channels=own.channels,
+        teacher_tower_channels=theirs.channels,
+        num_levels=len(own.strides),
+        num_classes=student.bbox_head.num_classes,
+        strides=own.strides,
+        bins=own.bins if own.bins == theirs.bins else None,
+        anchor_free=own.anchor_free,
+        judges_predictions=own.judges_predictions,
+        assigns_labels=own.assigns_labels,
+        tower_blocks=min(len(tower) for reader in (own, theirs) for tower in reader.towers),
+        per_position=own.per_position,
+    )
+
+
 def _ignored(sample: Any) -> Tensor:
     """The regions ``[R, 4]`` of a data sample whose content is not annotated."""
     ignored = sample.get("ignored_instances")
@@ -163,27 +187,7 @@ class Distiller(BaseDetector):
         self._teacher.append(model)
 
     def _add_method(self, settings: dict) -> None:
-        student, teacher = reader_of(self.student.bbox_head), reader_of(self.teacher.bbox_head)
-        if student.strides != teacher.strides:
-            raise ValueError(
-                f"student and teacher must have levels of the same strides: {student.strides} and {teacher.strides}"
-            )
-        context = MethodContext(
-            student_channels=self.student.neck.out_channels,
-            teacher_channels=self.teacher.neck.out_channels,
-            student_tower_channels=student.channels,
-            teacher_tower_channels=teacher.channels,
-            num_levels=len(student.strides),
-            num_classes=self.student.bbox_head.num_classes,
-            strides=student.strides,
-            bins=student.bins if student.bins == teacher.bins else None,
-            anchor_free=student.anchor_free,
-            judges_predictions=student.judges_predictions,
-            assigns_labels=student.assigns_labels,
-            tower_blocks=min(len(tower) for reader in (student, teacher) for tower in reader.towers),
-            per_position=student.per_position,
-        )
-        self.method = build_method(settings.pop("type"), context, **settings)
+        self.method = build_method(settings.pop("type"), context_of(self.student, self.teacher), **settings)
         place = self.method.tower_place if "towers" in self.method.needs else None
         self._tapes = [Tape(self.student, place), Tape(self.teacher, place)]
 

@@ -85,7 +85,7 @@ def test_builds_and_is_read(name):
     model, backbone = built(name), load(name).model.backbone
     reader = reader_of(model.bbox_head)
     assert reader.strides == (8, 16, 32, 64, 128) and reader.channels == model.neck.out_channels
-    assert len(reader.towers) == 2 and model.bbox_head.num_classes == 80
+    assert len(reader.towers) == 2 and model.bbox_head.num_classes == (1 if "crowd" in name else 80)
     assert backbone.init_cfg.checkpoint in (
         f"torchvision://resnet{backbone.depth}",
         f"data/pretrained/resnet{backbone.depth}_c{backbone.get('base_channels')}.pth",

@@ -15,7 +15,7 @@ from benchmark import prepare as stage
 from benchmark.config import DatasetInfo
 from benchmark.data.minicoco import SPLITS
 from benchmark.prepare import MINI_AREAS, DataError, check_split, prepare, read_annotations, subset, unpack
-from benchmark.settings import Dataset
+from benchmark.settings import KINDS, Dataset
 from pgd.evaluation.coco import COCO_AREAS
 
 MINI = Dataset("minicoco")
@@ -62,7 +62,18 @@ def test_good_tree(tree, tmp_path, tiny_data, capsys):
     assert info == DatasetInfo.load("coco")
     assert info.name == "coco" and info.classes == tiny_data.classes and info.areas == list(COCO_AREAS)
     assert info.val_annotations == str(annotations_of(tree, "val"))
+    assert (info.metric, info.val_odgt) == ("coco", None)
     assert "coco train: 12 images" in capsys.readouterr().out
+
+
+def test_files_from_before_there_were_metrics(tree):
+    info = prepare("coco", Dataset("coco", root=str(tree)))
+    edit(DatasetInfo.path("coco"), lambda content: [content.pop(key) for key in ("metric", "val_odgt")])
+    assert DatasetInfo.load("coco") == info
+
+
+def test_every_kind_can_be_located():
+    assert tuple(stage.LOCATE) == KINDS
 
 
 def test_coco_sample(coco_sample, tmp_path):

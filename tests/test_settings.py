@@ -152,7 +152,7 @@ def test_misspelt_keys(tmp_path, key, value, said):
         ("runs.teacher-x", {}, "runs.teacher-x: names that start with 'teacher' are the teachers' own"),
         ("runs.pgd.inherit", "all", "runs.pgd.inherit: 'all' is not one of none, head+neck"),
         ("runs.student.settings", {"a": 1}, "runs.student.settings: method 'none' has no settings"),
-        ("datasets.voc", {}, "datasets.voc.kind: 'voc' is not one of minicoco, coco"),
+        ("datasets.voc", {}, "datasets.voc.kind: 'voc' is not one of minicoco, coco, minicrowd, crowdhuman"),
         ("datasets.coco", {}, "datasets.coco.root: give the folder that holds train2017/, val2017/ and annotations/"),
         ("pairs.gfl.student.iterations", 1, "pairs.gfl.student.iterations: 1 is too few; give 2 or more"),
         ("datasets.minicoco", {"train_images": -5}, "datasets.minicoco.train_images: -5 is not a positive number"),

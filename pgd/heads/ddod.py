@@ -10,6 +10,7 @@ from mmdet.models.dense_heads import DDODHead
 from mmdet.models.task_modules import AssignResult
 from mmdet.models.task_modules.assigners.base_assigner import BaseAssigner
 from mmdet.registry import TASK_UTILS
+from mmdet.structures.bbox import bbox_overlaps
 
 from pgd.dense import HeadReader, reads
 from pgd.regions import inside, pairwise_iou
@@ -21,6 +22,7 @@ class DDODReader(HeadReader):
 
     assigning = "get_cls_targets"
     judges_predictions = True
+    predicts_quality = True
     # positives of each level up to now, which weigh the levels' losses
     memory = ("cls_num_pos_samples_per_level", "reg_num_pos_samples_per_level")
 
@@ -45,13 +47,19 @@ class CostTopKAssigner(BaseAssigner):
 
     Of these, the ones whose centre lies inside the box and whose value is not zero become positive; a position that
     two objects want goes to the one with the larger value. PGD's DDOD uses xi 0.8 for classes and 0.6 for boxes.
+
+    Args:
+        topk: positions an object at most.
+        xi: balance of localisation against classification.
+        ignore_iof_thr: a position that is not positive and has more than this share of its anchor inside an ignore
+            region (a crowd) is neither positive nor background; -1: ignore regions are plain background, as released.
     """
 
     #: pixels that a centre must keep from the box's sides
     margin = 0.01
 
-    def __init__(self, topk: int = 9, xi: float = 0.8) -> None:
-        self.topk, self.xi = topk, xi
+    def __init__(self, topk: int = 9, xi: float = 0.8, ignore_iof_thr: float = -1) -> None:
+        self.topk, self.xi, self.ignore_iof_thr = topk, xi, ignore_iof_thr
 
     @torch.no_grad()
     def assign(self, pred_instances, num_level_priors, gt_instances, gt_instances_ignore=None) -> AssignResult:
@@ -75,4 +83,7 @@ class CostTopKAssigner(BaseAssigner):
             owner[positive] = index[positive] + 1
             labels[positive] = gt_labels[index[positive]]
             overlap_of[positive] = overlap[positive, index[positive]]
+        if self.ignore_iof_thr > 0 and gt_instances_ignore is not None and len(gt_instances_ignore):
+            share = bbox_overlaps(priors, gt_instances_ignore.bboxes, mode="iof").amax(dim=1)
+            owner[(share > self.ignore_iof_thr) & (owner == 0)] = -1
         return AssignResult(objects, owner, overlap_of, labels=labels)

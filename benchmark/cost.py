@@ -1,0 +1,133 @@
+"""Stage `cost`: what each method costs in training, measured in one run: time, memory, parameters.
+
+``python -m benchmark.cost`` takes the runs of the first pair of params.yaml, builds each as `distill` would and lets
+them take turns at training steps on the same batches, so that their ratios are fair whatever else the machine does.
+Writes ``results/cost.csv``, one row a run: medians over the turns, relative to the student alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+
+import pandas as pd
+import torch
+from mmengine.registry import init_default_scope
+from mmengine.runner import Runner
+from tqdm import tqdm
+
+from benchmark.cli import run_cli
+from benchmark.config import WORK, DatasetInfo, training_config
+from benchmark.match import teacher_weights
+from benchmark.quiet import quiet
+from benchmark.settings import Job, Params, Run, SettingsError, load
+from pgd.checkpoint import CheckpointError
+
+OUT = Path("results/cost.csv")
+BATCHES = 4
+MB = 2**20
+
+
+def build(job: Job, data: DatasetInfo, teacher: Path | None) -> tuple[torch.nn.Module, Callable[[dict], None]]:
+    """The model of a run and a function that trains it on one batch."""
+    cfg = training_config(job, data, teacher, WORK / "cost")
+    cfg.custom_hooks = []
+    runner = Runner.from_cfg(cfg)
+    runner.model.init_weights()
+    optimizer = runner.build_optim_wrapper(runner.optim_wrapper)
+    runner.model.train()
+
+    def step(batch: dict) -> None:
+        runner.model.train_step(batch, optimizer)
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+
+    return runner.model, step
+
+
+def first_batches(job: Job, data: DatasetInfo, count: int) -> list[dict]:
+    """The first batches that every run of this data set is trained on."""
+    cfg = training_config(replace(job, run=Run(pair=job.pair_name)), data, None, WORK / "cost")
+    loader = cfg.train_dataloader
+    loader.update(num_workers=0, persistent_workers=False)
+    batches = iter(Runner.build_dataloader(loader, seed=job.seed))
+    return [next(batches) for _ in range(count)]
+
+
+def peak_memory(step: Callable[[], None]) -> float:
+    """The most that a step holds at one time beyond what was there before it (MB)."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        step()
+        return (torch.cuda.max_memory_allocated() - before) / MB
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        step()
+    # allocations and releases one after the other; the sum up to any of them is what is held
+    events = [e for e in profile.profiler.kineto_results.events() if e.name() == "[memory]"]
+    held = torch.tensor([e.nbytes() for e in sorted(events, key=lambda e: e.start_ns())]).cumsum(0)
+    return float(held.max()) / MB
+
+
+def _megabytes(module: torch.nn.Module | None) -> float:
+    tensors = [] if module is None else [*module.parameters(), *module.buffers()]
+    return sum(t.numel() * t.element_size() for t in tensors) / MB
+
+
+def measure(params: Params, turns: int) -> pd.DataFrame:
+    """One row for each run of the first pair."""
+    pair = next(iter(params.pairs))
+    runs = {name: run for name, run in params.runs.items() if run.pair == pair}
+    jobs = {name: params.student(name) for name in runs}
+    data = DatasetInfo.load(params.pairs[pair].dataset)
+    alone = next((name for name, run in runs.items() if not run.needs_teacher), None)
+    if alone is None:
+        raise SettingsError(f"pair '{pair}' has no run without a teacher to compare with; add one, as `student: {{}}`")
+    quiet()
+    init_default_scope("mmdet")
+    batches = first_batches(jobs[alone], data, BATCHES)
+    models, steps = {}, {}
+    for name, job in jobs.items():
+        models[name], steps[name] = build(job, data, teacher_weights(job) if job.run.needs_teacher else None)
+    memory = {name: peak_memory(lambda step=step: step(batches[0])) for name, step in steps.items()}
+    times: dict[str, list[float]] = {name: [] for name in steps}
+    for turn in tqdm(range(turns), desc="turns", mininterval=2):
+        for name, step in steps.items():
+            start = time.perf_counter()
+            step(batches[turn % BATCHES])
+            times[name].append(time.perf_counter() - start)
+    rows = []
+    for name, model in models.items():
+        # the teacher stays in memory through the whole training, even where its lesson is over after the first step
+        held = _megabytes(model.method) + (_megabytes(model.teacher) if runs[name].needs_teacher else 0)
+        rows.append(
+            {
+                "run": name,
+                "method": runs[name].method,
+                "extra_parameters": sum(p.numel() for p in model.method.parameters()) if model.method else 0,
+                "step_ms": 1e3 * median(times[name]),
+                "step_ratio": median(own / base for own, base in zip(times[name], times[alone], strict=True)),
+                "peak_mb": memory[name] + held,
+                "extra_mb": memory[name] + held - memory[alone],
+            }
+        )
+    return pd.DataFrame(rows).round({"step_ms": 1, "step_ratio": 3, "peak_mb": 1, "extra_mb": 1})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--turns", type=int, default=12, help="training steps of each run (default: %(default)s)")
+    parser.add_argument("--params", default="params.yaml")
+    args = parser.parse_args()
+    table = measure(load(args.params), args.turns)
+    OUT.parent.mkdir(parents=True, exist_ok=True)
+    table.to_csv(OUT, index=False)
+    print(table.to_string(index=False))
+
+
+if __name__ == "__main__":
+    run_cli(main, SettingsError, CheckpointError)

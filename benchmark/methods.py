@@ -1,0 +1,121 @@
+"""Which methods there are, what they need and which detectors they fit: ``python -m benchmark.methods``.
+
+Writes the table of docs/methods.md, which a test compares with the registry.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import inspect
+import re
+from dataclasses import replace
+from pathlib import Path
+
+from mmdet.registry import MODELS
+from mmengine.registry import init_default_scope
+
+from benchmark.config import MINI, ROOT, detector_config
+from benchmark.settings import Detector
+from pgd.dense import UnsupportedHead
+from pgd.distiller import context_of
+from pgd.methods import METHODS, MethodContext, build_method
+from pgd.methods.base import NEEDS, MethodError, method_class
+from pgd.scaling import FULL, Size, published_settings
+
+#: detectors that have a config in small, in the order of PGD's table, then those that it does not have
+DETECTORS = ("fcos", "autoassign", "atss", "gfl", "ddod", "retinanet", "vfnet")
+TABLE = ROOT / "docs" / "methods.md"
+INTRO = """\
+# The methods
+
+Generated from the registry by `python -m benchmark.methods`. The formula of each method, its settings for each
+detector and where it differs from its release stand at the top of its file in [pgd/methods/](../pgd/methods).
+
+- **Place**: what is compared between teacher and student.
+- **Needs**: what a training step has to hand to the method:
+{needs}
+- **Extra parameters**: trained with the student and thrown away after it; for GFL at full scale (256 channels,
+  80 classes).
+- **Detectors**: those of the benchmark that the method fits; the reasons of the others stand below the table.
+
+"""
+
+
+@functools.cache
+def mini_context(detector: str) -> MethodContext:
+    """The pair of a detector's configs in small."""
+    init_default_scope("mmdet")
+    cfg = detector_config(Detector(f"benchmark/configs/mini/{detector}_r18.py"))
+    cfg.model.backbone.init_cfg = None
+    cfg.model.pop("data_preprocessor", None)
+    model = MODELS.build(cfg.model)
+    return context_of(model, model)
+
+
+def full_context(detector: str) -> MethodContext:
+    """The same at full scale."""
+    channels = dict.fromkeys(("student_channels", "teacher_channels"), FULL.channels)
+    towers = dict.fromkeys(("student_tower_channels", "teacher_tower_channels"), FULL.channels)
+    return replace(mini_context(detector), **channels, **towers, num_classes=80, tower_blocks=FULL.blocks)
+
+
+def refusal(method: str, detector: str, size: Size = MINI) -> str | None:
+    """Why a method does not fit a detector of the benchmark; None where it does."""
+    context = mini_context(detector) if size == MINI else full_context(detector)
+    try:
+        build_method(method, context, **published_settings(method, detector, size))
+    except (MethodError, UnsupportedHead) as error:
+        return str(error)
+    return None
+
+
+def _sentence(method: str) -> tuple[str, str]:
+    """Title and place of a method from its file's docstring."""
+    text = inspect.getdoc(inspect.getmodule(method_class(method)))
+    title = text.splitlines()[0].rstrip(".")
+    place = re.search(r"Place:\s+(.+?)[.;:(]", text, re.DOTALL)
+    return title, " ".join(place[1].split()).rstrip(",") if place else ""
+
+
+def row(method: str) -> list[str]:
+    """One line of the table."""
+    built = build_method(method, full_context("gfl"), **published_settings(method, "gfl"))
+    title, place = _sentence(method)
+    parameters = sum(p.numel() for p in built.parameters())
+    served = [detector for detector in DETECTORS if refusal(method, detector) is None]
+    needs = ", ".join(need.replace("_", " ") for need in NEEDS if need in built.needs)
+    detectors = "all" if len(served) == len(DETECTORS) else ", ".join(served)
+    return [f"`{method}`", title, place, needs, f"{parameters:,}" if parameters else "none", detectors]
+
+
+def reasons(method: str) -> list[str]:
+    """Lines that say why a method does not fit some detectors, those of one reason together."""
+    by_reason: dict[str, list[str]] = {}
+    for detector in DETECTORS:
+        if (why := refusal(method, detector)) is not None:
+            by_reason.setdefault(why, []).append(detector)
+    return [f"- `{method}`, {', '.join(names)}: {why}.\n" for why, names in by_reason.items()]
+
+
+def table() -> str:
+    """The whole page."""
+    header = ["Method", "Source", "Place", "Needs", "Extra parameters", "Detectors"]
+    rule = ["---"] * 4 + ["---:", "---"]
+    methods = sorted(METHODS.module_dict)
+    lines = [header, rule, *map(row, methods)]
+    needs = "\n".join(f"  - *{name.replace('_', ' ')}*: {what}" for name, what in NEEDS.items())
+    body = "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
+    text = INTRO.format(needs=needs) + body + "\n" + "".join(line for method in methods for line in reasons(method))
+    return re.sub(r":attr:`Method\.(\w+)`", r"`\1`", text).replace("``", "`")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=TABLE, help="file to write (default: docs/methods.md)")
+    args = parser.parse_args()
+    args.out.write_text(table())
+
+
+if __name__ == "__main__":
+    main()
