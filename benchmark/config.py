@@ -141,6 +141,7 @@ def training_config(job: Job, data: DatasetInfo, teacher_checkpoint: Path | None
         "student": {k: v for k, v in student.items() if k != "data_preprocessor"},
         "data_preprocessor": student.data_preprocessor,
     }
+    hooks = [{"type": "ProgressBar"}, {"type": "Record"}]
     if job.run is not None and job.run.needs_teacher:
         teacher = model_dict(detector_config(job.pair.teacher), classes)
         teacher.backbone.init_cfg = None
@@ -151,6 +152,7 @@ def training_config(job: Job, data: DatasetInfo, teacher_checkpoint: Path | None
         )
         if job.run.method != "none":
             model["method"] = {"type": job.run.method, **job.run.settings}
+        hooks.append({"type": "Dynamics"})
     cfg.model = model
     _use_dataset(cfg, data, monitor=True)
     iterations = cfg.train_cfg.get("max_iters")
@@ -172,7 +174,7 @@ def training_config(job: Job, data: DatasetInfo, teacher_checkpoint: Path | None
                     "max_keep_ckpts": 2,
                 },
             },
-            "custom_hooks": [{"type": "ProgressBar"}, {"type": "Record"}],
+            "custom_hooks": hooks,
         }
     )
     return cfg

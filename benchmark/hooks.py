@@ -95,7 +95,8 @@ class Record(Hook):
         kept = [e for e in read_curve(self.file) if e["step"] <= runner.iter] if runner.iter else []
         self.file.write_text("".join(json.dumps(e) + "\n" for e in kept))
 
-    def _append(self, entry: dict) -> None:
+    def append(self, entry: dict) -> None:
+        """Add an entry; its key ``step`` says when."""
         with self.file.open("a") as out:
             out.write(json.dumps(entry) + "\n")
 
@@ -112,10 +113,10 @@ class Record(Hook):
                 f"{runner.work_dir}: {name} is {losses[name]} at iteration {step}; training stopped"
             )
         rate = runner.optim_wrapper.get_lr()["lr"][0]
-        self._append({"step": step, "lr": rate, **{k: round(v, 6) for k, v in losses.items()}})
+        self.append({"step": step, "lr": rate, **{k: round(v, 6) for k, v in losses.items()}})
 
     def after_val_epoch(self, runner, metrics=None) -> None:
-        self._append({"step": runner.iter, "AP": round(metrics["AP"], 3)})
+        self.append({"step": runner.iter, "AP": round(metrics["AP"], 3)})
 
 
 def read_curve(path: Path) -> list[dict]:

@@ -20,6 +20,7 @@ from pathlib import Path
 import torch
 from mmengine.runner import Runner
 
+import benchmark.dynamics  # noqa: F401  registers its hook
 from benchmark.cli import run_cli
 from benchmark.config import WORK, DatasetInfo, training_config
 from benchmark.hooks import Record, use_atomic_files

@@ -111,6 +111,11 @@ def context_of(student: nn.Module, teacher: nn.Module) -> MethodContext:
         raise ValueError(
             f"student and teacher must have levels of the same strides: {own.strides} and {theirs.strides}"
         )
+    if student.bbox_head.num_classes != teacher.bbox_head.num_classes:
+        raise ValueError(
+            f"student and teacher know {student.bbox_head.num_classes} and {teacher.bbox_head.num_classes} classes: "
+            "train both on the same data set"
+        )
     return MethodContext(
         student_channels=student.neck.out_channels,
         teacher_channels=teacher.neck.out_channels,

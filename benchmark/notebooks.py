@@ -1,0 +1,56 @@
+"""Stage `notebooks`: run the notebooks on the results of this folder and keep pages of them.
+
+``python -m benchmark.notebooks`` executes every notebook of the repository with ``PGD_RESULTS`` set to ``results/``
+here and writes ``results/notebooks/<name>.html``. A cell that fails ends the stage with its own traceback.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+import nbformat
+from nbconvert import HTMLExporter
+from nbconvert.preprocessors import CellExecutionError, ExecutePreprocessor
+from tqdm import tqdm
+
+from benchmark.cli import run_cli
+from benchmark.config import ROOT
+
+NOTEBOOKS = ROOT / "notebooks"
+OUT = Path("results/notebooks")
+#: seconds a cell may take
+TIMEOUT = 600
+
+
+def execute(notebook: Path, results: Path) -> str:
+    """The notebook with its outputs, as one HTML page.
+
+    Args:
+        notebook: an ``.ipynb`` file, which stays as it is.
+        results: the folder that it shall look at.
+
+    Raises:
+        CellExecutionError: a cell failed; the message names it and holds its traceback.
+    """
+    content = nbformat.read(notebook, as_version=4)
+    # the kernel inherits it
+    os.environ["PGD_RESULTS"] = str(results.resolve())
+    runner = ExecutePreprocessor(timeout=TIMEOUT, kernel_name="python3")
+    runner.preprocess(content, {"metadata": {"path": str(notebook.parent)}})
+    page, _ = HTMLExporter(exclude_input_prompt=True, exclude_output_prompt=True).from_notebook_node(content)
+    return page
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", help="notebooks to run (default: all)")
+    names = parser.parse_args().names or sorted(path.stem for path in NOTEBOOKS.glob("*.ipynb"))
+    OUT.mkdir(parents=True, exist_ok=True)
+    for name in tqdm(names, desc="notebooks"):
+        (OUT / f"{name}.html").write_text(execute(NOTEBOOKS / f"{name}.ipynb", Path("results")), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    run_cli(main, CellExecutionError, FileNotFoundError)
