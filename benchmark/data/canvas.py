@@ -17,6 +17,8 @@ Colour = tuple[float, float, float] | np.ndarray
 BODY, HEAD, THING = "body", "head", "thing"
 _OWN, _FOREIGN = 255, 128
 _SHIFT = 4
+_ONE = 1 << _SHIFT
+_HALF_TURN = np.linspace(-np.pi / 2, np.pi / 2, 7)
 
 
 @dataclass
@@ -60,44 +62,44 @@ class Canvas:
         self.parts = np.zeros((*shape, 3), np.uint8)
 
     def pixels(self, points: np.ndarray) -> np.ndarray:
-        """Points in units as fixed-point pixel coordinates of the canvas."""
-        xy = (np.asarray(points, float) - (self.left, self.top)) * (self.k, -self.k)
-        return np.rint(xy * (1 << _SHIFT)).astype(np.int32)
+        """Points ``[..., 2]`` in units as fixed-point pixel coordinates of the canvas."""
+        xy = (np.asarray(points, float) - (self.left, self.top)) * (self.k * _ONE, -self.k * _ONE)
+        return np.rint(xy).astype(np.int32)
 
-    def _mark(self, polygons: list[np.ndarray], part: str) -> None:
-        if part != THING:
-            cv2.fillPoly(self.parts, polygons, (255, 255 * (part == HEAD), 0), cv2.LINE_8, _SHIFT)
+    def _fill(self, polygon: np.ndarray, colour: np.ndarray, part: str, mark: bool) -> None:
+        # OpenCV clips colours to 0..255
+        paint = (*colour.tolist(), _FOREIGN if part == THING else _OWN)
+        cv2.fillPoly(self.paint, [polygon], paint, cv2.LINE_8, _SHIFT)
+        if mark and part != THING:
+            cv2.fillPoly(self.parts, [polygon], (255, 255 * (part == HEAD), 0), cv2.LINE_8, _SHIFT)
 
-    def fill(self, points: np.ndarray, colour: Colour, part: str = BODY, mark: bool = True) -> None:
+    def fill(self, points: np.ndarray, colour: Colour, part: str = BODY) -> None:
         """A plain polygon ``[n, 2]``."""
-        polygon = [self.pixels(points)]
-        owner = _FOREIGN if part == THING else _OWN
-        cv2.fillPoly(self.paint, polygon, (*(float(c) for c in np.clip(colour, 0, 255)), owner), cv2.LINE_8, _SHIFT)
-        if mark:
-            self._mark(polygon, part)
+        self._fill(self.pixels(points), np.asarray(colour, float), part, True)
 
-    def limb(
-        self, a: np.ndarray, b: np.ndarray, ra: float, rb: float, colour: Colour, part: str = BODY, rim: float = 0.68
-    ) -> None:
-        """A tapered tube from ``a`` (radius ``ra``) to ``b``: dark at its rim, lit where the light comes from."""
-        a, b, colour = np.asarray(a, float), np.asarray(b, float), np.asarray(colour, float)
-        along = np.arctan2(b[1] - a[1], b[0] - a[0])
-        arc = np.linspace(-np.pi / 2, np.pi / 2, 7)
-        start = np.stack([np.cos(along + np.pi + arc), np.sin(along + np.pi + arc)], 1)
-        end = np.stack([np.cos(along + arc), np.sin(along + arc)], 1)
-        shift = np.array([self.light, 0.35])
-        for grow, move, tone in ((1, 0, rim), (0.8, 0.16, 1.0), (0.4, 0.38, 1.1)):
-            outline = np.concatenate([a + ra * (grow * start + move * shift), b + rb * (grow * end + move * shift)])
-            self.fill(outline, colour * tone, part, mark=grow == 1)
+    def limb(self, points: np.ndarray, radii: tuple, colour: Colour, part: str = BODY) -> None:
+        """A bent tube along ``points`` ``[n, 2]``: dark at its rim, lit where the light comes from."""
+        points, radii, colour = np.asarray(points, float), np.asarray(radii, float)[:, None], np.asarray(colour, float)
+        dx, dy = (points[1:] - points[:-1]).T
+        arc = np.arctan2(dy, dx)[:, None] + _HALF_TURN
+        cap = np.concatenate([np.cos(arc)[..., None], np.sin(arc)[..., None]], axis=-1)
+        # a segment's outline: half a turn around its start, half a turn around its end
+        ends = np.concatenate([np.repeat(points[:-1, None], 7, 1), np.repeat(points[1:, None], 7, 1)], axis=1)
+        radius = np.concatenate([np.repeat(radii[:-1, None], 7, 1), np.repeat(radii[1:, None], 7, 1)], axis=1)
+        around, shift = radius * np.concatenate([-cap, cap], axis=1), radius * (self.light, 0.35)
+        for grow, move, tone in ((1, 0, 0.7), (0.8, 0.16, 1.0), (0.4, 0.38, 1.1)):
+            for outline in self.pixels(ends + grow * around + move * shift):
+                self._fill(outline, colour * tone, part, grow == 1)
 
-    def blob(self, points: np.ndarray, colour: Colour, part: str = BODY, rounds: int = 2, rim: float = 0.7) -> None:
+    def blob(self, points: np.ndarray, colour: Colour, part: str = BODY, rounds: int = 2) -> None:
         """A smooth polygon with a dark rim and a lit side."""
         outline, colour = rounded(np.asarray(points, float), rounds), np.asarray(colour, float)
         centre = (outline.max(axis=0) + outline.min(axis=0)) / 2
         half = np.minimum(*(outline.max(axis=0) - outline.min(axis=0)) / 2)
         shift = np.array([self.light, 0.3]) * half
-        for grow, move, tone in ((1, 0, rim), (0.88, 0.06, 1.0), (0.55, 0.26, 1.07)):
-            self.fill(centre + (outline - centre) * grow + shift * move, colour * tone, part, mark=grow == 1)
+        for grow, move, tone in ((1, 0, 0.76), (0.9, 0.05, 1.0), (0.6, 0.22, 1.06)):
+            polygon = self.pixels(centre + (outline - centre) * grow + shift * move)
+            self._fill(polygon, colour * tone, part, grow == 1)
 
     def pattern(self, points: np.ndarray, of: Callable[[np.ndarray, np.ndarray], np.ndarray], colour: Colour) -> None:
         """Dye what is painted inside a polygon where ``of(x, y)`` is true, keeping its light and shade."""
@@ -149,26 +151,28 @@ class Canvas:
 
     def figure(self, foot: tuple[float, float] = (0.0, 0.0)) -> Figure:
         """What was drawn, at its final size and cropped to what is there; ``foot`` in units."""
-        size = (self.width, self.height)
-        seen = (self.paint[..., 3] > 0).astype(np.float32)
-        stack = np.dstack([self.paint[..., :3].astype(np.float32), seen])
-        small = cv2.resize(stack, size, interpolation=cv2.INTER_AREA)
-        top = (self.paint[..., 3] == _OWN).astype(np.float32)
-        masks = cv2.resize(
-            np.dstack([self.parts[..., 0], self.parts[..., 1], top * 255]).astype(np.float32) / 255,
-            size,
-            interpolation=cv2.INTER_AREA,
-        )
-        rows, cols = np.flatnonzero(small[..., 3].any(axis=1)), np.flatnonzero(small[..., 3].any(axis=0))
-        crop = (slice(rows[0], rows[-1] + 1), slice(cols[0], cols[-1] + 1)) if len(rows) else (slice(0, 1),) * 2
-        small, masks = small[crop], masks[crop]
-        scale = self.k / self.factor
-        anchor = ((foot[0] - self.left) * scale - crop[1].start, (self.top - foot[1]) * scale - crop[0].start)
+        f, seen = self.factor, self.paint[..., 3] > 0
+        rows, cols = np.flatnonzero(seen.any(axis=1)), np.flatnonzero(seen.any(axis=0))
+        if not len(rows):
+            rows = cols = np.zeros(1, int)
+        top, left, bottom, right = rows[0] // f, cols[0] // f, rows[-1] // f + 1, cols[-1] // f + 1
+        crop = (slice(top * f, bottom * f), slice(left * f, right * f))
+        paint, owner = self.paint[crop][..., :3], self.paint[crop][..., 3]
+        own, painted = (where * np.uint8(255) for where in (owner == _OWN, owner > 0))
+        body, head = np.maximum(self.parts[crop][..., 0], own), self.parts[crop][..., 1]
+        masks = np.dstack([body, head, own, painted]).astype(np.float32)
+        size = (right - left, bottom - top)
+        # Nothing was painted where nothing is: the mean colour is already multiplied by the opacity.
+        colour = cv2.resize(paint.astype(np.float32), size, interpolation=cv2.INTER_AREA)
+        body, head, own, opacity = np.moveaxis(cv2.resize(masks, size, interpolation=cv2.INTER_AREA) / 255, 2, 0)
+        # a head of a pixel or two may fill none of them by half
+        head = head > min(0.5, 0.6 * head.max())
+        scale = self.k / f
         return Figure(
-            colour=small[..., :3] / np.maximum(small[..., 3:], 1e-6),
-            opacity=np.clip(small[..., 3], 0, 1),
-            body=masks[..., 0] > 0.5,
-            head=masks[..., 1] > 0.5,
-            top=masks[..., 2] > 0.5,
-            foot=(round(anchor[0]), round(anchor[1])),
+            colour=colour / np.maximum(opacity, 1e-6)[..., None],
+            opacity=opacity,
+            body=(body > 0.5) | head,
+            head=head,
+            top=own > 0.5,
+            foot=(round((foot[0] - self.left) * scale - left), round((self.top - foot[1]) * scale - top)),
         )

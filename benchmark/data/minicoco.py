@@ -8,18 +8,15 @@ function of (seed, split, i) alone, so that a part can be drawn again and compar
 from __future__ import annotations
 
 import argparse
-import io
 import json
-import zipfile
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import cv2
 import numpy as np
 from tqdm import tqdm
 
+from benchmark.data.archive import Split, jpeg, new_archive
 from benchmark.data.scene import Instance, random_scene
 from benchmark.data.sprites import CATEGORIES
 
@@ -30,16 +27,6 @@ COUNTS = (2, 9)
 CROWD_RATE = 0.03
 EMPTY_RATE = 0.03
 JPEG_QUALITY = 88
-
-
-@dataclass(frozen=True)
-class Split:
-    """A part of the set: its name, the number that enters the seed, and how many images it has."""
-
-    name: str
-    number: int
-    images: int
-
 
 SPLITS = (Split("train", 0, 2000), Split("val", 1, 500))
 
@@ -77,10 +64,7 @@ def file_name(split: Split, index: int) -> str:
 
 def _encoded(split: Split, index: int) -> tuple[bytes, list[dict]]:
     image, instances = render(split, index)
-    ok, data = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-    if not ok:
-        raise OSError(f"OpenCV could not encode {file_name(split, index)}")
-    return data.tobytes(), annotate(instances, index + 1, 0)
+    return jpeg(image, JPEG_QUALITY), annotate(instances, index + 1, 0)
 
 
 def coco_json(split: Split, annotations: list[list[dict]]) -> dict:
@@ -98,25 +82,17 @@ def coco_json(split: Split, annotations: list[list[dict]]) -> dict:
     }
 
 
-def generate(archive: Path, workers: int = 2) -> None:
-    """Write the whole set into one uncompressed zip with fixed dates, so that equal content gives equal bytes."""
-    archive.parent.mkdir(parents=True, exist_ok=True)
-    partial_file = archive.with_suffix(".partial")
-    with zipfile.ZipFile(partial_file, "w") as out, ProcessPoolExecutor(workers) as pool:
-
-        def add(name: str, data: bytes) -> None:
-            out.writestr(zipfile.ZipInfo(name, (2022, 3, 5, 0, 0, 0)), data)
-
-        for split in SPLITS:
+def generate(archive: Path, workers: int = 2, splits: tuple[Split, ...] = SPLITS) -> None:
+    """Write the whole set into one archive; equal content gives equal bytes."""
+    with new_archive(archive) as out, ProcessPoolExecutor(workers) as pool:
+        for split in splits:
             jobs = pool.map(partial(_encoded, split), range(split.images), chunksize=16)
             annotations = []
             for i, (data, found) in enumerate(tqdm(jobs, total=split.images, desc=f"minicoco {split.name}")):
-                add(f"{split.name}/{file_name(split, i)}", data)
+                out.add(f"{split.name}/{file_name(split, i)}", data)
                 annotations.append(found)
-            buffer = io.StringIO()
-            json.dump(coco_json(split, annotations), buffer, separators=(",", ":"))
-            add(f"annotations/{split.name}.json", buffer.getvalue().encode())
-    partial_file.replace(archive)
+            content = json.dumps(coco_json(split, annotations), separators=(",", ":"))
+            out.add(f"annotations/{split.name}.json", content.encode())
 
 
 def main() -> None:
