@@ -13,6 +13,7 @@ import contextlib
 import os
 import shutil
 import time
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,7 +32,6 @@ from pgd.checkpoint import CheckpointError
 from pgd.methods import METHODS
 from pgd.scaling import published_settings
 
-#: a data set's pairs are named after it where it is not the first: the methods are tried on that one alone
 OUT = Path("results/grid.csv")
 
 
@@ -72,7 +72,8 @@ def grid(params: Params, out: Path = OUT) -> pd.DataFrame:
         match(everything)
         for name, run in tqdm(runs.items(), desc="methods x detectors"):
             start, job = time.perf_counter(), everything.student(name)
-            with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+            # each training has a bar of its own, which would bury this one
+            with open(os.devnull, "w") as nothing, redirect_stdout(nothing), redirect_stderr(nothing):
                 train(job)
                 record = evaluate(job)
             seconds = round(time.perf_counter() - start, 1)

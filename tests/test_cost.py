@@ -1,0 +1,51 @@
+"""The stage `cost`: each run is measured, and memory is what a step holds at one time."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from conftest import runs
+
+from benchmark import cost
+from benchmark.match import match
+from benchmark.settings import SettingsError
+
+
+def test_peak_is_the_most_that_is_held_at_once():
+    mb = 2**18  # float32 numbers in a megabyte
+
+    def step() -> None:
+        first = torch.empty(8 * mb)
+        del first
+        second = torch.empty(5 * mb)
+        third = torch.empty(6 * mb)
+        del second, third
+
+    assert cost.peak_memory(step) == pytest.approx(11, abs=0.5), "not the sum, 19, nor the largest, 8"
+
+
+@pytest.mark.slow
+def test_every_run_is_measured(taught_world):
+    chosen = {
+        "student": {},
+        "inherit": {"inherit": "head+neck"},
+        "fgd": {"method": "fgd", "inherit": "head+neck"},
+    }
+    params = taught_world.settle(runs(2, **chosen))
+    match(params)
+    table = cost.measure(params, turns=2).set_index("run")
+    assert set(table.index) == set(chosen)
+    assert table.loc["student", "step_ratio"] == 1 and table.loc["student", "extra_mb"] == 0
+    assert (table["step_ms"] > 0).all()
+    assert table.loc["fgd", "extra_parameters"] > 0 and table.loc["inherit", "extra_parameters"] == 0
+    assert table.loc["fgd", "extra_mb"] > table.loc["inherit", "extra_mb"] > 0, (
+        "the teacher's weights, then its features"
+    )
+
+
+@pytest.mark.slow
+def test_there_must_be_something_to_compare_with(taught_world):
+    params = taught_world.settle(runs(2, only={"inherit": "head+neck"}))
+    match(params)
+    with pytest.raises(SettingsError, match="no run without a teacher to compare with; add one"):
+        cost.measure(params, turns=1)
