@@ -104,6 +104,8 @@ class HeadReader:
     #: Whether its assigner looks at predictions (then :meth:`assigning_by` works).
     judges_predictions: ClassVar[bool] = False
     anchor_free: ClassVar[bool] = False
+    #: Whether a third branch says how good a box is (centerness, IoU).
+    predicts_quality: ClassVar[bool] = False
     #: Attributes of the head that training changes and that its state dict lacks; to be kept for resuming.
     memory: ClassVar[tuple[str, ...]] = ()
 
@@ -175,6 +177,10 @@ class HeadReader:
             "use a head with distribution focal loss such as GFLHead"
         )
 
+    def quality_logits(self, outputs: Sequence) -> Tensor | None:
+        """Logits of the third branch ``[N, P A]``, None where the head has none."""
+        return flatten_levels(outputs[2], 1).squeeze(-1) if self.predicts_quality else None
+
     def assignment(self, targets: Sequence, images: int) -> tuple[Tensor, Tensor]:
         """Labels ``[N, P A]`` (C for background) and their weights from what the head's :attr:`assigning` returned.
 
@@ -182,6 +188,10 @@ class HeadReader:
         """
         labels, weights = (torch.cat([level.reshape(images, -1) for level in part], dim=1) for part in targets[1:3])
         return labels, weights
+
+    def centerness_targets(self, targets: Sequence, images: int) -> Tensor | None:
+        """Centerness ``[N, P]`` of the positives, 0 elsewhere; None where the head's losses do without."""
+        return None
 
     def outputs_from(
         self, neck: Sequence[Tensor], cls_tower: Sequence[Tensor], reg_tower: Sequence[Tensor], block: int = 0
@@ -288,6 +298,11 @@ class View:
         """Logits of the box sides' distributions ``[N, P, 4, bins]``."""
         return self.reader.distributions(self.outputs)
 
+    @cached_property
+    def quality_logits(self) -> Tensor | None:
+        """Logits of the third branch ``[N, P A]``, None where the head has none."""
+        return self.reader.quality_logits(self.outputs)
+
 
 @dataclass
 class DistillStep:
@@ -307,3 +322,5 @@ class DistillStep:
     labels: Tensor | None = None
     #: assignment: ``[N, P A]``, 0 where the assigner ignores a prediction and in the padding
     label_weights: Tensor | None = None
+    #: assignment: centerness ``[N, P]`` of the positives, 0 elsewhere; None where the head's losses do without
+    centerness: Tensor | None = None

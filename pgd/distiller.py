@@ -246,6 +246,7 @@ class Distiller(BaseDetector):
             step.ignored_boxes = [_ignored(sample) for sample in batch_data_samples]
         if "assignment" in needs:
             step.labels, step.label_weights = student_tape.reader.assignment(student_tape.targets, len(metas))
+            step.centerness = student_tape.reader.centerness_targets(student_tape.targets, len(metas))
         terms = self.method(step)
         student_tape.clear()
         teacher_tape.clear()

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 #: instead, whose variance is 0.05^2 / 3 = 8.3e-4: the same regularisation without the dice.
 RIDGE = 1e-3
 _EDGE = 1e-10
+#: What stands for a zero on a log scale, and its logarithm rounded up.
+_FLOOR = torch.finfo(torch.float32).tiny
+_LOG_FLOOR = -87.3
 
 
 def inside(centers: Tensor, gt_boxes: Tensor) -> Tensor:
@@ -121,8 +124,12 @@ class PairQuality(NamedTuple):
         iou = overlap / (area - overlap).clamp_(min=1e-6)
         score = scores[pairs.position, gt_labels.index_select(0, pairs.box)]
         # a floor far below any quality that matters keeps zeros comparable; only rounding passes 1
-        floor = torch.finfo(torch.float32).tiny
-        return cls(*(value.float().clamp(floor, 1).log_() for value in (score, iou)))
+        return cls(*(value.float().clamp(_FLOOR, 1).log_() for value in (score, iou)))
+
+    def quality(self, xi: float) -> Tensor:
+        """``q`` of every pair (:func:`quality`), ``[M]``; zero again where a factor was below the floor."""
+        score, iou = (torch.where(log > _LOG_FLOOR, log.exp(), 0.0) for log in self)
+        return score ** (1 - xi) * iou**xi
 
     def top(self, pairs: Pairs, objects: int, xis: Sequence[float], topk: int) -> tuple[Tensor, Tensor]:
         """The best ``topk`` positions of each box for X xis: indices ``[K, X, G]`` and whether they exist (bool)."""
@@ -174,9 +181,20 @@ def gaussian_weights(points: Tensor, valid: Tensor, ridge: float | None, jitter:
     return (torch.exp(-0.5 * distance) * member).to(dtype)
 
 
-def _heaviest(weights: Tensor, index: Tensor, count: int) -> Tensor:
-    """The largest of the ``weights [K, G]`` that fall on each of ``count`` positions; zero where none does."""
+def heaviest(weights: Tensor, index: Tensor, count: int) -> Tensor:
+    """The largest of the ``weights`` that fall on each of ``count`` positions, ``[count]``; zero where none does.
+
+    ``index`` says where, in the shape of ``weights``.
+    """
     return weights.new_zeros(count).scatter_reduce(0, index.flatten(), weights.flatten(), reduce="amax")
+
+
+def heaviest_by_xi(weights: Tensor, index: Tensor, count: int) -> Tensor:
+    """:func:`heaviest` for each xi by itself: ``[K, X, G]`` to ``[X, count]``."""
+    xis = weights.size(1)
+    # every xi has a stretch of positions of its own
+    stretch = torch.arange(xis, device=index.device)[:, None] * count
+    return heaviest(weights, index + stretch, xis * count).unflatten(0, (xis, -1))
 
 
 def prediction_guided_weights(
@@ -210,7 +228,7 @@ def prediction_guided_weights(
     best, index = _raw_quality(scores, boxes, gt_boxes, gt_labels, xi).topk(min(topk, centers.size(0)), dim=0)
     exists = torch.ones_like(best, dtype=torch.bool)
     weights = gaussian_weights(centers[index], exists, ridge=None, jitter=jitter)
-    return _heaviest(weights * inside(tested, gt_boxes).gather(0, index), index, centers.size(0))
+    return heaviest(weights * inside(tested, gt_boxes).gather(0, index), index, centers.size(0))
 
 
 def weights_of_pairs(
@@ -227,9 +245,7 @@ def weights_of_pairs(
         return centers.new_zeros(len(xis), len(centers))
     index, exists = values.top(pairs, objects, xis, topk)
     weights = gaussian_weights(centers[index], exists, RIDGE, jitter)
-    # every xi has a stretch of positions of its own
-    stretch = torch.arange(len(xis), device=index.device)[:, None] * len(centers)
-    return _heaviest(weights, index + stretch, len(xis) * len(centers)).unflatten(0, (len(xis), -1))
+    return heaviest_by_xi(weights, index, len(centers))
 
 
 def background_mask(centers: Tensor, gt_boxes: Tensor) -> Tensor:

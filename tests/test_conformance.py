@@ -26,7 +26,11 @@ pytestmark = QUIET
 REFUSED = {("ld", name): "distributions" for name in ALL if name != "gfl"}
 REFUSED |= {(method, "autoassign"): "AutoAssign" for method in ("crosskd", "bckd")}
 #: settings that make what is drawn at random the same for each image
-STILL = {"mgd": {"mask_ratio": 0.0}, "pgd_released": {"jitter": 0.0, "mix_batch": False}}
+STILL = {
+    "mgd": {"mask_ratio": 0.0},
+    "pgd_released": {"jitter": 0.0, "mix_batch": False},
+    "icd": {"fakes": 0.0, "jitter": 0.0},
+}
 #: adapters' parameters without effect: a softmax over positions does not see a bias
 IDLE = {"fgd": ("conv_mask_s.bias", "conv_mask_t.bias")}
 METHOD_NAMES = sorted(METHODS.module_dict)
@@ -35,8 +39,11 @@ SERVED = [both for both in GRID if both not in REFUSED]
 
 
 def build(method: str, name: str, **settings) -> Distiller:
-    """A pair with the method's settings for this detector at mini scale."""
-    return pair(name, method=method, **{**published_settings(method, name, MINI), **settings})
+    """A pair with the method's settings for this detector at mini scale, but no warm-up."""
+    published = published_settings(method, name, MINI)
+    if "warmup" in published:
+        published["warmup"] = 0
+    return pair(name, method=method, **{**published, **settings})
 
 
 def kind(name: str) -> str:

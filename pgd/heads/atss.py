@@ -13,7 +13,9 @@ from pgd.dense import HeadReader, reads, refuse
 
 @reads(ATSSHead)
 class ATSSReader(HeadReader):
-    """Nothing differs from the base."""
+    """The base, and a third branch."""
+
+    predicts_quality = True
 
 
 refuse(TOODHead, "its two tasks share one tower and its outputs are aligned probabilities; no reader yet")

@@ -29,6 +29,8 @@ class PointReader(HeadReader):
 class FCOSReader(PointReader):
     """With ``norm_on_bbox`` a head in training mode gives distances in strides, one in eval mode gives pixels."""
 
+    predicts_quality = True
+
     def boxes(self, outputs: Sequence, grid: Grid) -> Tensor:
         if self.head.norm_on_bbox and self.head.training:
             levels = zip(outputs[1], self.strides, strict=True)
@@ -40,12 +42,22 @@ class FCOSReader(PointReader):
         # no point is ignored, not even in the padding
         return labels, torch.ones_like(labels, dtype=torch.float32)
 
+    def centerness_targets(self, targets: Sequence, images: int) -> Tensor:
+        labels, _ = self.assignment(targets, images)
+        # left, top, right, bottom; their unit cancels out
+        distances = torch.cat([level.reshape(images, -1, 4) for level in targets[1]], dim=1)
+        across = distances.unflatten(-1, (2, 2)).sort(dim=-2).values
+        share = (across[..., 0, :] / across[..., 1, :]).prod(dim=-1).sqrt()
+        # background has distances too, to no box in particular
+        return torch.where(labels < self.head.num_classes, share, 0.0)
+
 
 @reads(AutoAssignHead)
 class AutoAssignReader(PointReader):
     """Always in pixels. No position is assigned to an object or to the background: all in-box ones are, by degrees."""
 
     assigns_labels = False
+    predicts_quality = True
 
     def assignment(self, targets: Sequence, images: int) -> tuple[Tensor, Tensor]:
         raise UnsupportedHead("AutoAssignHead weighs positions instead of labelling them: no assignment to distil by")

@@ -1,9 +1,10 @@
 """Prediction-Guided Distillation (Yang et al., ECCV 2022, arXiv 2203.05469).
 
 Place: the first convolution block of the classification tower and of the regression tower, every level. For each
-branch the teacher's predictions give a map of Gaussian weights W over positions (:mod:`pgd.regions`), one with
-``xi_cls`` and one with ``xi_reg``; B marks positions outside all boxes. With the teacher's attention
-P(p) = HW softmax_p(mean_c|F|/T) and A(c,p) = C softmax_c(|F|/T), and #W, #B counts of non-zeros of an image and level,
+branch the teacher's predictions give a map of Gaussian weights W over positions (:mod:`pgd.regions`; other masks to
+compare with: :mod:`pgd.masks`), one with ``xi_cls`` and one with ``xi_reg``; B marks positions outside all boxes. With
+the teacher's attention P(p) = HW softmax_p(mean_c|F|/T) and A(c,p) = C softmax_c(|F|/T), and #W, #B counts of non-zeros
+of an image and level,
 
     L_cls = sum_l w_l [ alpha/N sum W/#W P A (F^S-F^T)^2 + beta/N sum B/#B P A (F^S-F^T)^2 ]
                   + delta [ 1/(NHW) sum |A^S-A^T| + 1/N sum |P^S-P^T| ]
@@ -14,8 +15,9 @@ w = 1, 1.25, 1.5, 1.75, 2; alpha 0.04 (FCOS, GFL) or 0.08 (ATSS, AutoAssign, DDO
 K 30 (ATSS 9); xi 0.8 / 0.6.
 
 Deviations: each image is weighed by its own mask, boxes are decoded and tested where they are, the in-box test precedes
-top-K, and a ridge replaces random jitter. Every difference from the released code has a switch (:class:`PGD`);
-``pgd_released`` turns on those that apply to the detector. docs/deviations.md lists them.
+top-K, a ridge replaces random jitter, and regions without annotation are no background. Every difference from the
+released code has a switch (:class:`PGD`); ``pgd_released`` turns on those that apply to the detector.
+docs/deviations.md lists them.
 """
 
 from __future__ import annotations
@@ -29,10 +31,13 @@ from torch import Tensor, nn
 
 from pgd.attention import channel_attention, spatial_attention, weighted_square_distance
 from pgd.dense import DistillStep, Grid
+from pgd.masks import MASKS, Candidates, mask_maps
 from pgd.methods.base import METHODS, Method, MethodContext, MethodError
-from pgd.regions import PairQuality, inside_pairs, prediction_guided_weights, weights_of_pairs
+from pgd.regions import Pairs, inside_pairs, prediction_guided_weights
 
 LEVEL_WEIGHTS = (1.0, 1.25, 1.5, 1.75, 2.0)
+#: What the settings of these names can be.
+CHOICES = {"mask": tuple(MASKS), "branches": ("both", "cls", "reg"), "ignored": ("exclude", "background")}
 
 
 def _share(mask: Tensor) -> Tensor:
@@ -85,10 +90,13 @@ def pgd_reg_loss(
 class PGD(Method):
     """Prediction-guided distillation of both towers.
 
+    Regions without annotation (crowds of COCO and CrowdHuman) are no background by default: they may hold objects, and
+    the spatial attention P would give those a share of the background term far beyond their area.
+
     Args:
         context: the pair.
         alpha: weight of the foreground term of L_cls; ``beta`` and ``gamma`` are multiples of it.
-        beta_ratio: beta / alpha, background.
+        beta_ratio: beta / alpha, background; 0 leaves the background out.
         gamma_ratio: gamma / alpha, L_reg.
         delta: weight of the attention terms.
         temperature: of the attention maps.
@@ -97,6 +105,10 @@ class PGD(Method):
         xi_reg: the same for the regression tower.
         level_weights: of L_cls, from the finest level.
         adapter: a 1x1 convolution for each branch maps the student's features to the teacher's width.
+        mask: what weighs the foreground, a name of :data:`pgd.masks.MASKS`.
+        branches: ``both``, or ``cls`` or ``reg`` for L_cls or L_reg alone.
+        ignored: what a position in a region without annotation and in no box is: ``background``, or neither
+            (``exclude``). The release knows no such regions, which makes them background.
         mix_batch: released, B1: every image's mask weighs all images of the batch.
         swap_axes: released, B2: x and y swapped in the in-box test (FCOS, AutoAssign).
         strides_by_image: released, B3: boxes of image i decoded with the stride of level i (GFL).
@@ -132,6 +144,9 @@ class PGD(Method):
         xi_reg: float = 0.6,
         level_weights: Sequence[float] = LEVEL_WEIGHTS,
         adapter: bool = False,
+        mask: str = "pgw",
+        branches: str = "both",
+        ignored: str = "exclude",
         mix_batch: bool = False,
         swap_axes: bool = False,
         strides_by_image: bool = False,
@@ -140,16 +155,26 @@ class PGD(Method):
         assign_by_teacher: bool = False,
     ) -> None:
         super().__init__(context)
+        for setting, value in (("mask", mask), ("branches", branches), ("ignored", ignored)):
+            if value not in CHOICES[setting]:
+                raise MethodError(f"pgd: no {setting} '{value}'; there are: {', '.join(CHOICES[setting])}")
+        if mask != "pgw" and (released_order or swap_axes or jitter):
+            raise MethodError(
+                f"pgd: released_order, swap_axes and jitter are faults of the release's Gaussian weights, and mask "
+                f"'{mask}' has none: leave them off (method pgd), or set mask: pgw"
+            )
         student, teacher = context.student_tower_channels, context.teacher_tower_channels
+        self.cls_adapter = self.reg_adapter = nn.Identity()
         if adapter:
-            self.cls_adapter, self.reg_adapter = nn.Conv2d(student, teacher, 1), nn.Conv2d(student, teacher, 1)
+            if branches != "reg":
+                self.cls_adapter = nn.Conv2d(student, teacher, 1)
+            if branches != "cls":
+                self.reg_adapter = nn.Conv2d(student, teacher, 1)
         elif student != teacher:
             raise MethodError(
                 f"pgd compares tower features of equal width, but the student has {student} channels and the teacher "
                 f"{teacher}: give both heads the same feat_channels, or set adapter: true"
             )
-        else:
-            self.cls_adapter = self.reg_adapter = nn.Identity()
         if len(level_weights) < context.num_levels:
             raise MethodError(f"pgd: level_weights has {len(level_weights)} entries for {context.num_levels} levels")
         if strides_by_image and context.bins is None:
@@ -164,6 +189,7 @@ class PGD(Method):
         self.delta, self.temperature, self.topk = delta, temperature, topk
         self.xi_cls, self.xi_reg = xi_cls, xi_reg
         self.level_weights = tuple(level_weights)
+        self.mask, self.branches, self.ignored = mask, branches, ignored
         self.mix_batch, self.swap_axes, self.strides_by_image = mix_batch, swap_axes, strides_by_image
         self.released_order, self.jitter, self.assign_by_teacher = released_order, jitter, assign_by_teacher
 
@@ -182,23 +208,30 @@ class PGD(Method):
     @torch.no_grad()
     def masks(self, step: DistillStep) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
         """Weight maps of the two branches and the background map, each a list over levels of ``[N, H, W]``."""
-        maps = [
-            self.masks_of(step.grid, scores, boxes, gt_boxes, gt_labels)
-            for scores, boxes, gt_boxes, gt_labels in zip(
-                step.teacher.scores, self.teacher_boxes(step), step.gt_boxes, step.gt_labels, strict=True
-            )
-        ]
+        images = step.teacher.scores, self.teacher_boxes(step), step.gt_boxes, step.gt_labels, step.ignored_boxes
+        maps = [self.masks_of(step.grid, *image) for image in zip(*images, strict=True)]
         cls_maps, reg_maps, backgrounds = (torch.stack(kind) for kind in zip(*maps, strict=True))
         return tuple(step.grid.split(m) for m in (cls_maps, reg_maps, backgrounds * step.grid.valid))
 
+    def in_boxes(self, grid: Grid, boxes: Tensor) -> Pairs:
+        """Which positions of an image lie in which of its boxes ``[G, 4]``."""
+        # Swapped boxes hold the positions that the boxes hold when positions are swapped.
+        return inside_pairs(grid.centers, boxes[:, [1, 0, 3, 2]] if self.swap_axes else boxes, grid.levels)
+
     def masks_of(
-        self, grid: Grid, scores: Tensor, boxes: Tensor, gt_boxes: Tensor, gt_labels: Tensor
+        self,
+        grid: Grid,
+        scores: Tensor,
+        boxes: Tensor,
+        gt_boxes: Tensor,
+        gt_labels: Tensor,
+        ignored_boxes: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """One image's weights for both branches and its background, ``[P]`` each."""
-        # Swapped boxes hold the positions that the boxes hold when positions are swapped.
-        tested = gt_boxes[:, [1, 0, 3, 2]] if self.swap_axes else gt_boxes
-        pairs = inside_pairs(grid.centers, tested, grid.levels)
+        pairs = self.in_boxes(grid, gt_boxes)
         background = torch.ones_like(grid.centers[:, 0]).index_fill_(0, pairs.position, 0)
+        if self.ignored == "exclude" and ignored_boxes is not None and len(ignored_boxes):
+            background.index_fill_(0, self.in_boxes(grid, ignored_boxes).position, 0)
         xis = self.xi_cls, self.xi_reg
         centers = grid.prediction_centers
         if self.released_order:
@@ -207,37 +240,45 @@ class PGD(Method):
                 prediction_guided_weights(scores, boxes, centers, gt_boxes, gt_labels, xi, *settings) for xi in xis
             ]
         else:
-            pairs = pairs.repeated(grid.per_position)
-            values = PairQuality.of(scores, boxes, gt_boxes, gt_labels, pairs)
-            weights = weights_of_pairs(values, pairs, centers, len(gt_boxes), xis, self.topk, self.jitter)
+            strides, pairs = grid.strides.repeat_interleave(grid.per_position), pairs.repeated(grid.per_position)
+            objects = gt_boxes, gt_labels, pairs
+            candidates = Candidates(scores, boxes, centers, strides, *objects, xis, self.topk, self.jitter)
+            weights = mask_maps(self.mask, candidates)
         if grid.per_position > 1:
             weights = [grid.to_positions(w) for w in weights]
         return *weights, background
 
     def forward(self, step: DistillStep) -> dict[str, Tensor]:
         cls_maps, reg_maps, backgrounds = self.masks(step)
+        levels, terms = range(step.grid.num_levels), {}
         common = {"delta": self.delta, "temperature": self.temperature}
-        cls_loss = reg_loss = 0.0
-        for level in range(step.grid.num_levels):
-            cls_loss = cls_loss + pgd_cls_loss(
-                self.cls_adapter(step.student.cls_tower[level]),
-                step.teacher.cls_tower[level],
-                cls_maps[level],
-                backgrounds[level],
-                alpha=self.alpha,
-                beta=self.beta,
-                level_weight=self.level_weights[level],
-                mix_batch=self.mix_batch,
-                **common,
+        if self.branches != "reg":
+            terms["loss_pgd_cls"] = sum(
+                pgd_cls_loss(
+                    self.cls_adapter(step.student.cls_tower[i]),
+                    step.teacher.cls_tower[i],
+                    cls_maps[i],
+                    backgrounds[i],
+                    alpha=self.alpha,
+                    beta=self.beta,
+                    level_weight=self.level_weights[i],
+                    mix_batch=self.mix_batch,
+                    **common,
+                )
+                for i in levels
             )
-            reg_loss = reg_loss + pgd_reg_loss(
-                self.reg_adapter(step.student.reg_tower[level]),
-                step.teacher.reg_tower[level],
-                reg_maps[level],
-                gamma=self.gamma,
-                **common,
+        if self.branches != "cls":
+            terms["loss_pgd_reg"] = sum(
+                pgd_reg_loss(
+                    self.reg_adapter(step.student.reg_tower[i]),
+                    step.teacher.reg_tower[i],
+                    reg_maps[i],
+                    gamma=self.gamma,
+                    **common,
+                )
+                for i in levels
             )
-        return {"loss_pgd_cls": cls_loss, "loss_pgd_reg": reg_loss}
+        return terms
 
 
 @METHODS.register_module(name="pgd_released")
@@ -252,5 +293,6 @@ class PGDReleased(PGD):
             "released_order": True,
             "jitter": 0.05,
             "assign_by_teacher": context.judges_predictions,
+            "ignored": "background",
         }
         super().__init__(context, alpha, **{**released, **settings})
