@@ -12,9 +12,10 @@ model = dict(
         loss_iou=dict(type="CrossEntropyLoss", use_sigmoid=True, loss_weight=1.0),
     ),
     train_cfg=dict(
-        # of the classification; mmdet's DDODHead wants it under this name
-        assigner=dict(type="CostTopKAssigner", topk=9, xi=0.8),
-        reg_assigner=dict(type="CostTopKAssigner", topk=9, xi=0.6),
+        # ignore_iof_thr: ignore regions (crowds) are plain background, as released; 0.5 leaves them out.
+        # This one is of the classification; mmdet's DDODHead wants it under this name
+        assigner=dict(type="CostTopKAssigner", topk=9, xi=0.8, ignore_iof_thr=-1),
+        reg_assigner=dict(type="CostTopKAssigner", topk=9, xi=0.6, ignore_iof_thr=-1),
         allowed_border=-1,
         pos_weight=-1,
         debug=False,
