@@ -1,21 +1,20 @@
-"""PGD's maps on every detector, and the switches that bring back what the released code does."""
+"""PGD's maps on every detector, its settings, and the switches that bring back what the released code does."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
+import steps
 import torch
-from golden import assert_close as assert_close_to_golden
-from golden import load
-from mmengine.structures import InstanceData
-from test_heads import (
+from detectors import (
     ALL,
     BOXES,
     CLASSES,
     LABELS,
-    OLD,
     PAPER,
+    QUIET,
     SIZE,
     STRIDES,
     batch,
@@ -23,22 +22,24 @@ from test_heads import (
     images,
     objects,
     pair,
-    step_of,
-    taught,
-    terms,
     view_of,
 )
+from golden import assert_close as assert_close_to_golden
+from golden import load
+from mmengine.structures import InstanceData
+from test_heads import step_of, taught, terms
 from torch import Tensor
 from torch.testing import assert_close
 
 from benchmark.speed import compare
-from pgd.dense import Grid, reader_of
+from pgd.dense import DistillStep, Grid, reader_of
 from pgd.heads.ddod import CostTopKAssigner
+from pgd.masks import MASKS, mask
 from pgd.methods.base import MethodContext, MethodError
-from pgd.methods.pgd import PGD
+from pgd.methods.pgd import LEVEL_WEIGHTS, PGD
 from pgd.regions import background_mask, pairwise_iou, prediction_guided_weights
 
-pytestmark = pytest.mark.filterwarnings(*OLD)
+pytestmark = QUIET
 SWAP = [1, 0, 3, 2]
 
 
@@ -162,10 +163,125 @@ def test_maps_as_released(case, swap_axes, kind):
     assert_close_to_golden(background, a[f"background_{kind}"])
 
 
+# ------------------------------------------------------------------ masks, branches, regions without annotation
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("kind", MASKS)
+def test_maps_of_every_mask(name, kind):
+    """Each branch has the mask of its own xi; a position has the largest weight of its predictions."""
+    grid, scores, boxes = taught(name)
+    strides = grid.strides.repeat_interleave(grid.per_position)
+    gt = objects(12)
+    maps = maps_of(grid, scores, boxes, *gt, mask=kind)
+    for ours, xi in zip(maps, (0.8, 0.6), strict=False):
+        expected = mask(kind, scores, boxes, grid.prediction_centers, strides, *gt, xi, 30)
+        assert_close(ours, grid.to_positions(expected))
+    assert torch.equal(maps[2], maps_of(grid, scores, boxes, *gt)[2]) and not (maps[0] * maps[2]).any()
+
+
+def crowded_step(**changes) -> DistillStep:
+    """Two objects in each image but the last; regions without annotation over an object, apart, and everywhere."""
+    step = steps.step(3, seed=5, ctx=steps.context(**changes))
+    regions = [[0.0, 0, 30, 48], [50, 1, 63, 20]], [], [[-9.0, -9, 99, 99]]
+    step.ignored_boxes = [torch.tensor(r).reshape(-1, 4) for r in regions]
+    return step
+
+
+def plain_sums(step: DistillStep, method: PGD) -> dict[str, float]:
+    """The losses for flat attention, without attention terms, from the weights by image and position."""
+    centers, starts = step.grid.centers.tolist(), (0, steps.SIZES[0][0] * steps.SIZES[0][1], None)
+    maps, cls_loss, reg_loss = method.masks(step), 0.0, 0.0
+    for level in (0, 1):
+        weighted, count = 0.0, 0
+        for n, boxes in enumerate(step.gt_boxes):
+            cls_distance, reg_distance = (
+                (student[level][n] - teacher[level][n]).detach().flatten(1).numpy() ** 2
+                for student, teacher in zip(step.student.towers, step.teacher.towers, strict=True)
+            )
+            cls_map, reg_map = (branch[level][n].flatten().numpy() for branch in maps[:2])
+            covers = [*boxes.tolist(), *(step.ignored_boxes[n].tolist() if method.ignored == "exclude" else [])]
+            free = [
+                float(not any(x1 < x < x2 and y1 < y < y2 for x1, y1, x2, y2 in covers))
+                for x, y in centers[starts[level] : starts[level + 1]]
+            ]
+            for factor, weights in ((method.alpha, cls_map), (method.beta, np.array(free))):
+                share = factor * LEVEL_WEIGHTS[level] / max(np.count_nonzero(weights), 1)
+                cls_loss += share * float((weights * cls_distance).sum()) / len(step.gt_boxes)
+            weighted += float((reg_map * reg_distance.mean(axis=0)).sum())
+            count += np.count_nonzero(reg_map)
+        reg_loss += method.gamma * weighted / max(count, 1)
+    return {"loss_pgd_cls": cls_loss, "loss_pgd_reg": reg_loss}
+
+
+@pytest.mark.parametrize("ignored", ["exclude", "background"])
+@pytest.mark.parametrize("settings", [*({"mask": kind} for kind in MASKS), {"beta_ratio": 0.0}], ids=str)
+def test_losses_equal_plain_sums(settings, ignored):
+    step = crowded_step()
+    for view in (step.student, step.teacher):
+        view.towers = view.cls_tower, view.reg_tower
+    method = PGD(steps.context(), delta=0.0, temperature=1e9, topk=5, ignored=ignored, **settings)
+    expected = plain_sums(step, method)
+    assert {k: v.item() for k, v in method(step).items()} == pytest.approx(expected, rel=1e-4)
+    assert all(v > 0 for v in expected.values())
+
+
+@pytest.mark.parametrize("branch", ["cls", "reg"])
+def test_one_branch_is_that_of_both(branch):
+    """Bit for bit, without a gradient in the other tower and without its adapter."""
+    step, context = crowded_step(student_channels=6), steps.context(student_channels=6)
+    both, alone = PGD(context, adapter=True), PGD(context, adapter=True, branches=branch)
+    assert {name.split("_")[0] for name in alone.state_dict()} == {branch}
+    alone.load_state_dict({k: v for k, v in both.state_dict().items() if k.startswith(branch)})
+    (name, loss), others = next(iter(alone(step).items())), both(step)
+    assert name == f"loss_pgd_{branch}" and torch.equal(loss, others[name]) and len(others) == 2
+    for tower in ("cls", "reg"):
+        grads = torch.autograd.grad(loss, getattr(step.student, f"{tower}_tower"), retain_graph=True, allow_unused=True)
+        assert {g is not None and bool(g.any()) for g in grads} == {tower == branch}
+
+
+@pytest.mark.parametrize("name", ["gfl", "fcos", "retinanet"])
+def test_regions_without_annotation(name):
+    """From the data set to the background: left out by default, background as released; objects stay foreground."""
+    inputs, samples = batch()
+    region = torch.tensor([[50.0, 0, 128, 50]])
+    samples[0].ignored_instances = InstanceData(bboxes=region)
+    seen = {}
+    for ignored in ("exclude", "background"):
+        model = pair(name, ignored=ignored)
+        step = step_of(model, inputs, samples)
+        seen[ignored] = [torch.cat([level.flatten(1) for level in kind], dim=1) for kind in model.method.masks(step)]
+    for ours, theirs in zip(seen["exclude"][:2], seen["background"][:2], strict=True):
+        assert torch.equal(ours, theirs)
+    ours, theirs = seen["exclude"][2], seen["background"][2]
+    apart = background_mask(step.grid.centers, region)
+    assert torch.equal(ours[0], theirs[0] * apart) and not torch.equal(ours[0], theirs[0])
+    assert torch.equal(ours[1], theirs[1])
+    assert pair(name).method.ignored == "exclude" and pair(name, method="pgd_released").method.ignored == "background"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"mask": "gauss"}, r"no mask 'gauss'; there are: box, .*, pgw"),
+        ({"branches": "all"}, "no branches 'all'; there are: both, cls, reg"),
+        ({"ignored": "skip"}, "no ignored 'skip'; there are: exclude, background"),
+        ({"mask": "kde", "jitter": 0.05}, "mask 'kde' has none"),
+        ({"mask": "box", "released_order": True}, "mask 'box' has none"),
+        ({"mask": "topk", "swap_axes": True}, "mask 'topk' has none"),
+        ({"mask": "box", "method": "pgd_released"}, r"leave them off \(method pgd\), or set mask: pgw"),
+    ],
+)
+def test_settings_that_cannot_work(settings, message):
+    with pytest.raises(MethodError, match=message):
+        pair("gfl", **settings)
+
+
 # ------------------------------------------------------------------------------------------- one switch at a time
 
 #: what a switch changes: weights, background, L_cls, L_reg, the detector's own loss
 CHANGES = {
+    "mask": ("topk", {"weights", "cls", "reg"}),
     "mix_batch": (True, {"cls"}),
     "swap_axes": (True, {"weights", "background", "cls", "reg"}),
     "released_order": (True, {"weights", "cls", "reg"}),

@@ -17,7 +17,7 @@ from benchmark.smoke import PROFILE, SmokeError, check, expected_files, left_out
 ROOT = Path(__file__).parents[1]
 #: What a profile shares with the root; everything else is its own.
 SHARED = ("benchmark", "pgd", "data")
-FILES = {"root": ROOT} | {name: PROFILE.parent / name for name in ("smoke", "study", "deviations", "paper")}
+FILES = {"root": ROOT} | {name: PROFILE.parent / name for name in ("smoke", "study", "deviations", "regions", "crowd", "paper")}
 
 
 @pytest.mark.parametrize("profile", list(FILES)[1:])
@@ -48,12 +48,12 @@ def test_shared_dependencies_lead_to_the_root():
 @pytest.mark.parametrize("profile", FILES)
 def test_params_are_sound(profile):
     params = load(FILES[profile] / "params.yaml")
-    kind = "coco" if profile == "paper" else "minicoco"
-    assert {data.kind for data in params.datasets.values()} == {kind} and params.seeds[0] == 0
+    kinds = {"paper": {"coco", "crowdhuman"}, "crowd": {"minicrowd"}, "smoke": {"minicoco", "minicrowd"}}
+    assert {data.kind for data in params.datasets.values()} == kinds.get(profile, {"minicoco"}) and params.seeds[0] == 0
     for name in params.runs:
         check_run(name, params)
     plain = [run for run in params.runs.values() if run.method == "none"]
-    baselines = {"head+neck"} if profile == "deviations" else {"none", "head+neck"}
+    baselines = {"head+neck"} if profile in ("deviations", "regions") else {"none", "head+neck"}
     assert {run.inherit for run in plain} == baselines, "each row has what it is compared with"
 
 
@@ -88,10 +88,9 @@ def test_smoke_check(tmp_path):
     (tmp_path / "results/table.csv").write_text("")
     with pytest.raises(SmokeError, match=r"results/table\.csv: a stage ended well but did not write it"):
         check(params, tmp_path)
-    for run, what in (("ld", "method ld"), ("vfnet", "head VFNetHead")):
-        less = replace(params, runs={name: r for name, r in params.runs.items() if name != run})
-        with pytest.raises(SmokeError, match=rf"params\.yaml: no run for {what}; add one"):
-            check(less, tmp_path)
+    pairs = {name: pair for name, pair in params.pairs.items() if name != "vfnet"}
+    with pytest.raises(SmokeError, match=r"params\.yaml: no pair with a VFNetHead; add one"):
+        check(replace(params, pairs=pairs), tmp_path)
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,7 @@
-"""FGFI: fine-grained feature imitation (Wang et al., CVPR 2019, arXiv 1906.03609; released for Faster R-CNN in
-``anchor_target_layer.py`` and ``trainval_net_sup.py``; for GFL as ``finegrained`` in the release of LD).
+"""FGFI: fine-grained feature imitation (Wang et al., CVPR 2019, arXiv 1906.03609).
+
+Released for Faster R-CNN (``anchor_target_layer.py``, ``trainval_net_sup.py``), and for GFL as ``finegrained`` in the
+release of LD.
 
 Place: FPN outputs, all levels, where anchors are near objects. Position p of an image is chosen if for any box g
 

@@ -1,5 +1,6 @@
-"""GID: general instance distillation (Dai et al., CVPR 2021, arXiv 2103.02340; ``distill_gid.py`` of an author's
-reproduction in detectron2).
+"""GID: general instance distillation (Dai et al., CVPR 2021, arXiv 2103.02340).
+
+Released as an author's reproduction in detectron2 (``distill_gid.py``, ``loss.py``).
 
 Place: FPN outputs, pooled from instances, and predictions. Instances are where student and teacher differ most, objects
 or not. For prediction i of an image

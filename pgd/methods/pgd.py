@@ -90,8 +90,8 @@ def pgd_reg_loss(
 class PGD(Method):
     """Prediction-guided distillation of both towers.
 
-    Regions without annotation (crowds of COCO and CrowdHuman) are no background by default: they may hold objects, and
-    the spatial attention P would give those a share of the background term far beyond their area.
+    Regions without annotation (crowds) are no background by default: they hold objects that the teacher was taught are
+    background (mmdet's assigners ignore no region by default), so its features are no model there.
 
     Args:
         context: the pair.
