@@ -29,7 +29,7 @@ smoke: setup ## the whole pipeline on a few images, in minutes
 
 test: setup ## the tests
 	dvc pull --quiet data.dvc
-	python -m pytest
+	python -m pytest -n 2
 
 lab: setup ## JupyterLab on the notebooks
 	jupyter lab notebooks

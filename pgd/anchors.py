@@ -1,4 +1,4 @@
-"""Reference boxes of the predictions of any head, and the level of the pyramid that a box belongs to.
+"""Reference boxes of the predictions of any head, the level of the pyramid that a box belongs to, boxes of a batch.
 
 For methods that were made for heads with anchors and that point heads (FCOS, AutoAssign) shall have too.
 """
@@ -48,3 +48,11 @@ def levels_of(sizes: Tensor, strides: Sequence[int], base: float = BASE) -> Tens
     """
     begins = base * torch.tensor(strides[1:], dtype=sizes.dtype, device=sizes.device)
     return torch.bucketize(sizes, begins, right=True)
+
+
+def batch_boxes(gt_boxes: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """The boxes ``[G, 4]`` of all images in one, and the index of the image ``[G]`` of each."""
+    counts = torch.tensor([len(boxes) for boxes in gt_boxes])
+    owner = torch.arange(len(gt_boxes)).repeat_interleave(counts)
+    boxes = torch.cat(list(gt_boxes))
+    return boxes, owner.to(boxes.device)

@@ -12,8 +12,9 @@ from torch import Tensor
 from pgd.dense import DistillStep
 from pgd.methods import build_method
 from pgd.methods.base import MethodError
-from pgd.methods.bckd import class_gap, levels_with_positives
+from pgd.methods.bckd import class_gap
 from pgd.methods.crosskd import class_divergence, giou_loss
+from pgd.methods.levels import levels_with_positives
 
 COUNTS = [h * w for h, w in SIZES]
 LEVEL_OF = [level for level, count in enumerate(COUNTS) for _ in range(count)]

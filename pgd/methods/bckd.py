@@ -23,10 +23,9 @@ release keeps with a weight of zero are left out. AutoAssign has no positives an
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from pgd.dense import DistillStep, Grid
+from pgd.dense import DistillStep
 from pgd.methods.base import METHODS, Method, MethodContext
 from pgd.methods.crosskd import class_divergence, giou_loss, mean_count
 
@@ -35,12 +34,6 @@ def class_gap(logits: Tensor, teacher_logits: Tensor) -> Tensor:
     """Largest difference of a prediction's class scores, without gradient: ``[..., C]`` to ``[...]``."""
     student, teacher = (z.detach().float().sigmoid() for z in (logits, teacher_logits))
     return (teacher - student).abs().amax(dim=-1)
-
-
-def levels_with_positives(positive: Tensor, grid: Grid) -> Tensor:
-    """Which predictions lie on a level with a positive in any image: bool ``[N, P A]`` to bool ``[P A]``."""
-    levels = positive.any(dim=0).split([count * grid.per_position for count in grid.counts])
-    return torch.cat([level.any().expand_as(level) for level in levels])
 
 
 @METHODS.register_module(name="bckd")

@@ -29,10 +29,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from pgd.anchors import BASE, levels_of
+from pgd.anchors import BASE, batch_boxes, levels_of
 from pgd.dense import DistillStep
 from pgd.methods.base import METHODS, Method, MethodContext, MethodError
-from pgd.methods.fgfi import batch_boxes, imitation_adapters
+from pgd.methods.levels import near_zero_adapters
+
+#: Standard deviation of an adapter's first weights; cut off at two of them.
+START = 1e-4
 
 
 def _covered(near: Tensor, far: Tensor, cells: int) -> Tensor:
@@ -109,7 +112,7 @@ class DeFeat(Method):
             raise MethodError(f"defeat: base {base} is a size in strides and must be above 0")
         self.base, self.padding = base, padding
         self.weights = {"fg": weight * weight_fg, "bg": weight * weight_bg}
-        self.adapters = imitation_adapters(context, always=True)
+        self.adapters = near_zero_adapters(context, START, always=True)
 
     def masks(self, step: DistillStep) -> dict[str, list[Tensor]]:
         """M and B of every level, ``[N, H, W]``."""

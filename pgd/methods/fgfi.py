@@ -33,10 +33,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from pgd.anchors import SIDE, anchors_of
+from pgd.anchors import SIDE, anchors_of, batch_boxes
 from pgd.dense import DistillStep
-from pgd.methods.base import METHODS, Method, MethodContext, MethodError, aligners
-from pgd.methods.bckd import levels_with_positives
+from pgd.methods.base import METHODS, Method, MethodContext, MethodError
+from pgd.methods.levels import levels_with_positives, near_zero_adapters
 from pgd.regions import pairwise_iou
 
 #: What two levels' features may be divided by, see the module docstring.
@@ -45,28 +45,6 @@ REDUCTIONS = ("mean", "sum")
 BOXES_AT_ONCE = 32
 #: Standard deviation of an imitating adapter's first weights; cut off at two of them.
 START = 1e-4
-
-
-def imitation_adapters(context: MethodContext, always: bool) -> nn.ModuleList:
-    """A 3x3 convolution a level, weights near zero as in FGFI and DeFeat; nothing where widths agree already.
-
-    Args:
-        context: the pair.
-        always: convolutions also where widths agree.
-    """
-    adapters = aligners(context, kernel=3, always=always)
-    for adapter in adapters:
-        if isinstance(adapter, nn.Conv2d):
-            nn.init.trunc_normal_(adapter.weight, std=START, a=-2 * START, b=2 * START)
-    return adapters
-
-
-def batch_boxes(gt_boxes: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """The boxes ``[G, 4]`` of all images in one, and the index of the image ``[G]`` of each."""
-    counts = torch.tensor([len(boxes) for boxes in gt_boxes])
-    owner = torch.arange(len(gt_boxes)).repeat_interleave(counts)
-    boxes = torch.cat(list(gt_boxes))
-    return boxes, owner.to(boxes.device)
 
 
 @torch.no_grad()
@@ -146,7 +124,7 @@ class FGFI(Method):
         self.delay, self.positive_levels = delay, positive_levels
         if positive_levels:
             self.needs = self.needs | {"assignment"}
-        self.adapters = imitation_adapters(context, always=adapter)
+        self.adapters = near_zero_adapters(context, START, always=adapter)
         self.activation = nn.ReLU() if relu else nn.Identity()
         if delay:
             self.register_buffer("iteration", torch.zeros((), dtype=torch.long))

@@ -48,10 +48,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import clip_boxes_to_image, nms, roi_align
 
-from pgd.anchors import BASE, SIDE, anchors_of, levels_of
+from pgd.anchors import BASE, SIDE, anchors_of, batch_boxes, levels_of
 from pgd.dense import DistillStep
 from pgd.methods.base import METHODS, Method, MethodContext, MethodError
-from pgd.methods.fgfi import batch_boxes
 from pgd.regions import pairwise_iou
 
 #: Side of what is pooled from an instance, and samples a bin along each axis.

@@ -1,11 +1,12 @@
-"""What methods share that work level by level: how many levels, and class logits as maps."""
+"""What methods share that work level by level: how many levels, which have positives, maps of logits, adapters."""
 
 from __future__ import annotations
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from pgd.dense import Grid
-from pgd.methods.base import MethodContext, MethodError
+from pgd.methods.base import MethodContext, MethodError, aligners
 
 
 def finest(context: MethodContext, levels: int | None, method: str) -> int:
@@ -29,3 +30,24 @@ def class_maps(logits: Tensor, grid: Grid) -> list[Tensor]:
     parts = logits.split([count * grid.per_position for count in grid.counts], dim=1)
     maps = [part.reshape(len(logits), *size, -1) for part, size in zip(parts, grid.sizes, strict=True)]
     return [m.permute(0, 3, 1, 2) for m in maps]
+
+
+def levels_with_positives(positive: Tensor, grid: Grid) -> Tensor:
+    """Which predictions lie on a level with a positive in any image: bool ``[N, P A]`` to bool ``[P A]``."""
+    levels = positive.any(dim=0).split([count * grid.per_position for count in grid.counts])
+    return torch.cat([level.any().expand_as(level) for level in levels])
+
+
+def near_zero_adapters(context: MethodContext, std: float, always: bool) -> nn.ModuleList:
+    """A 3x3 convolution a level from the student's width to the teacher's; nothing where widths agree already.
+
+    Args:
+        context: the pair.
+        std: of the weights, normal and cut off at two of it.
+        always: convolutions also where widths agree.
+    """
+    adapters = aligners(context, kernel=3, always=always)
+    for adapter in adapters:
+        if isinstance(adapter, nn.Conv2d):
+            nn.init.trunc_normal_(adapter.weight, std=std, a=-2 * std, b=2 * std)
+    return adapters
