@@ -1,4 +1,4 @@
-"""Stage `evaluate`: AP of one trained detector on the whole validation set, and its flat record.
+"""Stage `evaluate`: accuracy of one trained detector on the whole validation set, and its flat record.
 
 ``python -m benchmark.evaluate RUN --seed S`` loads the exported weights into the plain detector (no teacher, no method)
 and writes ``results/runs/<run>-<seed>.json``, ``results/curves/<run>-<seed>.csv`` and the detections under
@@ -83,6 +83,7 @@ def evaluate(job: Job) -> dict:
         "detector": model.type.lower(),
         "backbone": f"{model.backbone.type}-{model.backbone.get('depth', '')}".strip("-").lower(),
         "dataset": data.name,
+        "metric": data.metric,
         "config": job.detector.config,
         **{f"method.{k}": v for k, v in (run.settings if run else {}).items()},
         **metrics,
@@ -98,7 +99,8 @@ def evaluate(job: Job) -> dict:
         (RESULTS / kind).mkdir(parents=True, exist_ok=True)
     (RESULTS / "runs" / f"{label}.json").write_text(json.dumps(record, indent=2) + "\n")
     pd.DataFrame(read_curve(folder / "curve.jsonl")).to_csv(RESULTS / "curves" / f"{label}.csv", index=False)
-    print(f"{label}: AP {metrics['AP']:.1f}  AP50 {metrics['AP50']:.1f}  AP75 {metrics['AP75']:.1f}")
+    shown = [name for name in ("AP", "AP50", "AP75", "MR", "JI") if name in metrics]
+    print(f"{label}: {'  '.join(f'{name} {metrics[name]:.1f}' for name in shown)}")
     return record
 
 

@@ -1,12 +1,12 @@
-"""The figures, in one style. Each function takes data and returns a matplotlib Figure.
+"""The figures of accuracy and training, in one style. Each function takes data and returns a matplotlib Figure.
 
 Figures are built without pyplot's figure manager, so that they need no display and leave nothing open.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import product
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,28 +14,37 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Rectangle
-from matplotlib.patheffects import withStroke
 
-from benchmark.records import TEACHER, Box
+from benchmark.records import TEACHER, by_kind
 
-#: Okabe and Ito's colours (without their yellow, too pale for lines), one a method in every figure.
+#: Okabe and Ito's colours, one a place of distillation: nineteen methods cannot have one each that can be told apart.
 COLOURS = {
     "none": "#4d4d4d",
-    "fitnet": "#e69f00",
-    "fgd": "#56b4e9",
-    "ld": "#009e73",
+    "neck": "#0072b2",
+    "predictions": "#009e73",
+    "towers": "#cc79a7",
     "pgd": "#d55e00",
-    "pgd_released": "#cc79a7",
+    "other": "#e69f00",
 }
-OTHER = "#0072b2"
-TRUTH, CORRECT, FALSE, IGNORED = "#ffffff", "#56b4e9", "#ff3b30", "#bbbbbb"
-#: The two levels that a method's AP lies between, and where they are labelled.
-LEVELS = {"teacher": (0, (5, 3)), "student\nalone": (0, (1.2, 1.8))}
-EDGE = {"xycoords": ("axes fraction", "data"), "color": COLOURS["none"]}
-DASHES = ((), (4, 1.6), (1.2, 1.2), (6, 1.5, 1.2, 1.5))
-MIN_SCORE = 0.3
-MIN_IOU = 0.5
+PLACE_NAMES = {"none": "no method", "neck": "neck", "predictions": "predictions", "towers": "towers", "pgd": "PGD"}
+#: Where a method compares teacher and student, unless its setting ``place`` says so.
+PLACES = {
+    "none": "none",
+    "pgd": "pgd",
+    "pgd_released": "pgd",
+    **dict.fromkeys(("fitnet", "fgfi", "defeat", "frs", "fkd", "gid", "fgd", "mgd", "pkd", "icd", "maskd"), "neck"),
+    **dict.fromkeys(("ld", "cwd", "bckd", "dist"), "predictions"),
+    "crosskd": "towers",
+}
+PALE = "#b4b4b4"
+#: The two levels that a method's figure lies between.
+LEVELS = {"teacher": (0, (5, 3)), "student alone": (0, (1.2, 1.8))}
+DASHES = ("-", (0, (4, 1.6)), (0, (1.2, 1.2)), (0, (6, 1.5, 1.2, 1.5)))
+#: Curves of more runs than this cannot all be told apart: the plain runs, PGD and the best others are coloured.
+MANY = 8
+BEST = 3
+#: inches a row of a figure with a row for each run, and a label at a curve's end
+ROW, LABEL = 0.29, 0.17
 
 
 def style() -> None:
@@ -62,52 +71,115 @@ def style() -> None:
     )
 
 
-def colour(method: str) -> str:
-    """The method's colour; methods without one of their own share one."""
-    return COLOURS.get(method, OTHER)
+def place_of(method: str, place: Any = None) -> str:
+    """The place of a run by its method and, where it has one, the setting ``place``: a key of :data:`COLOURS`."""
+    by_setting = {"neck": "neck", "towers": "towers", "classes": "predictions"}
+    return by_setting.get(place) or PLACES.get(method, "other")
 
 
-def run_label(run: str, inherit: str) -> str:
-    """A run's name for an axis, broken where it is long, and in brackets what the student inherits."""
-    name = run if len(run) <= 10 else run.replace("_", "_\n").replace("-", "-\n")
-    return name if inherit == "none" else f"{name}\n({inherit})"
+def colour(method: str, place: Any = None) -> str:
+    """The colour of a run: that of its place."""
+    return COLOURS[place_of(method, place)]
 
 
-def ap_by_run(records: pd.DataFrame) -> Figure:
-    """AP of every run: a dot a seed, a tick for their mean, dashed lines for each pair's teacher and plain student."""
+def paint(row: pd.Series) -> str:
+    """:func:`colour` of a row of an aggregated table, of curves or of costs."""
+    return colour(row["method"], row.get("place"))
+
+
+def lines_of(table: pd.DataFrame) -> list[tuple[str, pd.Series | None]]:
+    """The lines of a figure with one a run: students, headed by their pair (a line without a run) if there are more."""
+    lines: list[tuple[str, pd.Series | None]] = []
+    students = table[table["role"] != TEACHER]
+    for pair, rows in students.groupby("pair", sort=False):
+        if students["pair"].nunique() > 1:
+            lines.append((pair, None))
+        for _, row in rows.iterrows():
+            lines.append((row["run"] if row["inherit"] == "none" else f"{row['run']} ({row['inherit']})", row))
+    return lines
+
+
+def draw_levels(axes: Axes, lines: list, table: pd.DataFrame, metric: str) -> None:
+    """Teacher and student alone as vertical lines along the runs of their pair."""
+    for pair, rows in table.groupby("pair", sort=False):
+        own = [y for y, (_, row) in enumerate(lines) if row is not None and row["pair"] == pair]
+        plain = rows[(rows["role"] != TEACHER) & (rows["method"] == "none") & (rows["inherit"] == "none")]
+        for name, level in {"teacher": rows[rows["role"] == TEACHER], "student alone": plain}.items():
+            if len(level) and own:
+                line = {"color": COLOURS["none"], "linewidth": 1.2, "linestyle": LEVELS[name], "zorder": 1}
+                axes.vlines(level[metric].mean(), min(own) - 0.5, max(own) + 0.5, **line)
+
+
+def draw_seeds(axes: Axes, lines: list, records: pd.DataFrame, metric: str) -> None:
+    """One line a run: a dot a seed and, where there are several, a tick for their mean."""
+    for y, (_, row) in enumerate(lines):
+        if row is None:
+            continue
+        values = records.loc[records["run"] == row["run"], metric].to_numpy(dtype=float)
+        # seeds a little apart, so that equal ones do not hide each other
+        offsets = (np.arange(len(values)) - (len(values) - 1) / 2) * min(0.18, 0.5 / len(values))
+        axes.scatter(values, y + offsets, s=32, color=paint(row), edgecolor="white", zorder=3)
+        if len(values) > 1:
+            axes.vlines(values.mean(), y - 0.36, y + 0.36, color=paint(row), linewidth=2.2, zorder=2)
+
+
+def draw_gains(axes: Axes, lines: list, name: str) -> None:
+    """One line a run: the difference to its baseline with its interval."""
+    axes.axvline(0, color=COLOURS["none"], linewidth=1.1, zorder=1)
+    for y, (_, row) in enumerate(lines):
+        if row is not None and pd.notna(row[name]):
+            axes.hlines(y, row[f"{name}_low"], row[f"{name}_high"], color=paint(row), linewidth=2, zorder=2)
+            axes.scatter(row[name], y, s=40, color=paint(row), edgecolor="white", zorder=3)
+
+
+def _by_run(records: pd.DataFrame, table: pd.DataFrame, metrics: Sequence[str], gain: str, label: str) -> Figure:
+    """A row a kind of metric, a line a run; panels for the metrics, and after the first one for its gain."""
     style()
-    students = records[records["role"] != TEACHER]
-    runs = list(students.groupby("run", sort=False))
-    figure = Figure(figsize=(max(7.6, 1.8 + len(runs)), 4.4), layout="constrained")
-    axes = figure.subplots()
-    for place, (_, group) in enumerate(runs):
-        paint = colour(group["method"].iloc[0])
-        offsets = (np.arange(len(group)) - (len(group) - 1) / 2) * min(0.14, 0.5 / len(group))
-        axes.scatter(place + offsets, group["AP"], s=42, color=paint, edgecolor="white", zorder=3)
-        axes.hlines(group["AP"].mean(), place - 0.3, place + 0.3, color=paint, linewidth=2.2, zorder=2)
-    place, several = 0, records["pair"].nunique() > 1
-    for name, pair in records.groupby("pair", sort=False):
-        own = pair[pair["role"] != TEACHER]
-        plain = own[(own["method"] == "none") & (own["inherit"] == "none")]["AP"]
-        end = place + own["run"].nunique()
-        for label, values in {"teacher": pair[pair["role"] == TEACHER]["AP"], "student\nalone": plain}.items():
-            line = {"color": COLOURS["none"], "linewidth": 1.1, "linestyle": LEVELS[label], "zorder": 1}
-            axes.hlines([values.mean()] if len(values) else [], place - 0.5, end - 0.5, **line)
-            if len(values) and not several:
-                axes.annotate(label, (1, values.mean()), xytext=(5, 0), textcoords="offset points", va="center", **EDGE)
-        if several:
-            axes.axvline(end - 0.5, color="#c8c8c8", linewidth=0.8, zorder=0)
-            axes.annotate(name, ((place + end - 1) / 2, 1.02), xycoords=("data", "axes fraction"), ha="center")
-        place = end
-    if several:
-        lines = [Line2D([], [], color=COLOURS["none"], linestyle=style) for style in LEVELS.values()]
-        figure.legend(lines, [label.replace("\n", " ") for label in LEVELS], loc="outside lower center", ncols=2)
-    axes.set_xticks(range(len(runs)), [run_label(run, group["inherit"].iloc[0]) for run, group in runs])
-    axes.set(xlim=(-0.5, len(runs) - 0.5), ylabel="AP on the validation set (%)")
-    axes.margins(y=0.1)
-    axes.grid(axis="x", visible=False)
-    sns.despine(ax=axes)
+    kinds = list(by_kind(table))
+    lines = {kind: lines_of(rows) for kind, rows in kinds}
+    counts = [len(own) for own in lines.values()]
+    height = max(2.6, ROW * sum(counts) + 0.95 * len(kinds) + 0.45)
+    figure = Figure(figsize=(8.8, height), layout="constrained")
+    ratios = [1.25, 1, *[1] * (len(metrics) - 1)]
+    grid = figure.subplots(len(kinds), len(ratios), squeeze=False, width_ratios=ratios, height_ratios=counts)
+    for (kind, rows), panels in zip(kinds, grid, strict=True):
+        own = lines[kind]
+        name = f"{metrics[0]} (%)" if len(kinds) == 1 else f"{metrics[0]} (%), {', '.join(rows['dataset'].unique())}"
+        draw_gains(panels[1], own, gain)
+        panels[1].set_xlabel(f"{label}\n(95% interval)")
+        for metric, axes in zip(metrics, (panels[0], *panels[2:]), strict=True):
+            draw_levels(axes, own, rows, metric)
+            draw_seeds(axes, own, records, metric)
+            axes.set_xlabel(name if metric == metrics[0] else f"{metric} (%)")
+        for axes in panels:
+            axes.set(ylim=(len(own) - 0.4, -0.6))
+            axes.set_yticks(range(len(own)), [text for text, _ in own] if axes is panels[0] else [])
+            axes.margins(x=0.08)
+            axes.grid(axis="y", visible=False)
+            for y, (_, row) in enumerate(own):
+                if row is not None:
+                    axes.axhline(y, color="#ededed", linewidth=0.8, zorder=0)
+            sns.despine(ax=axes)
+        for text, (_, row) in zip(panels[0].get_yticklabels(), own, strict=True):
+            text.set_fontweight("bold" if row is None else "normal")
+    used = {place_of(row["method"], row.get("place")) for own in lines.values() for _, row in own if row is not None}
+    handles = [Line2D([], [], color=COLOURS["none"], linestyle=look, label=name) for name, look in LEVELS.items()]
+    for place in (place for place in COLOURS if place in used):
+        label = PLACE_NAMES.get(place, "other")
+        handles.append(Line2D([], [], color=COLOURS[place], marker="o", linestyle="", label=label))
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), columnspacing=1.2, handletextpad=0.4)
     return figure
+
+
+def ap_by_run(records: pd.DataFrame, table: pd.DataFrame) -> Figure:
+    """AP of every run, a dot a seed, beside its gain; one block for each kind of metric."""
+    return _by_run(records, table, ["AP"], "gain", "gain in AP")
+
+
+def mr_by_run(records: pd.DataFrame, table: pd.DataFrame) -> Figure:
+    """The same for the miss rate (lower is better) and its change, and JI, of runs with CrowdHuman's metric."""
+    kind = table["metric"] == "crowdhuman"
+    return _by_run(records, table[kind], ["MR", "JI"], "MR_change", "change of MR")
 
 
 def smoothed(curves: pd.DataFrame, share: float = 0.05) -> pd.DataFrame:
@@ -119,123 +191,103 @@ def smoothed(curves: pd.DataFrame, share: float = 0.05) -> pd.DataFrame:
     return rows.assign(loss=loss)
 
 
-def curves(curves_by_run: pd.DataFrame) -> Figure:
-    """Total loss (running mean) and AP on the monitored subset by iteration; mean and range over seeds.
-
-    ``curves_by_run`` is the long table of :func:`benchmark.records.load_curves`. Runs of one method share its
-    colour and differ in their dashes.
-    """
-    style()
-    methods = curves_by_run.drop_duplicates("run").set_index("run")["method"]
-    nth = methods.groupby(methods).cumcount()
-    look = {
-        "hue": "run",
-        "hue_order": list(methods.index),
-        "palette": {run: colour(method) for run, method in methods.items()},
-        "style": "run",
-        "dashes": {run: DASHES[k % len(DASHES)] for run, k in nth.items()},
-        "markers": dict.fromkeys(methods.index, "o"),
-        "errorbar": ("pi", 100),
-        "err_kws": {"alpha": 0.15, "linewidth": 0},
-        "linewidth": 1.8,
+def looks(curves: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    """How each run of one pair is drawn: its place's colour and a dash of its own, or pale if it is one of many."""
+    runs = curves.drop_duplicates("run").set_index("run")
+    last = curves.dropna(subset="AP").sort_values("step", kind="stable").groupby(["run", "seed"])["AP"].last()
+    places = pd.Series({run: place_of(row["method"], row.get("place")) for run, row in runs.iterrows()})
+    others = [run for run in runs.index if places[run] not in ("none", "pgd")]
+    best = sorted(others, key=lambda run: -last.get(run, pd.Series([0.0])).mean())[:BEST]
+    shown = [run for run in runs.index if len(runs) <= MANY or run in best or run not in others]
+    nth = places[shown].groupby(places[shown]).cumcount()
+    pale = {"color": PALE, "linewidth": 1.0, "linestyle": "-", "zorder": 2}
+    return {
+        run: {"color": COLOURS[places[run]], "linewidth": 1.8, "linestyle": DASHES[nth[run] % len(DASHES)], "zorder": 3}
+        if run in nth
+        else pale
+        for run in runs.index
     }
-    figure = Figure(figsize=(8.8, 4.4), layout="constrained")
-    figure.get_layout_engine().set(wspace=0.06)
-    left, right = figure.subplots(1, 2)
-    loss = smoothed(curves_by_run)
-    sns.lineplot(loss, x="step", y="loss", ax=left, legend=False, markersize=0, **look)
-    if loss["loss"].min() > 0 and loss["loss"].max() > 10 * loss["loss"].min():
-        left.set_yscale("log")
-    measured = curves_by_run.dropna(subset="AP")
-    sns.lineplot(measured, x="step", y="AP", ax=right, markersize=6, **look)
-    left.set(xlabel="iteration", ylabel="total loss (running mean)", title="Loss")
-    right.set(xlabel="iteration", ylabel="AP on the monitored subset (%)", title="Accuracy")
-    handles, labels = right.get_legend_handles_labels()
-    right.get_legend().remove()
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(4, len(labels)), handlelength=3)
-    for axes in (left, right):
-        axes.set_xlim(left=0)
-        sns.despine(ax=axes)
-    return figure
 
 
-def overlap(a: Box, b: Box) -> tuple[float, float]:
-    """Intersection over union, and intersection over the area of ``a`` (the rule for crowd regions)."""
-    (ax, ay, aw, ah), (bx, by, bw, bh) = a.xywh, b.xywh
-    common = max(0.0, min(ax + aw, bx + bw) - max(ax, bx)) * max(0.0, min(ay + ah, by + bh) - max(ay, by))
-    return common / max(aw * ah + bw * bh - common, 1e-9), common / max(aw * ah, 1e-9)
+def spread_out(values: Sequence[float], gap: float, low: float, high: float) -> np.ndarray:
+    """Places as near to the values as may be, in their order, ``gap`` apart, inside [low, high] if they fit."""
+    order = np.argsort(values, kind="stable")
+    wanted = np.asarray(values, dtype=float)[order] - gap * np.arange(len(values))
+    # isotonic regression: neighbours that are too close share the mean of what they want
+    blocks: list[list[float]] = []
+    for value in wanted:
+        blocks.append([value])
+        while len(blocks) > 1 and np.mean(blocks[-2]) > np.mean(blocks[-1]):
+            last = blocks.pop()
+            blocks[-1] += last
+    level = np.concatenate([np.full(len(block), np.mean(block)) for block in blocks])
+    level = np.clip(level, low, max(low, high - gap * (len(values) - 1)))
+    places = np.empty(len(values))
+    places[order] = level + gap * np.arange(len(values))
+    return places
 
 
-def judge(detections: Sequence[Box], truth: Sequence[Box]) -> Iterator[tuple[Box, str]]:
-    """Each detection of score >= 0.3, best first, as "correct", "false" or "ignored" (inside a crowd region).
+def curves(curves_by_run: pd.DataFrame) -> Figure:
+    """Total loss (running mean) and AP on the monitored subset by iteration, one row a pair.
 
-    Correct: it overlaps an object of its class, not yet found by a better one, with an IoU of 0.5 or more.
+    ``curves_by_run`` is the long table of :func:`benchmark.records.load_curves`. Mean over seeds and, where there are
+    several, the range. Every run is named at the end of its AP.
     """
-    free = [box for box in truth if not box.crowd]
-    for box in sorted((d for d in detections if d.score >= MIN_SCORE), key=lambda d: -d.score):
-        rivals = [t for t in free if t.label == box.label and overlap(box, t)[0] >= MIN_IOU]
-        if rivals:
-            free.remove(max(rivals, key=lambda t: overlap(box, t)[0]))
-            yield box, "correct"
-        elif any(t.crowd and t.label == box.label and overlap(box, t)[1] >= MIN_IOU for t in truth):
-            yield box, "ignored"
-        else:
-            yield box, "false"
-
-
-LINES = {
-    "truth": {"color": TRUTH, "linestyle": "-"},
-    "correct": {"color": CORRECT, "linestyle": "-"},
-    "false": {"color": FALSE, "linestyle": (0, (3, 1.5))},
-    "ignored": {"color": IGNORED, "linestyle": (0, (1, 1.5))},
-}
-
-
-def draw_box(axes: Axes, box: Box, kind: str, width: float) -> None:
-    """One box with a dark halo, so that it shows on any picture, and its class (and score)."""
-    x, y, w, h = box.xywh
-    line = LINES[kind]
-    patch = Rectangle((x, y), w, h, fill=False, linewidth=1.5, **line)
-    patch.set_path_effects([withStroke(linewidth=2.8, foreground="#000000a0")])
-    axes.add_patch(patch)
-    text = box.label if np.isnan(box.score) else f"{box.label} {box.score:.2f}"
-    tag = {"boxstyle": "square,pad=0.12", "facecolor": line["color"], "edgecolor": "none", "alpha": 0.85}
-    # A tag stays in the picture; a letter takes about 2.5% of its width.
-    past, below = x + 0.025 * width * len(text) > width, y < 0.07 * width
-    place = (width - 1 if past else max(x, 0), y + 1 if below else y)
-    align = {"ha": "right" if past else "left", "va": "top" if below else "bottom"}
-    axes.text(*place, text, fontsize=6.5, color="black", bbox=tag, clip_on=True, **align)
-
-
-def samples(
-    images: Sequence[np.ndarray],
-    truth: Sequence[Sequence[Box]],
-    detections: Mapping[str, Sequence[Sequence[Box]]],
-) -> Figure:
-    """Rows: images. Columns: ground truth, then one a detector. Correct solid, false dashed red."""
     style()
-    columns = ["ground truth", *detections]
-    # Photographs fill a PNG: fewer dots keep it small enough to live in git.
-    figure = Figure(figsize=(2.45 * len(columns), 2.62 * len(images) + 0.4), dpi=120, layout="constrained")
-    grid = figure.subplots(len(images), len(columns), squeeze=False)
-    for (row, image), (column, title) in product(enumerate(images), enumerate(columns)):
-        axes = grid[row, column]
-        axes.imshow(image, interpolation="bilinear")
-        axes.set(xticks=[], yticks=[], xlim=(0, image.shape[1]), ylim=(image.shape[0], 0))
-        objects = [box for box in truth[row] if not box.crowd]
-        if column == 0:
-            judged = [(box, "ignored" if box.crowd else "truth") for box in truth[row]]
-            note = f"{len(objects)} objects"
-        else:
-            judged = list(judge(detections[title][row], truth[row]))
-            kinds = [kind for _, kind in judged]
-            note = f"{kinds.count('correct')} of {len(objects)} found, {kinds.count('false')} false"
-        for box, kind in reversed(judged):  # the best on top
-            draw_box(axes, box, kind, image.shape[1])
-        axes.set_xlabel(note, fontsize=9)
-        if row == 0:
-            axes.set_title(title)
-    names = {"correct": "correct (same class, IoU ≥ 0.5)", "false": "false", "ignored": "crowd region"}
-    handles = [Line2D([], [], linewidth=2, label=name, **LINES[kind]) for kind, name in names.items()]
-    figure.legend(handles=handles, loc="outside lower center", ncols=3)
+    pairs = list(curves_by_run.groupby("pair", sort=False))
+    heights = [max(3.4, 1.25 * LABEL * own["run"].nunique() + 0.9) for _, own in pairs]
+    figure = Figure(figsize=(8.8, sum(heights)), layout="constrained")
+    figure.get_layout_engine().set(wspace=0.06)
+    grid = figure.subplots(len(pairs), 2, squeeze=False, height_ratios=heights)
+    for (pair, own), height, (left, right) in zip(pairs, heights, grid, strict=True):
+        look = looks(own)
+        prefix = f"{pair}: " if len(pairs) > 1 else ""
+        draw_curves(left, smoothed(own), "loss", look)
+        loss = left.dataLim.intervaly
+        if loss[0] > 0 and loss[1] > 10 * loss[0]:
+            left.set_yscale("log")
+        ends = draw_curves(right, own.dropna(subset="AP"), "AP", look, marker="o")
+        left.set(xlabel="iteration", ylabel="total loss (running mean)", title=f"{prefix}loss")
+        right.set(xlabel="iteration", ylabel="AP on the monitored subset (%)", title=f"{prefix}accuracy")
+        low, high = right.get_ylim()
+        gap = LABEL * (high - low) / (height - 0.85)
+        names = list(ends)
+        places = spread_out([ends[name][1] for name in names], gap, low + gap / 2, high - gap / 2)
+        for name, y in zip(names, places, strict=True):
+            tint = look[name]["color"]
+            right.annotate(
+                name,
+                xy=ends[name],
+                xytext=(1.06, y),
+                textcoords=("axes fraction", "data"),
+                va="center",
+                fontsize=9.5,
+                color="#6b6b6b" if tint == PALE else tint,
+                arrowprops={
+                    "arrowstyle": "-",
+                    "color": tint,
+                    "linewidth": 0.7,
+                    "shrinkA": 1,
+                    "shrinkB": 3,
+                    "relpos": (0, 0.5),
+                },
+            )
+        for axes in (left, right):
+            axes.set_xlim(left=0)
+            sns.despine(ax=axes)
     return figure
+
+
+def draw_curves(axes: Axes, curves: pd.DataFrame, what: str, look: dict, marker: str = "") -> dict[str, tuple]:
+    """The mean curve of each run and the range of its seeds; returns the last point of each."""
+    ends = {}
+    for run, rows in curves.groupby("run", sort=False):
+        by_step = rows.groupby("step")[what].agg(["mean", "min", "max"])
+        pale = look[run]["color"] == PALE
+        dots = {"marker": "" if pale else marker, "markersize": 5, "markeredgecolor": "white"}
+        axes.plot(by_step.index, by_step["mean"], **dots, **look[run])
+        if rows["seed"].nunique() > 1 and not pale:
+            band = {"color": look[run]["color"], "alpha": 0.13, "linewidth": 0}
+            axes.fill_between(by_step.index, by_step["min"], by_step["max"], **band)
+        ends[run] = by_step.index[-1], by_step["mean"].iloc[-1]
+    return ends

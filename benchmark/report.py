@@ -13,6 +13,7 @@ import json
 import math
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -20,8 +21,10 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 from PIL import Image
 
-from benchmark import plots
+from benchmark import plots, plots_cost, samples, tables
 from benchmark.cli import run_cli
+from benchmark.intervals import RESAMPLES, over_images
+from benchmark.published import CAVEAT, published
 from benchmark.records import (
     COSTS,
     ENVIRONMENT,
@@ -30,58 +33,71 @@ from benchmark.records import (
     TEACHER,
     ReportError,
     aggregate,
-    headline,
+    by_kind,
     key_of,
+    load_costs,
     load_curves,
     load_records,
-    load_samples,
-    markdown,
-    number,
+    metrics_of,
     read_json,
-    sample_runs,
-    summary,
 )
+from benchmark.tables import markdown, number
 from benchmark.verdict import verdict
 
-#: Figures of others, with their source; they never share a table with ours.
-PUBLISHED = {
-    "source": "README of ChenhongyiYang/PGD, commit 81c54d5",
-    "columns": ["Detector", "Teacher (R101, 3x, multi-scale)", "Student (R50, 1x)", "PGD (R50, 1x)", "gain"],
-    "rows": [
-        ["FCOS", "43.1", "38.2", "42.5", "+4.3"],
-        ["AutoAssign", "44.8", "40.6", "43.8", "+3.2"],
-        ["ATSS", "45.5", "39.6", "44.2", "+4.6"],
-        ["GFL", "45.8", "40.2", "43.8", "+3.6"],
-        ["DDOD", "46.6", "42.0", "45.4", "+3.4"],
-    ],
-}
 NOTES = (
     "All figures in percent. AP: mean ± standard deviation over seeds; the other columns: means over seeds. "
     "Gain: AP minus that of the student without a method on the same footing (same pair, data, detector, backbone, "
     "schedule and inheritance), paired by seed. Inherits: what the student takes over from the teacher "
     "before training. Train min: minutes of training, without those that were interrupted."
 )
-SEED_COLUMNS = ("run", "seed", "role", "method", *FOOTING, *METRICS, *COSTS, "checkpoint_sha256")
+#: What the 95% intervals say, by what they rest on.
+INTERVALS = {
+    "seeds": (
+        "95%, several seeds: t-interval of the mean of the differences paired by seed, what other seeds may change."
+    ),
+    "images": (
+        f"95%, one seed: paired bootstrap over the validation images ({RESAMPLES} resamples), what other images may "
+        "change; how much another seed would change is not in it."
+    ),
+}
+CROWD_NOTES = (
+    "AP, MR and JI as CrowdHuman's evaluation defines them. MR: log-average miss rate over 0.01 to 1 false alarms an "
+    "image; lower is better, a negative change an improvement. JI: Jaccard index at the best score."
+)
+SEED_COLUMNS = ("run", "seed", "role", "method", *FOOTING)
+BY_RUN = (
+    "A dot is one seed, the tick the mean of several; dashed lines mark the teacher, dotted ones the student trained "
+    "alone. In brackets: what the student inherits. Axes do not start at zero."
+)
 CAPTIONS = {
     "ap": (
-        "AP of every run, one dot a seed",
-        "AP of every run on the whole validation set. A dot is one seed, the tick their mean; dashed lines "
-        "mark the teacher and the student trained alone. In brackets: what the student inherits. The axis "
-        "does not start at zero.",
+        "AP of every run, one dot a seed, and its gain with an interval",
+        f"Left: AP of every run on the whole validation set. {BY_RUN} Right: gain over the student without a method "
+        "on the same footing, with its 95% interval (see the notes of the table). Colours say where a method distils.",
+    ),
+    "mr": (
+        "Miss rate and Jaccard index of every run, one dot a seed",
+        f"Miss rate (lower is better), its change to the student without a method, and JI. {BY_RUN}",
+    ),
+    "cost": (
+        "Gain in AP against the time of a training step",
+        "What a method gains and what it takes: time of a training step relative to the student alone, and in a dot's "
+        "area the extra memory. Measured side by side on one machine.",
     ),
     "curves": (
         "Loss and AP during training",
         "Training of the students: mean over seeds, the band spans the lowest and the highest seed. The "
         "total loss holds each method's own terms, so only its shape can be compared between methods. AP is "
-        "measured on a part of the validation set and differs from the final figures.",
-    ),
-    "samples": (
-        "Ground truth and detections on validation images",
-        "The first validation images with at least three objects: ground truth, then what {shown} found with "
-        f"a score of {plots.MIN_SCORE} or more. Solid: same class and an IoU of {plots.MIN_IOU} or more with "
-        "an object not yet found; dashed red: false; dotted: inside a crowd region.",
+        "measured on a part of the validation set and differs from the final figures. Of more than "
+        f"{plots.MANY} runs those without a method, PGD and the {plots.BEST} best others are in colour.",
     ),
 }
+SAMPLES = (
+    "Ground truth and detections on validation images",
+    "The first validation images with at least three objects: ground truth, then what {shown} found with "
+    f"a score of {samples.MIN_SCORE} or more. Solid: same class and an IoU of {samples.MIN_IOU} or more with "
+    "an object not yet found; dashed red: false; dotted: to be ignored, or inside what is.",
+)
 
 
 def write(path: Path, content: str | bytes) -> None:
@@ -106,7 +122,7 @@ def png(figure: Figure) -> bytes:
 def metrics(records: pd.DataFrame) -> dict[str, dict[str, float]]:
     """Accuracy by run and seed, for ``dvc metrics``; what could not be measured is left out."""
     return {
-        key_of(record): {name: round(record[name], 3) for name in METRICS if pd.notna(record[name])}
+        key_of(record): {name: round(record[name], 3) for name in METRICS[record["metric"]] if pd.notna(record[name])}
         for record in records.to_dict("records")
     }
 
@@ -118,12 +134,15 @@ def distinct(values: pd.Series) -> str:
 
 def settings(records: pd.DataFrame) -> dict[str, dict[str, str]]:
     """For each run all that was recorded but for accuracy and environment; all values where seeds differ."""
-    skip = {"run", *METRICS, *ENVIRONMENT}
+    accuracy = metrics_of(records)
+    skip = {"run", "metric", *accuracy, *ENVIRONMENT}
     table = {}
     for run, group in records.groupby("run", sort=False):
         present = group.drop(columns=[key for key in group if key in skip]).dropna(axis=1, how="all")
         table[run] = {key: distinct(readable(present[key])) for key in present}
-        table[run]["AP by seed"] = ", ".join(number(value) for value in group["AP"])
+        for name in accuracy if group["metric"].iloc[0] == "crowdhuman" else ("AP",):
+            if group[name].notna().any():
+                table[run][f"{name} by seed"] = ", ".join(number(value) for value in group[name])
     return table
 
 
@@ -132,12 +151,34 @@ def readable(column: pd.Series) -> pd.Series:
     return column.map(lambda value: f"{value:.10g}" if isinstance(value, float) else value)
 
 
+def blocks(table: pd.DataFrame, work: Path) -> list[dict[str, Any]]:
+    """The tables of the page and of ``table.md``, one a kind of metric: heading, cells, dots and notes."""
+    found = list(by_kind(table))
+    return [
+        {
+            "title": "Results" if len(found) == 1 else f"Results by {tables.KIND_NAMES[kind]}",
+            "cells": tables.summary(rows),
+            "colours": [plots.paint(row) if row["role"] != TEACHER else "" for _, row in rows.iterrows()],
+            "notes": notes(rows, kind, work),
+        }
+        for kind, rows in found
+    ]
+
+
+def notes(rows: pd.DataFrame, kind: str, work: Path) -> str:
+    """What stands below a table."""
+    parts = [NOTES, *(text for name, text in INTERVALS.items() if (rows["interval"] == name).any())]
+    parts.append(CROWD_NOTES if kind == "crowdhuman" else sizes(work, rows["dataset"].unique()))
+    return " ".join(parts)
+
+
 def page(
     records: pd.DataFrame,
     table: pd.DataFrame,
+    costs: pd.DataFrame,
     images: dict[str, bytes],
     outcome: tuple[bool | None, str],
-    notes: str,
+    shown_tables: list[dict[str, Any]],
 ) -> str:
     """The self-contained HTML page."""
     passed, text = outcome
@@ -148,30 +189,28 @@ def page(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    shown = ", ".join(f"{title} ({key})" for title, key in sample_runs(records).items())
-    cells = summary(table)
     students = table["role"] != TEACHER
-    dots = table["method"].map(plots.colour).where(students, "").tolist()
     return environment.get_template("report.html").render(
         dataset=distinct(records["dataset"]),
         detector=distinct(records["detector"]),
         seeds=int(table.loc[students, "seeds"].max()),
         runs=int(students.sum()),
         teachers=int((~students).sum()),
-        headline=headline(table),
+        headline=tables.headline(table),
         verdict={True: "yes", False: "no", None: "none"}[passed],
         verdict_text=text.splitlines()[0],
-        columns=list(cells.columns),
-        rows=cells.values.tolist(),
-        colours=dots,
-        notes=notes,
+        words=tables.WORDS,
+        tables=shown_tables,
+        costs=tables.costs(costs) if len(costs) else None,
         figures=[
-            {"name": name, "alt": alt, "caption": caption.format(shown=shown), "uri": data_uri(images[name])}
-            for name, (alt, caption) in CAPTIONS.items()
+            {"name": name, "alt": alt, "caption": caption, "uri": data_uri(images[name])}
+            for name, (alt, caption) in captions(records).items()
+            if name in images
         ],
         settings=settings(records),
         environment={key: distinct(records[key]) for key in ENVIRONMENT if key in records},
-        published=PUBLISHED,
+        published=published(set(records["metric"])),
+        caveat=CAVEAT,
     )
 
 
@@ -190,27 +229,58 @@ def sizes(work: Path, datasets: Iterable[str]) -> str:
     return f"S, M, L: objects of an area {'; '.join(parts)}, in pixels."
 
 
+def pictured(records: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """The figures of sample pictures, one a kind of metric, with the records that they are about."""
+    kinds = list(by_kind(records))
+    return {"samples" if len(kinds) == 1 else f"samples_{kind}": rows for kind, rows in kinds}
+
+
+def captions(records: pd.DataFrame) -> dict[str, tuple[str, str]]:
+    """Short text and caption of every figure there may be."""
+    own = {}
+    for name, rows in pictured(records).items():
+        shown = ", ".join(f"{title} ({key})" for title, key in samples.sample_runs(rows).items())
+        own[name] = (SAMPLES[0], SAMPLES[1].format(shown=shown))
+    return CAPTIONS | own
+
+
+def figures(records: pd.DataFrame, table: pd.DataFrame, costs: pd.DataFrame, results: Path, work: Path) -> dict:
+    """Every figure that there is something for, as PNG by name."""
+    drawn = {
+        "ap": plots.ap_by_run(records, table),
+        "curves": plots.curves(load_curves(results, records)),
+    }
+    for name, own in pictured(records).items():
+        shown = samples.load_samples(work, own["dataset"].iloc[0], samples.sample_runs(own))
+        drawn[name] = samples.figure(shown)
+    if (table["metric"] == "crowdhuman").any():
+        drawn["mr"] = plots.mr_by_run(records, table)
+    if costs["gain"].notna().any():
+        drawn["cost"] = plots_cost.cost(costs)
+    return {name: png(figure) for name, figure in drawn.items()}
+
+
 def report(results: Path, work: Path, params: Path) -> str:
     """Write every result; returns the line that tells about it."""
     records = load_records(results, params)
-    table = aggregate(records)
+    table = over_images(records, aggregate(records), work)
+    costs = load_costs(results, table)
     expected = results / "expected.json"
     outcome = verdict(records, read_json(expected) if expected.exists() else None)
-    images = {
-        "ap": png(plots.ap_by_run(records)),
-        "curves": png(plots.curves(load_curves(results, records))),
-        "samples": png(plots.samples(*load_samples(work, records["dataset"].iloc[0], sample_runs(records)))),
-    }
+    images = figures(records, table, costs, results, work)
+    shown = blocks(table, work)
     write(results / "table.csv", csv(table))
-    notes = f"{NOTES} {sizes(work, records['dataset'].unique())}"
-    write(results / "table.md", f"{markdown(summary(table), words=3)}\n{notes}\n")
-    write(results / "seeds.csv", csv(records[[name for name in SEED_COLUMNS if name in records]]))
+    heading = "## {title}\n\n" if len(shown) > 1 else ""
+    parts = [f"{heading.format(**block)}{markdown(block['cells'])}\n{block['notes']}\n" for block in shown]
+    write(results / "table.md", "\n".join(parts))
+    columns = (*SEED_COLUMNS, *metrics_of(records), *COSTS, "checkpoint_sha256")
+    write(results / "seeds.csv", csv(records[[name for name in columns if name in records]]))
     write(results / "metrics.json", json.dumps(metrics(records), indent=2) + "\n")
     write(results / "plots" / "ap.csv", csv(records[["run", "seed", "AP"]]))
     for name, image in images.items():
         write(results / "figures" / f"{name}.png", image)
     write(results / "verdict.md", outcome[1])
-    write(results / "report.html", page(records, table, images, outcome, notes))
+    write(results / "report.html", page(records, table, costs, images, outcome, shown))
     return f"{results / 'report.html'} written. {outcome[1].splitlines()[0]}"
 
 

@@ -17,7 +17,9 @@ from benchmark.smoke import PROFILE, SmokeError, check, expected_files, left_out
 ROOT = Path(__file__).parents[1]
 #: What a profile shares with the root; everything else is its own.
 SHARED = ("benchmark", "pgd", "data")
-FILES = {"root": ROOT} | {name: PROFILE.parent / name for name in ("smoke", "study", "deviations", "regions", "crowd", "paper")}
+FILES = {"root": ROOT} | {
+    name: PROFILE.parent / name for name in ("smoke", "study", "deviations", "regions", "crowd", "paper")
+}
 
 
 @pytest.mark.parametrize("profile", list(FILES)[1:])

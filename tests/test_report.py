@@ -14,88 +14,19 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import yaml
 from PIL import Image
+from report_tree import ROOT, RUNS, add_crowd, build, load, run_report, write_json
 
-from benchmark import plots, report, verdict
-from benchmark.records import Box, ReportError, aggregate, key_of, load_records, markdown, number, sample_runs
-
-ROOT = Path(__file__).parents[1]
-#: run -> (method, inherit, AP with seed 0, AP with seed 1)
-RUNS = {
-    "plain": ("none", "none", 20.0, 22.0),
-    "inherit": ("none", "head+neck", 24.0, 24.0),
-    "pgd": ("pgd", "head+neck", 27.0, 29.0),
-}
-
-
-def record(run: str, seed: int, method: str, inherit: str, ap: float) -> dict:
-    role, backbone = ("teacher", "r34") if run == "teacher-gfl" else ("student", "r18")
-    what = {
-        "run": run,
-        "seed": seed,
-        "role": role,
-        "method": method,
-        "inherit": inherit,
-        "detector": "gfl",
-        "pair": "gfl",
-    }
-    schedule = {"dataset": "<mini>", "backbone": backbone, "iterations": 400, "batch_size": 16, "lr": 0.001}
-    settings = {"method.topk": 9} if method == "pgd" else {}
-    sizes = {"AP_small": None, "AP_medium": ap, "AP_large": ap}
-    accuracy = {"AP": ap, "AP50": 1.5 * ap, "AP75": ap + 1, **sizes, "AR100": 50.0}
-    times = {"train_seconds": 90.0 + 60 * seed, "eval_seconds": 3.0, "resumed": False}
-    weights = {"parameters": 1234567, "extra_parameters": 0, "checkpoint_sha256": f"{seed:064x}"}
-    machine = {"peak_memory_mb": 100, "torch": "2.0", "cpu": "a <fast> one", "gpu": None}
-    return {**what, **schedule, **settings, **accuracy, **times, **weights, **machine}
-
-
-def write_json(path: Path, content) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content))
-
-
-def write_run(root: Path, content: dict) -> None:
-    key = key_of(content)
-    write_json(root / "results" / "runs" / f"{key}.json", content)
-    losses = "".join(f"{s},{5 / s},0.001,{5 / s},\n" for s in range(10, 110, 10))
-    curve = root / "results" / "curves" / f"{key}.csv"
-    curve.parent.mkdir(exist_ok=True)
-    curve.write_text(f"step,loss,lr,loss_cls,AP\n{losses}50,,,,{content['AP'] / 2}\n100,,,,{content['AP']}\n")
-    found = [{"image_id": i, "category_id": 1, "bbox": [4, 4, 20, 20], "score": 0.9} for i in (1, 2)]
-    write_json(root / "work" / "evaluate" / key / "detections.json", found)
-
-
-def build(root: Path) -> None:
-    """The inputs of a report: a teacher, three runs with two seeds, two small pictures."""
-    (root / "params.yaml").write_text(
-        yaml.safe_dump({"pairs": {"gfl": {}}, "seeds": [0, 1], "runs": RUNS}, sort_keys=False)
-    )
-    write_run(root, record("teacher-gfl", 0, "none", "none", 40.0))
-    for run, (method, inherit, *aps) in RUNS.items():
-        for seed, ap in enumerate(aps):
-            write_run(root, record(run, seed, method, inherit, ap))
-    folder = root / "work" / "dataset" / "<mini>"
-    places = [(i, [4 + 12 * k, 4, 20, 20]) for i in (1, 2) for k in range(3)]
-    annotations = [{"image_id": i, "category_id": 1, "bbox": box} for i, box in places]
-    images = [{"id": i, "file_name": f"{i}.png", "width": 64, "height": 64} for i in (1, 2)]
-    coco = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "fish"}]}
-    write_json(folder / "val.json", coco)
-    (folder / "val").mkdir(parents=True, exist_ok=True)
-    for image in images:
-        Image.new("RGB", (64, 64), "teal").save(folder / "val" / image["file_name"])
-    paths = {"val_images": "work/dataset/<mini>/val", "val_annotations": "work/dataset/<mini>/val.json"}
-    write_json(folder / "dataset.json", {**paths, "classes": ["fish"], "areas": [400, 2025]})
+from benchmark import samples, verdict
+from benchmark.records import ReportError, aggregate
+from benchmark.samples import Box, sample_runs
+from benchmark.tables import markdown, number
 
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
     build(tmp_path)
     return tmp_path
-
-
-def run_report(root: Path) -> None:
-    report.main([f"--{n}={root / n}" for n in ("results", "work")] + [f"--params={root / 'params.yaml'}"])
 
 
 @pytest.fixture(scope="module")
@@ -105,10 +36,6 @@ def reported(tmp_path_factory) -> Path:
     build(root)
     run_report(root)
     return root / "results"
-
-
-def load(root: Path) -> pd.DataFrame:
-    return load_records(root / "results", root / "params.yaml")
 
 
 def test_tables_hold_what_a_hand_computes(reported):
@@ -121,8 +48,8 @@ def test_tables_hold_what_a_hand_computes(reported):
     assert table.loc["pgd", ["gain", "gain_sd"]].tolist() == pytest.approx([4, math.sqrt(2)], abs=1e-4)
     assert table["train_minutes"].to_dict() == {"teacher-gfl": 1.5, "plain": 2, "inherit": 2, "pgd": 2}
     lines = (reported / "table.md").read_text().splitlines()
-    assert lines[0].endswith("| Seeds | AP | AP50 | AP75 | AP_S | AP_M | AP_L | gain | train min |")
-    cells = "28.0 ± 1.4 | 42.0 | 29.0 | \u2013 | 28.0 | 28.0 | +4.0 ± 1.4 | 2.0 |"
+    assert lines[0].endswith("| Seeds | AP | AP50 | AP75 | AP_S | AP_M | AP_L | gain | gain 95% | train min |")
+    cells = "28.0 ± 1.4 | 42.0 | 29.0 | \u2013 | 28.0 | 28.0 | +4.0 ± 1.4 | [\u22128.7, +16.7] | 2.0 |"
     assert lines[5] == f"| pgd | PGD | head+neck | 2 | {cells}"
     assert "up to 20², up to 45²" in lines[-1]
 
@@ -154,7 +81,7 @@ def test_page_stands_alone(reported):
     assert not re.search(r"(src|href|url)\W{1,3}(https?:)?//", page)
     assert "<mini>" not in page and "&lt;mini&gt;" in page and "a &lt;fast&gt; one" in page
     assert "method.topk</dt><dd>9<" in page and "<dd>1234567<" in page
-    assert "not comparable with the mini set" in page and "43.8" in page
+    assert "not comparable with the mini sets" in page and "43.8" in page
 
 
 def broken(capsys, root: Path) -> str:
@@ -228,13 +155,13 @@ def test_detections_are_judged_like_coco_does():
         Box((60, 60, 5, 5), "a", 0.5),  # one of the crowd
         Box((0, 0, 10, 10), "a", 0.29),
     ]
-    judged = [(box.score, kind) for box, kind in plots.judge(found, truth)]
+    judged = [(box.score, kind) for box, kind in samples.judge(found, truth)]
     assert judged == [(0.9, "correct"), (0.8, "false"), (0.6, "false"), (0.5, "ignored")]
 
 
 def test_text_cells():
     assert [number(-1.25, 2), number(1.0, sign=True), number(math.nan)] == ["\u22121.25", "+1.0", "\u2013"]
-    cells = markdown(pd.DataFrame({"a": ["x|y"], "b": ["1"]}))
+    cells = markdown(pd.DataFrame({"Run": ["x|y"], "AP": ["1"]}))
     assert cells.splitlines()[1:] == ["| --- | ---: |", "| x\\|y | 1 |"]
 
 
@@ -288,15 +215,27 @@ def test_verdict_from_a_dvc_diff(tmp_path, capsys):
     assert verdict.main(arguments) == 1 and "dvc metrics diff" in capsys.readouterr().err
 
 
-@pytest.mark.slow
-def test_notebook_runs(tree):
-    command = [sys.executable, "-m", "nbconvert", "--to", "notebook", "--execute", "--output-dir", str(tree)]
-    environment = {**os.environ, "PGD_RESULTS": str(tree / "results")}
-    command.append(str(ROOT / "notebooks" / "results.ipynb"))
+def pictures(root: Path, notebook: str) -> tuple[int, str]:
+    """How many figures a notebook shows of the results below ``root``, and its texts."""
+    command = [sys.executable, "-m", "nbconvert", "--to", "notebook", "--execute", "--output-dir", str(root)]
+    environment = {**os.environ, "PGD_RESULTS": str(root / "results")}
+    command.append(str(ROOT / "notebooks" / f"{notebook}.ipynb"))
     out = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert out.returncode == 0, out.stderr[-2000:]
-    cells = json.loads((tree / "results.ipynb").read_text())["cells"]
-    assert sum("image/png" in o.get("data", {}) for c in cells for o in c.get("outputs", [])) == 3
+    cells = json.loads((root / f"{notebook}.ipynb").read_text())["cells"]
+    shown = [o.get("data", {}) for c in cells for o in c.get("outputs", [])]
+    return sum("image/png" in o for o in shown), json.dumps(shown)
+
+
+@pytest.mark.slow
+def test_notebooks_run(tree):
+    count, text = pictures(tree, "coco_results")
+    assert count == 3 and "+4.0" in text and "No costs" in text and "43.8" in text
+    count, text = pictures(tree, "crowdhuman_results")
+    assert count == 0 and "cd benchmark/profiles/crowd && dvc repro" in text
+    add_crowd(tree)
+    count, text = pictures(tree, "crowdhuman_results")
+    assert count == 4 and "+4.0" in text and "42.8" in text and "40.2" not in text
 
 
 @pytest.mark.slow

@@ -28,6 +28,7 @@ from torch import Tensor
 from pgd.dense import DistillStep
 from pgd.methods.base import METHODS, Method, MethodContext
 from pgd.methods.crosskd import class_divergence, giou_loss, mean_count
+from pgd.methods.levels import levels_with_positives
 
 
 def class_gap(logits: Tensor, teacher_logits: Tensor) -> Tensor:
