@@ -147,6 +147,7 @@ class Dynamics(Hook):
             with torch.random.fork_rng():
                 torch.manual_seed(0)
                 model.loss(inputs, samples)
+            found = torch.autograd.grad(sum(terms.values()), kept, allow_unused=True)
         finally:
             for handle in handles:
                 handle.remove()
@@ -154,5 +155,4 @@ class Dynamics(Hook):
                 setattr(head, name, value)
             for name, value in buffers.items():
                 model.method.get_buffer(name).copy_(value)
-        found = torch.autograd.grad(sum(terms.values()), kept, allow_unused=True)
         return [torch.zeros_like(f) if g is None else g for f, g in zip(kept, found, strict=True)]

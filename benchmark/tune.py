@@ -118,11 +118,17 @@ def tune(params: Params, runs: dict[str, Run], pair: str, iterations: int, jobs:
         match(short)
     rows = pd.read_csv(out).to_dict("records") if out.is_file() else []
     done = {(row["pair"], row["trial"], row["iterations"]) for row in rows}
+    failed: dict[str, BaseException] = {}
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
         names = [name for name in runs if (pair, name, iterations) not in done]
         futures = {pool.submit(_trial, short, name, str(home)): name for name in names}
         for future in as_completed(futures):
-            name, record = futures[future], future.result()
+            name = futures[future]
+            if error := future.exception():
+                # the others shall be kept; this one is tried again by the next call
+                failed[name] = error
+                continue
+            record = future.result()
             row = {
                 "pair": pair,
                 "trial": name,
@@ -133,6 +139,9 @@ def tune(params: Params, runs: dict[str, Run], pair: str, iterations: int, jobs:
             rows.append(row)
             out.parent.mkdir(parents=True, exist_ok=True)
             pd.DataFrame(rows).to_csv(out, index=False)
+    if failed:
+        name, error = next(iter(failed.items()))
+        raise SettingsError(f"{len(failed)} of {len(names)} trials failed (first: {name}, {error})") from error
 
 
 def main() -> None:

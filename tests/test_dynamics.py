@@ -49,9 +49,9 @@ def test_shares_add_up_to_what_is_not_padding():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["none", "pgd", "mgd"])
+@pytest.mark.parametrize("method", ["none", "pgd", "mgd", "fkd"])
 def test_looking_changes_nothing(taught_world, monkeypatch, method):
-    """The same weights with and without the hook, also for a method that draws at random; entries in the curve."""
+    """The same weights with and without the hook, also where a method draws at random or counts; entries in the curve."""
     params = taught_world.settle(runs(4, one={"method": method, "inherit": "head+neck"}))
     out = taught_world.train(params, "one")
     looked, curve = load_state(out / "weights.pth"), read_curve(out / "curve.jsonl")
