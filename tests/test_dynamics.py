@@ -51,7 +51,7 @@ def test_shares_add_up_to_what_is_not_padding():
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["none", "pgd", "mgd", "fkd"])
 def test_looking_changes_nothing(taught_world, monkeypatch, method):
-    """The same weights with and without the hook, also where a method draws at random or counts; entries in the curve."""
+    """The same weights with and without the hook, also where a method draws or counts; and the entries."""
     params = taught_world.settle(runs(4, one={"method": method, "inherit": "head+neck"}))
     out = taught_world.train(params, "one")
     looked, curve = load_state(out / "weights.pth"), read_curve(out / "curve.jsonl")
