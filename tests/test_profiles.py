@@ -16,10 +16,14 @@ from benchmark.smoke import PROFILE, SmokeError, check, expected_files, left_out
 
 ROOT = Path(__file__).parents[1]
 #: What a profile shares with the root; everything else is its own.
-SHARED = ("benchmark", "pgd", "data")
+SHARED = ("benchmark", "pgd", "data", "notebooks")
 FILES = {"root": ROOT} | {
     name: PROFILE.parent / name for name in ("smoke", "study", "deviations", "regions", "crowd", "paper")
 }
+
+
+STAGES = ["prepare", "plan", "teacher", "match", "distill", "evaluate"]
+STAGES += ["cost", "key_regions", "region_figures", "report", "notebooks"]
 
 
 @pytest.mark.parametrize("profile", list(FILES)[1:])
@@ -71,7 +75,7 @@ def test_every_method_and_head_takes_part_in_the_smoke_run():
 @pytest.mark.parametrize("profile", FILES)
 def test_commands_name_modules_that_are_there(profile):
     stages = yaml.safe_load((FILES[profile] / "dvc.yaml").read_text())["stages"]
-    assert list(stages) == ["prepare", "plan", "teacher", "match", "distill", "evaluate", "report"]
+    assert list(stages) == STAGES
     for stage in stages.values():
         python, flag, module = stage["cmd"].split()[:3]
         assert (python, flag) == ("python", "-m")
@@ -114,8 +118,9 @@ def stage_names() -> dict[str, set[str]]:
 def test_dvc_reads_the_pipeline(stage_names, profile):
     folder = FILES[profile]
     params = load(folder / "params.yaml")
-    expected = {"plan", "match", "report"}
-    expected |= {f"prepare@{name}" for name in params.datasets} | {f"teacher@{name}" for name in params.pairs}
+    expected = {"plan", "match", "cost", "region_figures", "report", "notebooks"}
+    expected |= {f"prepare@{name}" for name in params.datasets}
+    expected |= {f"{stage}@{name}" for stage in ("teacher", "key_regions") for name in params.pairs}
     for run, seed in product(params.runs, params.seeds):
         expected |= {f"distill@{run}-{seed}", f"evaluate@{run}-{seed}"}
     where = "" if profile == "root" else f"{folder.relative_to(ROOT).as_posix()}/"

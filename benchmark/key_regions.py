@@ -1,0 +1,276 @@
+"""Stage `key_regions`: which fraction of the predictions inside a box carries a detector? (PGD's first claim.)
+
+``python -m benchmark.key_regions PAIR`` looks at a pair's trained teacher on its validation images; with ``--config``,
+``--checkpoint``, ``--annotations`` and ``--images`` it takes any mmdet detector with a served dense head. It writes
+``results/key_regions/<name>.csv`` (accuracy by kept share), ``<name>_levels.csv`` (on which levels the kept ones stand)
+and ``<name>.json`` (settings, environment); ``python -m benchmark.plots_regions`` draws all that is there.
+
+In every ground-truth box (crowd regions are none) the predictions whose position lies inside are ranked. Some percent
+of each box are kept, at least one prediction; what any box keeps is kept. Predictions outside all boxes stay. Ranked by
+
+- ``top``: PGD's quality;
+- ``random``: dice, once a draw;
+- ``central``: nearness to the box's centre, relative to its sides; where equal, finer levels come first;
+- ``worst``: quality, upside down.
+
+What happens to the others depends on the mode:
+
+- ``predictions``: they get no score, then the head goes on as always (its own thresholds and NMS);
+- ``features``: behind the first block of both towers, the features of positions that keep no prediction are replaced by
+  their mean over the image, by level and channel, and the head runs on from there.
+
+The ranking knows the boxes, so that dropping removes duplicates and false alarms, too: compare with the controls, which
+keep as many. Accuracy is COCO's, whatever the data set's own metric. Time grows with shares x draws x modes: 500 mini
+images take some two minutes on one core; on big sets, ``--limit`` takes the first N images.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from benchmark.analysis import by_level, wanted
+from benchmark.cli import run_cli
+from benchmark.coco_many import ManyCoco
+from benchmark.dropping import MODES, PERCENTS, Chosen, Dropper, Options, choose
+from benchmark.evaluate import machine
+from benchmark.match import file_digest
+from benchmark.quiet import quiet
+from benchmark.settings import SettingsError, load
+from benchmark.subjects import (
+    EXAMPLE,
+    Subject,
+    batches,
+    build,
+    class_names,
+    read_annotations,
+    subject_of_files,
+    subject_of_pair,
+    truth_of,
+)
+from pgd.checkpoint import CheckpointError
+from pgd.dense import UnsupportedHead
+
+OUT = Path("results/key_regions")
+FILES = ("config", "checkpoint", "annotations", "images")
+
+
+class Findings(NamedTuple):
+    """What is written about one detector."""
+
+    #: a row for each mode, selection, draw and percentage
+    table: pd.DataFrame
+    #: a row for each percentage and level, of what ``top`` keeps
+    levels: pd.DataFrame
+    #: settings, data and environment
+    record: dict
+
+
+def pace() -> float:
+    """Seconds between two updates of a bar: a log file gets a line now and then."""
+    return 0.5 if sys.stderr.isatty() else 30
+
+
+class Tally:
+    """What one mode gave, image by image."""
+
+    def __init__(self, coco: ManyCoco, settings: int) -> None:
+        self.coco = coco
+        #: predictions, or positions in mode features, in all boxes together: by setting what was kept, and all
+        self.kept, self.in_box = torch.zeros(settings, dtype=torch.long), 0
+
+    def add(self, image_id: int, detections: Sequence[Tensor], chosen: Chosen) -> None:
+        """One image: its detections by setting, and what was kept."""
+        self.coco.add(image_id, detections)
+        self.kept += chosen.kept.sum(dim=1).cpu()
+        self.in_box += int(chosen.in_box.sum())
+
+
+def analyse(subject: Subject, options: Options, limit: int | None = None, batch_size: int = 1) -> Findings:
+    """Run the detector once over the (first ``limit``) images, drop what the options say, and measure."""
+    start = time.perf_counter()
+    model, truth = build(subject), read_annotations(subject.annotations)
+    names = class_names(subject, truth, model.bbox_head.num_classes)
+    category_of = {category["name"]: category["id"] for category in truth.dataset["categories"]}
+    label_of = {category_of[name]: label for label, name in enumerate(names) if name in category_of}
+    by_mode = {
+        mode: Tally(ManyCoco(truth, label_of, subject.areas, options.settings), options.settings)
+        for mode in options.modes
+    }
+    dropper, counts = Dropper(model), []
+    strides = dropper.tape.reader.strides
+    levels = torch.zeros(len(options.percents), len(strides), dtype=torch.long)
+    total = min(len(truth.imgs), limit or len(truth.imgs))
+    with torch.no_grad(), tqdm(total=total, desc=subject.name, mininterval=pace()) as bar:
+        for part, batch in batches(subject, truth, limit, batch_size):
+            view, metas = dropper.look(batch)
+            for image, (image_id, meta) in enumerate(zip(part, metas, strict=True)):
+                boxes, labels = truth_of(truth, image_id, label_of, meta["scale_factor"], view.boxes.device)
+                chosen = choose(view, image, boxes, labels, options, len(counts))
+                for mode, tally in by_mode.items():
+                    own = chosen if mode == "predictions" else chosen.of_positions(view.grid)
+                    dropped = own.in_box & ~own.kept
+                    tally.add(image_id, dropper.detect(mode, dropped, view.grid, image, meta), own)
+                levels += by_level(chosen.kept[: len(options.percents)], view.grid).cpu()
+                counts.append(chosen.counts.cpu())
+                bar.update()
+    in_boxes = torch.cat(counts)
+    record = {
+        "name": subject.name,
+        "detector": type(model).__name__.lower(),
+        "head": type(model.bbox_head).__name__,
+        "config": subject.config,
+        "checkpoint": str(subject.checkpoint),
+        "checkpoint_sha256": file_digest(subject.checkpoint),
+        "annotations": str(subject.annotations),
+        "areas": list(subject.areas),
+        "images": len(counts),
+        "boxes": int((in_boxes > 0).sum()),
+        "boxes_without_position": int((in_boxes == 0).sum()),
+        "batch_size": batch_size,
+        **asdict(options),
+        "test_cfg": dict(model.bbox_head.test_cfg),
+        "seconds": round(time.perf_counter() - start, 1),
+        **machine(),
+    }
+    table = accuracy_table(options, by_mode, in_boxes[in_boxes > 0])
+    return Findings(named(table, record), named(level_table(options, levels, strides), record), record)
+
+
+def named(table: pd.DataFrame, record: dict) -> pd.DataFrame:
+    """The table with the detector's name in front."""
+    table.insert(0, "name", record["name"])
+    table.insert(1, "detector", record["detector"])
+    return table
+
+
+def accuracy_table(options: Options, by_mode: dict[str, Tally], counts: Tensor) -> pd.DataFrame:
+    """A row for each mode, selection, draw and percentage; ``counts`` are the predictions inside each box."""
+    limits = torch.minimum(wanted(counts, options.fractions), counts).double().mean(dim=1).tolist()
+    below_one = [float((counts * fraction < 1).double().mean()) for fraction in options.fractions]
+    rows = []
+    for mode, tally in by_mode.items():
+        settings = ((ranking, k) for ranking in options.rankings for k in range(len(options.percents)))
+        for ((selection, seed), k), figures, kept in zip(settings, tally.coco.figures(), tally.kept, strict=True):
+            rows.append(
+                {
+                    "mode": mode,
+                    "selection": selection,
+                    "percent": options.percents[k],
+                    "draw": seed,
+                    **figures,
+                    "kept": int(kept),
+                    "in_box": tally.in_box,
+                    # predictions a box, and the share of boxes of which the percentage is less than one prediction
+                    "kept_per_box": limits[k],
+                    "below_one": below_one[k],
+                }
+            )
+    return pd.DataFrame(rows).astype({"draw": "Int64"})
+
+
+def level_table(options: Options, levels: Tensor, strides: Sequence[int]) -> pd.DataFrame:
+    """A row for each percentage and level: predictions ``levels`` ``[F, L]`` that ``top`` keeps, and their share."""
+    shares = levels / levels.sum(dim=1, keepdim=True).clamp(min=1)
+    return pd.DataFrame(
+        {"percent": percent, "level": level, "stride": stride, "kept": int(count), "share": float(share)}
+        for percent, counts, part in zip(options.percents, levels, shares, strict=True)
+        for level, (stride, count, share) in enumerate(zip(strides, counts, part, strict=True))
+    )
+
+
+def write(findings: Findings, out: Path) -> None:
+    """The three files of one detector."""
+    out.mkdir(parents=True, exist_ok=True)
+    name = findings.record["name"]
+    for suffix, table in (("", findings.table), ("_levels", findings.levels)):
+        table.round(4).to_csv(out / f"{name}{suffix}.csv", index=False, lineterminator="\n")
+    (out / f"{name}.json").write_text(json.dumps(findings.record, indent=2, default=str) + "\n")
+
+
+def overview(table: pd.DataFrame) -> str:
+    """AP by mode, selection and percentage; means over draws."""
+    percents, orders = table["percent"].unique(), table["selection"].unique()
+    wide = table.pivot_table(index=["mode", "selection"], columns="percent", values="AP", sort=False)
+    wide = wide.reindex(index=pd.MultiIndex.from_product([table["mode"].unique(), orders]), columns=percents)
+    return wide.rename(columns="{:g}%".format).to_string(float_format="{:.1f}".format, index_names=False)
+
+
+def number(low: float, high: float, kind: type = float) -> Callable[[str], float]:
+    """A reader of numbers from ``low`` to ``high`` for the command line."""
+
+    def read(text: str) -> float:
+        if not low <= (value := kind(text)) <= high:
+            raise argparse.ArgumentTypeError(f"{text} is not from {low:g} to {high:g}")
+        return value
+
+    read.__name__ = "whole number" if kind is int else "number"
+    return read
+
+
+def arguments() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmark.key_regions",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    several, count = math.inf, number(1, math.inf, int)
+    parser.add_argument("pair", nargs="?", metavar="PAIR", help="a pair of params.yaml: its trained teacher")
+    parser.add_argument("--params", default="params.yaml", help="where the pair stands (default: %(default)s)")
+    own = parser.add_argument_group("any mmdet detector instead of a pair's teacher")
+    own.add_argument("--config", help=f"a config file, or the name of one that mmdet ships ({EXAMPLE})")
+    own.add_argument("--checkpoint", type=Path, help="its weights")
+    own.add_argument("--annotations", type=Path, help="COCO annotations")
+    own.add_argument("--images", type=Path, help="folder of the images")
+    own.add_argument("--name", help="names the results (default: the config's name)")
+    parser.add_argument("--limit", type=count, metavar="N", help="look at the first N images only")
+    parser.add_argument("--batch-size", type=count, default=1, metavar="N", help="images in one pass (default: 1)")
+    parser.add_argument(
+        "--percents", type=number(1e-3, 100), nargs="+", default=PERCENTS, metavar="P", help="shares to keep"
+    )
+    parser.add_argument("--modes", nargs="+", choices=MODES, default=MODES, help="(default: both)")
+    parser.add_argument(
+        "--xi", type=number(0, 1), default=0.8, help="exponent of the IoU in the quality (default: 0.8)"
+    )
+    parser.add_argument(
+        "--draws", type=number(0, several, int), default=3, metavar="N", help="random ones (default: 3)"
+    )
+    parser.add_argument("--seed", type=number(0, several, int), default=0, help="of the first draw (default: 0)")
+    parser.add_argument("--out", type=Path, default=OUT, help="folder of the results (default: %(default)s)")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point of the stage."""
+    parser = arguments()
+    args = parser.parse_args(argv)
+    files = [getattr(args, key) for key in FILES]
+    if any(files) == bool(args.pair) or any(files) != all(files):
+        parser.error(f"give either a PAIR or all of {', '.join(f'--{key}' for key in FILES)}")
+    quiet()
+    subject = subject_of_pair(load(args.params), args.pair) if args.pair else subject_of_files(*files, args.name)
+    options = Options(
+        percents=tuple(sorted(set(args.percents))),
+        modes=tuple(dict.fromkeys(args.modes)),
+        xi=args.xi,
+        seeds=tuple(range(args.seed, args.seed + args.draws)),
+    )
+    findings = analyse(subject, options, args.limit, args.batch_size)
+    write(findings, args.out)
+    print(overview(findings.table))
+
+
+if __name__ == "__main__":
+    run_cli(main, SettingsError, CheckpointError, UnsupportedHead)

@@ -1,0 +1,103 @@
+"""What figures owe their readers: labels that do not cover each other, runs that can be told apart."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+from benchmark import plots, plots_cost
+from benchmark.tables import METHOD_NAMES
+
+METHODS = [method for method in METHOD_NAMES if method != "none"]
+
+
+def test_every_named_method_has_a_place_of_its_own_colour():
+    assert set(METHOD_NAMES) == set(plots.PLACES)
+    assert plots.colour("pgd") == plots.colour("pgd_released") == "#d55e00" != plots.colour("fgd")
+    assert plots.place_of("fitnet") == "neck" and plots.place_of("fitnet", "towers") == "towers"
+    assert plots.place_of("cwd", float("nan")) == "predictions" and plots.place_of("cwd", "neck") == "neck"
+    assert plots.place_of("mine") == "other"
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_labels_spread_out(seed):
+    values = np.random.default_rng(seed).normal(0, 1, 12)
+    places = plots.spread_out(values, 0.2, -5, 5)
+    assert np.array_equal(np.argsort(places), np.argsort(values))
+    assert np.diff(np.sort(places)).min() > 0.2 - 1e-9
+    assert plots.spread_out(values, 1e-9, -5, 5) == pytest.approx(values, abs=1e-6), "free ones stay"
+    crowded = plots.spread_out(values, 0.2, 0, 3)
+    assert crowded.min() > -1e-9 and crowded.max() < 3 + 1e-9
+
+
+def test_two_equal_labels_share_the_shift():
+    assert plots.spread_out([1.0, 1.0, 5.0], 1.0, 0, 9) == pytest.approx([0.5, 1.5, 5.0])
+    assert plots.spread_out([9.0, 9.0], 1.0, 0, 9) == pytest.approx([8.0, 9.0])
+
+
+def curves_of(methods: list[str]) -> pd.DataFrame:
+    rows = [
+        {
+            "run": method,
+            "seed": seed,
+            "method": method,
+            "pair": "gfl",
+            "place": None,
+            "step": step,
+            "loss": 1.0,
+            "AP": ap,
+        }
+        for k, method in enumerate(methods)
+        for seed in (0, 1)
+        for step, ap in ((10, 5.0), (20, 10.0 + k))
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_few_curves_are_all_told_apart():
+    looks = plots.looks(curves_of(["none", "fitnet", "fgd", "ld", "pgd"]))
+    assert len({(look["color"], str(look["linestyle"])) for look in looks.values()}) == 5
+    assert plots.PALE not in {look["color"] for look in looks.values()}
+
+
+def test_of_many_curves_pgd_and_the_best_stand_out():
+    methods = ["none", *METHODS]
+    looks = plots.looks(curves_of(methods))
+    shown = {run for run, look in looks.items() if look["color"] != plots.PALE}
+    # AP rises along the list, so that the last ones that are not PGD are the best
+    assert shown == {"none", "pgd", "pgd_released", *[m for m in methods if not m.startswith("pgd")][-plots.BEST :]}
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_labels_of_costs_cover_neither_each_other_nor_a_dot(seed):
+    rng = np.random.default_rng(seed)
+    count = len(METHODS)
+    costs = pd.DataFrame(
+        {
+            "run": METHODS,
+            "method": METHODS,
+            "step_ratio": 1.3 + np.abs(rng.normal(0, 0.15, count)),
+            "extra_mb": rng.exponential(50, count),
+            "gain": rng.normal(1.3, 0.5, count),
+        }
+    )
+    figure = plots_cost.cost(costs)
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    figure.draw_without_rendering()
+    axes = figure.axes[0]
+    boxes = np.array([text.get_window_extent(renderer).extents for text in axes.texts])
+    assert sorted(text.get_text() for text in axes.texts) == sorted(METHODS)
+    covered = plots_cost.shared(boxes, boxes)
+    assert (covered - np.diag(np.diag(covered))).max() == 0
+    assert (boxes[:, :2] >= axes.bbox.min).all() and (boxes[:, 2:] <= axes.bbox.max).all()
+    centres = axes.transData.transform(costs[["step_ratio", "gain"]])
+    assert plots_cost.shared(boxes, np.concatenate((centres - 2, centres + 2), axis=1)).max() == 0
+
+
+def test_marker_areas_grow_with_memory():
+    areas = plots_cost.marker_areas(pd.Series([-5.0, 0.0, 50.0, 100.0]), 100.0)
+    assert areas[0] == areas[1] == plots_cost.SMALLEST and areas[3] == plots_cost.LARGEST
+    assert areas[2] == pytest.approx((plots_cost.SMALLEST + plots_cost.LARGEST) / 2)
+    assert plots_cost.marker_areas(pd.Series([0.0]), 0.0).tolist() == [plots_cost.SMALLEST]
