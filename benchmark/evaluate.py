@@ -85,6 +85,7 @@ def evaluate(job: Job) -> dict:
         "dataset": data.name,
         "metric": data.metric,
         "config": job.detector.config,
+        "options": ", ".join(f"{key}: {value}" for key, value in sorted(job.options.items())),
         **{f"method.{k}": v for k, v in (run.settings if run else {}).items()},
         **metrics,
         **train_record,

@@ -31,7 +31,7 @@ ENVIRONMENT = (
     *("pycocotools", "platform", "cpu", "threads", "gpu", "git_revision"),
 )
 #: Runs that agree on these differ in the method alone, so that their difference may be called its gain.
-FOOTING = ("pair", "dataset", "detector", "backbone", "iterations", "batch_size", "lr", "inherit")
+FOOTING = ("pair", "dataset", "detector", "backbone", "iterations", "batch_size", "lr", "options", "inherit")
 REQUIRED = ("run", "seed", "role", "method", *FOOTING, *COSTS)
 #: Columns of ``results/cost.csv`` (benchmark/cost.py).
 COST_COLUMNS = ("run", "method", "extra_parameters", "step_ms", "step_ratio", "peak_mb", "extra_mb")
@@ -72,9 +72,9 @@ def expected_records(params: Path) -> list[str]:
 def read_record(path: Path) -> dict[str, Any]:
     """One record, checked: it has all that tables need, AP (MR) is a number, and the file's name fits.
 
-    Records without ``metric`` are of the kind ``coco``.
+    Records without ``metric`` are of the kind ``coco``, those without ``options`` have none.
     """
-    record = {"metric": "coco", **read_json(path)}
+    record = {"metric": "coco", "options": "", **read_json(path)}
     if record["metric"] not in METRICS:
         raise ReportError(f"{path} has the metric '{record['metric']}', not one of {', '.join(METRICS)}")
     accuracy = METRICS[record["metric"]]
