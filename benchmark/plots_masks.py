@@ -1,7 +1,7 @@
-"""Figures of a teacher's maps over an image: quality, top-K and weights by level, the masks side by side, the release's.
+"""Figures of a teacher's maps over an image: by level, the masks side by side, and as the release makes them.
 
-Each function takes a :class:`benchmark.views.Scene` and maps ``[P]`` over its positions and returns a Figure. Colour runs
-from nothing (0) to dark (1), so that the figures can be read in grey.
+Each function takes a :class:`benchmark.views.Scene` and maps ``[P]`` over its positions and returns a Figure. Colour
+runs from nothing (0) to dark (1), so that the figures can be read in grey.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def share_by_level(scene: Scene, flat: Tensor) -> np.ndarray:
     return sums / sums.sum() if sums.sum() > 0 else sums
 
 
-def draw_scene(axes: Axes, scene: Scene, colour: bool = False, boxes: np.ndarray | None = None, **line) -> None:
+def draw_scene(axes: Axes, scene: Scene, colour: bool = False, **line) -> None:
     """The picture (pale, or in its colours) and its boxes, without ticks."""
     height, width = scene.picture.shape[:2]
     shown = scene.picture if colour else faded(scene.picture)
@@ -112,7 +112,7 @@ def colour_bar(figure: Figure, axes: Sequence[Axes], name: str, label: str) -> N
 def panel_height(scene: Scene, columns: int) -> float:
     """Inches that a row of ``columns`` pictures is high."""
     height, width = scene.picture.shape[:2]
-    return (WIDTH - 1.0) / columns * height / width
+    return (WIDTH - 1.25) / columns * height / width
 
 
 def by_level(scene: Scene, branches: Mapping[str, Maps], background: Tensor) -> Figure:
@@ -209,14 +209,14 @@ def released(scene: Scene, weights: Mapping[str, Tensor], backgrounds: Mapping[s
     """
     style()
     columns = len(weights)
-    figure = Figure(figsize=(WIDTH, 2 * panel_height(scene, columns) + 1.35), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 2 * panel_height(scene, columns) + 1.0), layout="constrained")
     grid = figure.subplots(2, columns, squeeze=False)
     height, width = scene.picture.shape[:2]
     for upper, lower, name in zip(*grid, weights, strict=True):
         count = int((weights[name] > 0).sum())
         draw_scene(upper, scene)
         draw_map(upper, on_pixels(scene, weights[name]), (0, width, height, 0), WEIGHTS)
-        upper.set_title(f"{name}\n{count} positions")
+        upper.set_title(f"{name}\n{count} position{'s' if count != 1 else ''}")
         draw_scene(lower, scene)
         draw_map(lower, level_cells(scene, backgrounds[name])[0], cell_extent(scene, 0), BACKGROUND)
         for panel in (upper, lower) if name == swapped else ():

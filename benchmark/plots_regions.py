@@ -149,7 +149,8 @@ def controls(table: pd.DataFrame) -> Figure:
     for line, name in zip(grid, names, strict=True):
         for axes, mode in zip(line, modes, strict=True):
             rows = table[(table["name"] == name) & (table["mode"] == mode)]
-            axes.axhline(rows["AP"][rows["percent"] == 100].mean(), color="#9a9a9a", linewidth=0.9, zorder=0)
+            for everything in rows["AP"][rows["percent"] == 100].head(1):
+                axes.axhline(everything, color="#9a9a9a", linewidth=0.9, zorder=0)
             for selection, (colour, dashes, mark) in SELECTIONS.items():
                 own = rows[rows["selection"] == selection]
                 draw(axes, own, "AP", colour, mark, linestyle=dashes, linewidth=2.0 if selection == "top" else 1.5)

@@ -26,7 +26,11 @@ from pgd.checkpoint import CheckpointError, export
 from pgd.dense import UnsupportedHead
 from pgd.evaluation import CocoBoxes
 
-pytestmark = [QUIET, pytest.mark.filterwarnings("ignore:pkg_resources is deprecated")]
+pytestmark = [
+    QUIET,
+    pytest.mark.filterwarnings("ignore:pkg_resources is deprecated"),
+    pytest.mark.filterwarnings("error:constrained_layout"),
+]
 NAMES = [f"class {k}" for k in range(CLASSES)]
 FIGURES = ["AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large", "AR100"]
 COLUMNS = ["name", "detector", "mode", "selection", "percent", "draw", *FIGURES]
@@ -88,9 +92,8 @@ def brought(tmp_path_factory) -> SimpleNamespace:
     for image_id, sample in found.items():
         best = sample.pred_instances
         wide = (best.bboxes[:, 2:] - best.bboxes[:, :2]).amin(dim=1) > 12
-        for k, (box, label) in enumerate(
-            zip(best.bboxes[wide][:5].tolist(), best.labels[wide][:5].tolist(), strict=True)
-        ):
+        rows = zip(best.bboxes[wide][:5].tolist(), best.labels[wide][:5].tolist(), strict=True)
+        for k, (box, label) in enumerate(rows):
             xywh = [box[0] + 1, box[1] + 1, box[2] - box[0], box[3] - box[1]]
             annotations.append(
                 {
@@ -253,11 +256,11 @@ def test_coco_sample(coco_sample, tmp_path, monkeypatch):
     annotations, images = coco_sample / "annotations" / "instances_val2017.json", coco_sample / "val2017"
     files = {"config": config, "checkpoint": tmp_path / "random.pth", "annotations": annotations, "images": images}
     args = [part for key, value in files.items() for part in (f"--{key}", str(value))]
-    few = ["--limit", "3", "--percents", "0.5", "5", "50", "100", "--draws", "1", "--out", str(tmp_path)]
+    few = ["--limit", "2", "--percents", "5", "50", "100", "--draws", "0", "--out", str(tmp_path)]
     key_regions.main([*args, *few])
     table = pd.read_csv(tmp_path / "gfl_r18_coco_sample.csv")
     content = json.loads(annotations.read_text())
-    chosen = sorted(content["images"], key=lambda image: image["id"])[:3]
+    chosen = sorted(content["images"], key=lambda image: image["id"])[:2]
     found = predicted(config, detector, {image["id"]: images / image["file_name"] for image in chosen})
     names = [category["name"] for category in content["categories"]]
     plain = plain_figures(annotations, names, found)
@@ -266,7 +269,7 @@ def test_coco_sample(coco_sample, tmp_path, monkeypatch):
     for name in FIGURES:
         assert everything[name].tolist() == pytest.approx([round(plain[name], 4)] * len(everything), nan_ok=True)
     for _, rows in table.groupby(["mode", "selection"]):
-        assert rows["kept"].is_monotonic_increasing and rows["kept"].nunique() == 4
+        assert rows["kept"].is_monotonic_increasing and rows["kept"].nunique() == 3
 
 
 # ------------------------------------------------------------------------------------------ bad input
