@@ -66,6 +66,9 @@ def looks(table: pd.DataFrame) -> dict[str, tuple[str, str]]:
 
 def draw(axes: Axes, rows: pd.DataFrame, figure: str, colour: str, mark: str, **line) -> None:
     """One line: mean over draws by percent, a band from the lowest to the highest, hollow marks where one is kept."""
+    if rows.empty:
+        # this detector was not looked at in this way
+        return
     by_percent = rows.groupby("percent")[figure].agg(["mean", "min", "max"])
     hollow = rows.groupby("percent")["below_one"].first() > HOLLOW
     x, y = by_percent.index.to_numpy(), by_percent["mean"].to_numpy()
@@ -74,7 +77,9 @@ def draw(axes: Axes, rows: pd.DataFrame, figure: str, colour: str, mark: str, **
     for empty in (True, False):
         own = (hollow == empty).to_numpy()
         face = "white" if empty else colour
-        axes.plot(x[own], y[own], mark, color=colour, markerfacecolor=face, markersize=5.5, clip_on=False, zorder=4)
+        # a line without points, not clipped, would spoil the layout
+        if own.any():
+            axes.plot(x[own], y[own], mark, color=colour, markerfacecolor=face, markersize=5.5, clip_on=False, zorder=4)
 
 
 def share_axis(axes: Axes, percents: Sequence[float]) -> None:
