@@ -18,6 +18,8 @@ PERCENTS = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0)
 MODES = ("predictions", "features")
 #: Positions of all settings that the head runs on at one time: bounds the memory.
 AT_ONCE = 2**16
+#: settings at once at most: mmcv's deformable convolutions take batches of up to this, or multiples of it
+DEFORMABLE = 32
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,7 @@ class Dropper:
         masks, which = torch.unique(dropped, dim=0, return_inverse=True)
         outputs = [[level[image : image + 1] for level in branch] for branch in self.tape.outputs]
         found = []
-        for part in masks.split(max(1, AT_ONCE // len(grid.centers))):
+        for part in masks.split(max(1, min(DEFORMABLE, AT_ONCE // len(grid.centers)))):
             changed = [[level.expand(len(part), -1, -1, -1) for level in branch] for branch in outputs]
             if mode == "predictions":
                 changed[0] = silenced(outputs[0], part, grid)
