@@ -3,6 +3,8 @@
 Boxes of whole bodies reach beyond the images; `Resize` clips them. Images with nothing but ignore regions are kept.
 """
 
+_base_ = "coco.py"
+
 _train = [
     dict(type="LoadImageFromFile"),
     dict(type="LoadAnnotations", with_bbox=True),
@@ -16,20 +18,6 @@ _test = [
     dict(type="PackDetInputs", meta_keys=("img_id", "img_path", "ori_shape", "img_shape", "scale_factor")),
 ]
 
-train_dataloader = dict(
-    batch_size=2,
-    num_workers=2,
-    persistent_workers=True,
-    sampler=dict(type="DefaultSampler", shuffle=True),
-    batch_sampler=dict(type="AspectRatioBatchSampler"),
-    dataset=dict(type="CocoDataset", filter_cfg=dict(filter_empty_gt=True, min_size=32), pipeline=_train),
-)
-val_dataloader = dict(
-    batch_size=1,
-    num_workers=2,
-    persistent_workers=True,
-    drop_last=False,
-    sampler=dict(type="DefaultSampler", shuffle=False),
-    dataset=dict(type="CocoDataset", test_mode=True, pipeline=_test),
-)
+train_dataloader = dict(batch_size=2, dataset=dict(pipeline=_train))
+val_dataloader = dict(dataset=dict(pipeline=_test))
 val_evaluator = dict(type="CrowdHumanBoxes")
