@@ -37,7 +37,7 @@ def execute(notebook: Path, results: Path) -> str:
     content = nbformat.read(notebook, as_version=4)
     # the kernel inherits it
     os.environ["PGD_RESULTS"] = str(results.resolve())
-    runner = ExecutePreprocessor(timeout=TIMEOUT, kernel_name="python3")
+    runner = ExecutePreprocessor(timeout=TIMEOUT, kernel_name="python3", store_widget_state=False)
     runner.preprocess(content, {"metadata": {"path": str(notebook.parent)}})
     page, _ = HTMLExporter(exclude_input_prompt=True, exclude_output_prompt=True).from_notebook_node(content)
     return page

@@ -14,10 +14,11 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import FuncFormatter
 
 from benchmark.dynamics import PLACES, REGIONS
 from benchmark.plots import COLOURS, PLACE_NAMES, ROW, place_of, style
@@ -51,7 +52,9 @@ def load_dynamics(results: Path, records: pd.DataFrame) -> pd.DataFrame:
         own = {key: record.get(key) for key in ("run", "seed", "pair", "method", "inherit", "method.place")}
         parts.append(points.assign(**own).rename(columns={"method.place": "place"}))
     if not parts:
-        raise ReportError(f"{results / 'curves'}: no curve holds distances to the teacher; such runs are from before")
+        raise ReportError(
+            f"{results / 'curves'}: no curve holds distances to the teacher (trained before they were measured)"
+        )
     return pd.concat(parts, ignore_index=True)
 
 
@@ -149,14 +152,16 @@ def distances(points: pd.DataFrame) -> Figure:
     return figure
 
 
-def plain_numbers(axis) -> None:
-    """0.2 and not 2 x 10^-1; labels between powers of ten as well where the axis is short."""
+def plain_numbers(axis: Axis) -> None:
+    """0.2 and not 2 x 10^-1 on a logarithmic axis; the shorter it is, the more labels between the powers of ten."""
+
+    def between(value: float, _: int) -> str:
+        low, high = axis.get_view_interval()
+        labelled = "235" if high < 12 * low else "25" if high < 60 * low else ""
+        return f"{value:g}" if f"{value:.0e}"[0] in labelled else ""
+
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    low, high = axis.get_view_interval()
-    wide = high > 20 * low
-    axis.set_minor_formatter(
-        NullFormatter() if wide else FuncFormatter(lambda value, _: f"{value:g}" if f"{value:.0e}"[0] in "235" else "")
-    )
+    axis.set_minor_formatter(FuncFormatter(between))
 
 
 def place_legend(figure: Figure, points: pd.DataFrame) -> None:
@@ -172,12 +177,13 @@ def place_legend(figure: Figure, points: pd.DataFrame) -> None:
 
 
 def run_axis(axes: Axes, runs: Sequence[str], colour: Mapping[str, str] | None) -> None:
-    """Runs from top to bottom, in their colours."""
+    """Runs from top to bottom, named in their colours; without colours they have no names."""
     axes.set(ylim=(len(runs) - 0.5, -0.5))
     axes.set_yticks(range(len(runs)), runs if colour else [])
     axes.grid(axis="y", visible=False)
-    for text, run in zip(axes.get_yticklabels(), runs if colour else [], strict=True):
-        text.set_color(colour[run])
+    if colour:
+        for text, run in zip(axes.get_yticklabels(), runs, strict=True):
+            text.set_color(colour[run])
 
 
 def region_handles(lines: bool) -> list:
@@ -238,7 +244,7 @@ def gradients(points: pd.DataFrame, positions: Mapping[str, float] | None = None
         if name in shares.index:
             axes.hlines(y, *(shares.loc[name, ["low", "high"]] * 100), color="#f0a030", linewidth=1.8, zorder=3)
             if positions and positions["key"] > 0:
-                axes.text(101.5, y, f"x {own['key'] / positions['key']:.1f}", va="center", fontsize=10)
+                axes.text(101.5, y, f"\u00d7 {own['key'] / positions['key']:.1f}", va="center", fontsize=10)
     if positions:
         for edge in (positions["key"], positions["key"] + positions["box"]):
             axes.axvline(edge * 100, color="#222222", linewidth=1.0, linestyle=(0, (3, 2)), zorder=4)

@@ -6,11 +6,13 @@ runs from nothing (0) to dark (1), so that the figures can be read in grey.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from io import BytesIO
 
 import matplotlib as mpl
 import numpy as np
 import seaborn as sns
+from ipywidgets import Image, Layout, ValueWidget, VBox
 from matplotlib.axes import Axes
 from matplotlib.colors import Colormap, ListedColormap, Normalize
 from matplotlib.figure import Figure
@@ -31,11 +33,8 @@ LINE = 0.32
 
 
 def colours(name: str) -> Colormap:
-    """A colour map by seaborn's name, or a single colour; zero and below is transparent."""
-    cmap = ListedColormap([name]) if name.startswith("#") else sns.color_palette(name, as_cmap=True)
-    cmap = cmap.copy()
-    cmap.set_bad(alpha=0)
-    return cmap
+    """A colour map by seaborn's name, or of a single colour; what is masked stays transparent."""
+    return ListedColormap([name]) if name.startswith("#") else sns.color_palette(name, as_cmap=True)
 
 
 def faded(picture: np.ndarray) -> np.ndarray:
@@ -232,3 +231,22 @@ def released(scene: Scene, weights: Mapping[str, Tensor], backgrounds: Mapping[s
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
     return figure
+
+
+def explorer(draw: Callable[..., Figure], **controls: ValueWidget) -> VBox:
+    """Controls and below them the figure that ``draw`` makes of their values, by name; drawn anew when one changes.
+
+    An image where `ipywidgets.interact` has an output area: a notebook that is run without a front end answers such
+    areas on the channel that it also waits on, and may then wait for ever.
+    """
+    image = Image(format="png", layout=Layout(max_width="100%"))
+
+    def update(_: object = None) -> None:
+        content = BytesIO()
+        draw(**{name: control.value for name, control in controls.items()}).savefig(content, format="png")
+        image.value = content.getvalue()
+
+    for control in controls.values():
+        control.observe(update, names="value")
+    update()
+    return VBox([*controls.values(), image])

@@ -40,6 +40,8 @@ from pgd.scaling import published_settings
 OBJECTS = 3
 #: Half-width in pixels of the noise on positions in the released code.
 JITTER = 0.05
+#: PGD's maps, those of the released order of steps, and these with the axes swapped as for FCOS and AutoAssign.
+VERSIONS = ("as meant", "released order", "released, axes swapped")
 
 
 @dataclass(frozen=True)
@@ -136,6 +138,7 @@ class Teacher:
         names = class_names(self.subject, self.truth, self.model.bbox_head.num_classes)
         self.label_of = {c["id"]: names.index(c["name"]) for c in self.truth.dataset["categories"]}
         self.ids = self._choose(images)
+        self._seen: dict[int, Scene] = {}
 
     def _choose(self, images: int) -> list[int]:
         ids, objects = sorted(self.truth.imgs), self.truth.imgToAnns
@@ -143,9 +146,14 @@ class Teacher:
         return (rich or ids)[:images]
 
     @reported
-    @torch.no_grad()
     def scene(self, index: int) -> Scene:
-        """Look at the ``index``-th of the chosen images."""
+        """What the teacher sees on the ``index``-th of the chosen images; it looks at each once."""
+        if index not in self._seen:
+            self._seen[index] = self._look(index)
+        return self._seen[index]
+
+    @torch.no_grad()
+    def _look(self, index: int) -> Scene:
         image_id, only = self.ids[index], copy.copy(self.truth)
         only.imgs = {image_id: self.truth.imgs[image_id]}
         _, batch = next(batches(self.subject, only, None, 1))
@@ -218,6 +226,19 @@ def released_weights(scene: Scene, xi: float, topk: int, swap_axes: bool = False
         torch.manual_seed(0)
         weights = prediction_guided_weights(*given, xi, topk, released=True, swap_axes=swap_axes, jitter=JITTER)
     return grid.to_positions(weights)
+
+
+def versions(scene: Scene, xi: float, topk: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Weights and background, ``[P]`` each, as they are meant and as released; by the names of :data:`VERSIONS`."""
+    meant, in_order, swapped = VERSIONS
+    weights = {
+        meant: mask_of("pgw", scene, xi, topk),
+        in_order: released_weights(scene, xi, topk),
+        swapped: released_weights(scene, xi, topk, swap_axes=True),
+    }
+    # the release knows no regions without annotation
+    backgrounds = {name: background_of(scene, name == swapped, name == meant) for name in VERSIONS}
+    return weights, backgrounds
 
 
 def surviving(scenes: Sequence[Scene]) -> tuple[float, float]:

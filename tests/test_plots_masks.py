@@ -7,6 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from ipywidgets import IntSlider
+from matplotlib.figure import Figure
 from steps import IMAGE, SIZES, STRIDES, grid
 
 from benchmark import plots_masks, views
@@ -107,3 +109,21 @@ def test_without_objects_everything_is_background(scene):
     assert not any(flat.any() for flat in maps) and views.background_of(empty).all()
     plots_masks.by_level(empty, {"cls": maps}, views.background_of(empty)).draw_without_rendering()
     plots_masks.side_by_side(empty, views.all_masks(empty, 0.8, 3)).draw_without_rendering()
+
+
+def test_the_picture_follows_the_controls():
+    drawn = []
+
+    def draw(image: int, k: int) -> Figure:
+        drawn.append((image, k))
+        figure = Figure(figsize=(1, 1))
+        figure.text(0.5, 0.5, f"{image} {k}")
+        return figure
+
+    image, k = IntSlider(value=0, max=5), IntSlider(value=8, max=60)
+    box = plots_masks.explorer(draw, image=image, k=k)
+    *controls, picture = box.children
+    assert controls == [image, k] and bytes(picture.value).startswith(b"\x89PNG")
+    first = bytes(picture.value)
+    k.value = 30
+    assert drawn == [(0, 8), (0, 30)] and bytes(picture.value) != first
