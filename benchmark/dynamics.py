@@ -79,7 +79,7 @@ class Dynamics(Hook):
 
     Args:
         points: how often, besides the start.
-        images: the first images of the training set, always the same.
+        images: the first images of the training set, always the same; a batch of the training at most.
     """
 
     def __init__(self, points: int = 8, images: int = 8) -> None:
@@ -88,7 +88,9 @@ class Dynamics(Hook):
     def before_train(self, runner) -> None:
         dataset, state = runner.train_dataloader.dataset, np.random.get_state()
         np.random.seed(0)
-        self.batch = pseudo_collate([dataset[i] for i in range(min(self.images, len(dataset)))])
+        # no more than the training's batches have: some methods take no more (pgd_released on GFL)
+        count = min(self.images, runner.cfg.train_dataloader.batch_size, len(dataset))
+        self.batch = pseudo_collate([dataset[i] for i in range(count)])
         np.random.set_state(state)
         self.tapes = Tape(runner.model.student), Tape(runner.model.teacher)
         self.interval = max(1, runner.max_iters // self.points)

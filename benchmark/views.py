@@ -272,7 +272,8 @@ def region_shares(folder: Path, run: str, images: int = 8) -> dict[str, float]:
             dataset = DATASETS.build(cfg.train_dataloader.dataset)
             state = np.random.get_state()
             np.random.seed(0)
-            batch = pseudo_collate([dataset[i] for i in range(min(images, len(dataset)))])
+            count = min(images, cfg.train_dataloader.batch_size, len(dataset))
+            batch = pseudo_collate([dataset[i] for i in range(count)])
             np.random.set_state(state)
         except (FileNotFoundError, AttributeError) as error:
             raise ReportError(f"{folder}: the training images cannot be read ({error})") from None
