@@ -15,13 +15,15 @@ import pytest
 import torch
 import yaml
 
-from benchmark.config import DatasetInfo
+from benchmark.config import MINI, DatasetInfo
 from benchmark.data.minicoco import SPLITS, annotate, coco_json, file_name, render
 from benchmark.match import TEACHERS, match
 from benchmark.plan import plan
 from benchmark.prepare import MINI_AREAS
 from benchmark.quiet import skip_config_formatting
 from benchmark.settings import TEACHER, Job, Params, load
+from pgd.methods import METHODS
+from pgd.scaling import published_settings
 
 IMAGES = {"train": 12, "val": 6}
 #: No pretrained file, no worker processes.
@@ -33,6 +35,16 @@ LIGHT = {
     "val_dataloader.num_workers": 0,
     "val_dataloader.persistent_workers": False,
 }
+
+
+#: methods with parameters of their own
+WITH_ADAPTERS = ("defeat", "fgd", "fkd", "frs", "icd", "mgd")
+
+
+def mini_settings(method: str) -> dict:
+    """What goes with the size of a detector, for a mini one, and no warm-up: the method teaches from the first step."""
+    published = published_settings(method, "gfl", MINI)
+    return {name: 0 if name == "warmup" else published[name] for name in METHODS.get(method).scaling}
 
 
 def light_content() -> dict:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import light_content, same
+from conftest import WITH_ADAPTERS, light_content, mini_settings, same
 from mmdet.registry import MODELS
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner, set_random_seed
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:DeprecationWarning. .num_anchors
 CASES = {
     "none": Run(),
     "inherit": Run(inherit="head+neck"),
-    **{m: Run(m) for m in sorted(METHODS.module_dict)},
+    **{m: Run(m, settings=mini_settings(m)) for m in sorted(METHODS.module_dict)},
     "adapted": Run("fitnet", settings={"adapter": True}),
     "on_towers": Run("fitnet", settings={"place": "towers"}),
     "adapted_pgd": Run("pgd", settings={"adapter": True}),
@@ -87,7 +87,7 @@ def test_gradients(build, batch, name):
     still = [k for k, p in trained.items() if k.startswith("student.") and not p.grad.any()]
     assert all(".scales." in k for k in still), "only a level without an object has nothing to learn"
     own = [p for k, p in trained.items() if k.startswith("method.")]
-    assert bool(own) == (name in ("fgd", "adapted", "adapted_pgd"))
+    assert bool(own) == (name in (*WITH_ADAPTERS, "adapted", "adapted_pgd"))
     if own:
         assert sum(bool(p.grad.any()) for p in own) >= min(5, len(own)), "every level's adapter learns"
     if CASES[name].needs_teacher:
