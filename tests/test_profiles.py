@@ -54,7 +54,8 @@ def test_shared_dependencies_lead_to_the_root():
 @pytest.mark.parametrize("profile", FILES)
 def test_params_are_sound(profile):
     params = load(FILES[profile] / "params.yaml")
-    kinds = {"paper": {"coco", "crowdhuman"}, "crowd": {"minicrowd"}, "smoke": {"minicoco", "minicrowd"}}
+    kinds = {"paper": {"coco", "crowdhuman"}, "crowd": {"minicrowd"}}
+    kinds |= dict.fromkeys(("smoke", "study"), {"minicoco", "minicrowd"})
     assert {data.kind for data in params.datasets.values()} == kinds.get(profile, {"minicoco"}) and params.seeds[0] == 0
     for name in params.runs:
         check_run(name, params)
