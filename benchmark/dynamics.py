@@ -25,6 +25,18 @@ from pgd.scaling import published_settings
 
 REGIONS = ("key", "box", "background")
 PLACES = ("neck", "cls_tower", "reg_tower")
+#: how many positions an object has in its key region: PGD's K at mini scale
+TOPK = published_settings("pgd", "gfl", MINI)["topk"]
+
+
+def first_images(dataset: Sequence[dict], count: int) -> dict:
+    """The first ``count`` images of a training set as a batch, always augmented alike; numpy's dice stay put."""
+    state = np.random.get_state()
+    np.random.seed(0)
+    try:
+        return pseudo_collate([dataset[i] for i in range(min(count, len(dataset)))])
+    finally:
+        np.random.set_state(state)
 
 
 def regions(grid: Grid, scores: Tensor, boxes: Tensor, gt_boxes: Tensor, gt_labels: Tensor, topk: int) -> Tensor:
@@ -86,12 +98,9 @@ class Dynamics(Hook):
         self.points, self.images = points, images
 
     def before_train(self, runner) -> None:
-        dataset, state = runner.train_dataloader.dataset, np.random.get_state()
-        np.random.seed(0)
         # no more than the training's batches have: some methods take no more (pgd_released on GFL)
-        count = min(self.images, runner.cfg.train_dataloader.batch_size, len(dataset))
-        self.batch = pseudo_collate([dataset[i] for i in range(count)])
-        np.random.set_state(state)
+        count = min(self.images, runner.cfg.train_dataloader.batch_size)
+        self.batch = first_images(runner.train_dataloader.dataset, count)
         self.tapes = Tape(runner.model.student), Tape(runner.model.teacher)
         self.interval = max(1, runner.max_iters // self.points)
         self.record = next(hook for hook in runner.hooks if isinstance(hook, Record))
@@ -117,9 +126,8 @@ class Dynamics(Hook):
         metas = [sample.metainfo for sample in samples]
         grid = teacher.reader.grid([f.shape[-2:] for f in teacher.neck], metas, inputs.device)
         own, theirs = (tape.view(grid, {"neck", "towers", "predictions"}) for tape in self.tapes)
-        topk = published_settings("pgd", "gfl", MINI)["topk"]
         found = [
-            regions(grid, scores, boxes, sample.gt_instances.bboxes, sample.gt_instances.labels, topk)
+            regions(grid, scores, boxes, sample.gt_instances.bboxes, sample.gt_instances.labels, TOPK)
             for scores, boxes, sample in zip(theirs.scores, theirs.boxes, samples, strict=True)
         ]
         region = torch.stack(found).masked_fill(~grid.valid.cpu(), -1).to(inputs.device)

@@ -100,7 +100,8 @@ def held_out(params: Params, pair: str, home: Path) -> None:
     name = params.pairs[pair].dataset
     path, link = home / DatasetInfo.path(name), home / TEACHERS / pair
     data = split_train(DatasetInfo.load(name), home / "data")
-    absolute = {k: str(Path(v).resolve()) for k, v in asdict(data).items() if k.endswith(("images", "annotations"))}
+    ends = ("images", "annotations", "odgt")
+    absolute = {k: str(Path(v).resolve()) for k, v in asdict(data).items() if v and k.endswith(ends)}
     for file in (path, link):
         file.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({**asdict(data), **absolute}, indent=2))

@@ -17,13 +17,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from mmdet.registry import DATASETS, MODELS
-from mmengine.dataset import pseudo_collate
 from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 
 import pgd.heads  # noqa: F401  registers the readers
-from benchmark.config import MINI, DatasetInfo, detector_config, training_config
-from benchmark.dynamics import REGIONS, regions
+from benchmark.config import DatasetInfo, detector_config, training_config
+from benchmark.dynamics import REGIONS, TOPK, first_images, regions
 from benchmark.match import TEACHERS
 from benchmark.records import ReportError
 from benchmark.settings import Params, SettingsError, load
@@ -34,7 +33,6 @@ from pgd.distiller import Tape
 from pgd.masks import MASKS, mask
 from pgd.methods.base import settings_of
 from pgd.regions import background_mask, inside_pairs, prediction_guided_weights
-from pgd.scaling import published_settings
 
 #: Images with fewer objects than this are shown only if there are no others.
 OBJECTS = 3
@@ -270,18 +268,13 @@ def region_shares(folder: Path, run: str, images: int = 8) -> dict[str, float]:
         cfg = training_config(job, DatasetInfo.load(job.pair.dataset), None, folder)
         try:
             dataset = DATASETS.build(cfg.train_dataloader.dataset)
-            state = np.random.get_state()
-            np.random.seed(0)
-            count = min(images, cfg.train_dataloader.batch_size, len(dataset))
-            batch = pseudo_collate([dataset[i] for i in range(count)])
-            np.random.set_state(state)
+            batch = first_images(dataset, min(images, cfg.train_dataloader.batch_size))
         except (FileNotFoundError, AttributeError) as error:
             raise ReportError(f"{folder}: the training images cannot be read ({error})") from None
     view, grid, samples = predictions(model, Tape(model, None), batch)
     truth = [(sample.gt_instances.bboxes.cpu(), sample.gt_instances.labels.cpu()) for sample in samples]
-    topk = published_settings("pgd", "gfl", MINI)["topk"]
     found = [
-        regions(grid, scores.cpu(), boxes.cpu(), *objects, topk)
+        regions(grid, scores.cpu(), boxes.cpu(), *objects, TOPK)
         for scores, boxes, objects in zip(view.scores, view.boxes, truth, strict=True)
     ]
     region = torch.stack(found)[grid.valid]
