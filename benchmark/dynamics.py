@@ -30,7 +30,7 @@ TOPK = published_settings("pgd", "gfl", MINI)["topk"]
 
 
 def first_images(dataset: Sequence[dict], count: int) -> dict:
-    """The first ``count`` images of a training set as a batch, always augmented alike; numpy's dice stay put."""
+    """The first ``count`` images of a training set as a batch, always augmented alike; numpy's dice are put back."""
     state = np.random.get_state()
     np.random.seed(0)
     try:

@@ -55,7 +55,7 @@ def test_shared_dependencies_lead_to_the_root():
 def test_params_are_sound(profile):
     params = load(FILES[profile] / "params.yaml")
     kinds = {"paper": {"coco", "crowdhuman"}, "crowd": {"minicrowd"}}
-    kinds |= dict.fromkeys(("smoke", "study"), {"minicoco", "minicrowd"})
+    kinds |= {name: {"minicoco", "minicrowd"} for name in ("smoke", "study")}
     assert {data.kind for data in params.datasets.values()} == kinds.get(profile, {"minicoco"}) and params.seeds[0] == 0
     for name in params.runs:
         check_run(name, params)
