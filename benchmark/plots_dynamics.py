@@ -82,9 +82,11 @@ def shrinkage(points: pd.DataFrame) -> pd.DataFrame:
 def gradient_shares(points: pd.DataFrame) -> pd.DataFrame:
     """Mean shares of the method's gradient by region over points and seeds: a row a run that has a method.
 
-    ``low`` and ``high`` are the least and the largest share on key positions at any point.
+    ``low`` and ``high`` are the least and the largest share on key positions at any point. Points without a gradient
+    (a method that warms up from nothing) have no shares.
     """
     own = points.dropna(subset=GRADIENTS)
+    own = own[own[GRADIENTS].sum(axis=1) > 0]
     groups = own.groupby("run", sort=False)
     means = groups[GRADIENTS].mean().set_axis(list(REGIONS), axis=1)
     key = groups["gradient.key"].agg(["min", "max"]).set_axis(["low", "high"], axis=1)
@@ -127,7 +129,7 @@ def distances(points: pd.DataFrame) -> Figure:
     style()
     places, colour = measured(points), tints(points)
     figure = Figure(figsize=(WIDTH, 2.15 * len(REGIONS) + 0.75), layout="constrained")
-    grid = figure.subplots(len(REGIONS), len(places), squeeze=False, sharex=True, sharey="col")
+    grid = figure.subplots(len(REGIONS), len(places), squeeze=False, sharex=True, sharey="row")
     long = by_distance(points)
     for (row, region), (column, place) in product(enumerate(REGIONS), enumerate(places)):
         axes, own = grid[row, column], long[(long["region"] == region) & (long["features"] == place)]

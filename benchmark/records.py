@@ -102,13 +102,20 @@ def load_records(results: Path, params: Path) -> pd.DataFrame:
     return records.astype(dict.fromkeys((*metrics_of(records), *COSTS), float))
 
 
-def load_kind(results: Path, kind: str) -> pd.DataFrame:
-    """The records of one kind of metric in a results folder beside its ``params.yaml``; an error if there are none."""
-    records = load_records(results, results.parent / "params.yaml")
-    own = records[records["metric"] == kind]
-    if own.empty:
-        raise ReportError(f"{results} holds no run with the metric '{kind}'")
-    return own
+def load_kind(results: Path, kind: str, otherwise: Path) -> tuple[Path, pd.DataFrame]:
+    """The records of one kind of metric in a results folder beside its ``params.yaml``, and that folder.
+
+    Where an experiment has no run of this kind, those of ``otherwise`` are taken.
+
+    Raises:
+        ReportError: there are none there either, or some that should be there cannot be read.
+    """
+    for folder in (results, otherwise):
+        records = load_records(folder, folder.parent / "params.yaml")
+        own = records[records["metric"] == kind]
+        if len(own):
+            return folder, own
+    raise ReportError(f"{results} holds no run with the metric '{kind}'")
 
 
 def by_kind(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:

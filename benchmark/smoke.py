@@ -40,6 +40,7 @@ def expected_files(params: Params) -> list[Path]:
     for job in jobs:
         files += [folder_of(job) / "weights.pth", Path(f"work/evaluate/{job.label}/detections.json")]
         files += [Path(f"results/runs/{job.label}.json"), Path(f"results/curves/{job.label}.csv")]
+    files += [Path(f"results/notebooks/{path.stem}.html") for path in (ROOT / "notebooks").glob("*.ipynb")]
     return files
 
 

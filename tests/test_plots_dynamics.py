@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from benchmark import plots_dynamics
+from benchmark.dynamics import REGIONS
 from benchmark.plots import COLOURS
 from benchmark.plots_dynamics import DISTANCES, GRADIENTS
 from benchmark.records import ReportError
@@ -93,6 +94,14 @@ def test_shares_are_means_over_the_training(points):
     assert "**pgd** puts 30%" in sentence and "10% to 50% (median 30%)" in sentence and "5.0% of all" in sentence
     assert "positions are" not in plots_dynamics.headline(points, None)
     assert plots_dynamics.headline(points[points["run"] == "inherit"], None) == "No run of this pair has a method."
+
+
+def test_points_without_a_gradient_have_no_shares(points):
+    whole = plots_dynamics.gradient_shares(points)
+    points.loc[(points["run"] == "pgd") & (points["step"] == 0), GRADIENTS] = 0.0
+    shares = plots_dynamics.gradient_shares(points)
+    assert shares.loc["pgd", list(REGIONS)].sum() == pytest.approx(1) and shares.loc["pgd", "low"] > 0
+    assert shares.loc["fgd"].equals(whole.loc["fgd"])
 
 
 def test_places_that_no_run_has_get_no_panel(points):

@@ -168,10 +168,14 @@ def test_broken_detections_are_named(tmp_path):
         over_images(load(tmp_path), aggregate(load(tmp_path)), tmp_path / "work")
 
 
-def test_load_kind_says_what_there_is_not(crowd):
-    assert records.load_kind(crowd / "results", "crowdhuman")["metric"].unique().tolist() == ["crowdhuman"]
+def test_records_of_a_kind_are_those_of_the_first_folder_that_has_any(crowd, tmp_path):
+    results, unread = crowd / "results", tmp_path / "nowhere"
+    folder, own = records.load_kind(results, "crowdhuman", otherwise=unread)
+    assert folder == results and own["metric"].unique().tolist() == ["crowdhuman"]
+    with pytest.raises(ReportError, match="nowhere"):
+        records.load_kind(results, "coco", otherwise=unread)
     with pytest.raises(ReportError, match="holds no run with the metric 'coco'"):
-        records.load_kind(crowd / "results", "coco")
+        records.load_kind(results, "coco", otherwise=results)
 
 
 def test_crowd_samples(crowd):

@@ -1,0 +1,64 @@
+"""Which runs are changes of which, and the figure of what they gain."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+from matplotlib.collections import PathCollection
+
+from benchmark.plots_ablation import ablation, variants
+from benchmark.records import FOOTING, METRICS, aggregate
+
+#: settings and AP by run; the student without a method has 20
+RUNS = {
+    "k20": ({"alpha": 0.5, "topk": 20}, 21.0),
+    "box": ({"alpha": 0.5, "topk": 8, "mask": "box"}, 19.0),
+    "base": ({"alpha": 0.5, "topk": 8}, 22.0),
+    "k3": ({"alpha": 0.5, "topk": 3}, 23.0),
+    "plain": ({"topk": 8}, 20.5),
+    "xis": ({"alpha": 0.5, "topk": 8, "xi_cls": 0.0, "xi_reg": 0.0}, 24.0),
+}
+
+
+def records(runs: dict = RUNS, method: str = "pgd") -> pd.DataFrame:
+    """Made-up records on one footing."""
+    common = {**dict.fromkeys(FOOTING, "same"), "seed": 0, "metric": "coco", "train_seconds": 60.0}
+    common |= dict.fromkeys(("peak_memory_mb", "parameters", "extra_parameters", *METRICS["coco"]), 1.0)
+    rows = [{"run": "none", "role": "student", "method": "none", "AP": 20.0}]
+    for run, (settings, ap) in runs.items():
+        named = {f"method.{key}": value for key, value in settings.items()}
+        rows.append({"run": run, "role": "student", "method": method, "AP": ap, **named})
+    return pd.DataFrame([{**common, **row} for row in rows])
+
+
+def test_each_run_is_a_change_of_the_one_that_is_nearest_to_all():
+    found = variants(records())
+    assert set(found["base"]) == {"base"} and "base" not in set(found["run"])
+    rows = {row["run"]: (row["setting"], row["value"]) for _, row in found.iterrows()}
+    assert rows == {
+        "k3": ("topk", [3]),
+        "k20": ("topk", [20]),
+        "box": ("mask", ["box"]),
+        "plain": ("alpha", [None]),
+        "xis": ("xi_cls, xi_reg", [0.0, 0.0]),
+    }
+    assert [run for run in found["run"] if run.startswith("k")] == ["k3", "k20"], "numbers are in their order"
+
+
+def test_two_runs_or_others_of_other_methods_are_no_ablation():
+    two = {name: RUNS[name] for name in ("base", "box")}
+    assert variants(records(two)).empty
+    assert variants(pd.concat([records(two), records({"fgd": RUNS["k3"]}, "fgd")])).empty
+
+
+def test_every_change_is_drawn_at_its_gain():
+    own = records()
+    table = aggregate(own)
+    table[["gain_low", "gain_high"]] = table[["gain", "gain"]].to_numpy() + [-0.5, 0.5]
+    axes = ablation(own, table).axes[0]
+    names = [label.get_text() for label in axes.get_yticklabels()]
+    dots = [c.get_offsets()[0] for c in axes.collections if isinstance(c, PathCollection)]
+    gains = {names[round(y)]: x for x, y in dots}
+    assert names[0] == "base" and gains == pytest.approx(
+        {"base": 2, "topk = 3": 3, "topk = 20": 1, "mask = box": -1, "alpha = default": 0.5, "xi_cls, xi_reg = 0": 4}
+    )
