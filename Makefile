@@ -7,7 +7,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Bytecode is written as modules are first imported; without it every stage would compile torch and mmdet anew (10 s).
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup repro smoke test lab check lint lock data
+.PHONY: help setup repro smoke test lab check lint lock
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
@@ -35,6 +35,7 @@ lab: setup ## JupyterLab on the notebooks
 	jupyter lab notebooks
 
 check: setup ## did this machine reproduce the committed figures?
+	@test -d work/runs || { echo "error: nothing was trained here yet: make repro" >&2; exit 1; }
 	dvc metrics diff --json --targets results/metrics.json | python -m benchmark.verdict --from-diff -
 
 lint: setup ## ruff

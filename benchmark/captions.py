@@ -9,7 +9,8 @@ NOTES = (
     "All figures in percent. AP: mean ± standard deviation over seeds; the other columns: means over seeds. "
     "Gain: AP minus that of the student without a method on the same footing (same pair, data, detector, backbone, "
     "schedule and inheritance), paired by seed. Inherits: what the student takes over from the teacher "
-    "before training. Train min: minutes of training, without those that were interrupted."
+    "before training. Train min: minutes of training beside whatever else the machine did, so no measure of a method's "
+    "cost; resumed trainings have none."
 )
 #: What the 95% intervals say, by what they rest on.
 INTERVALS = {

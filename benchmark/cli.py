@@ -14,5 +14,5 @@ def run_cli(main: Callable[[], None], *expected: type[Exception]) -> None:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
-        print("interrupted; the next run goes on from the last checkpoint", file=sys.stderr)
+        print("interrupted; a training goes on from its last checkpoint when started again", file=sys.stderr)
         sys.exit(130)

@@ -29,6 +29,8 @@ from pgd.checkpoint import CheckpointError
 
 OUT = Path("results/cost.csv")
 BATCHES = 4
+#: a name that no run can have
+ALONE = "(student alone)"
 MB = 2**20
 
 
@@ -82,11 +84,13 @@ def measure(params: Params, turns: int) -> pd.DataFrame:
     """One row for each run of the first pair."""
     pair = next(iter(params.pairs))
     runs = {name: run for name, run in params.runs.items() if run.pair == pair}
+    if not runs:
+        raise SettingsError(f"pair '{pair}' has no run; add one, as `student: {{}}`")
     jobs = {name: params.student(name) for name in runs}
     data = DatasetInfo.load(params.pairs[pair].dataset)
-    alone = next((name for name, run in runs.items() if not run.needs_teacher), None)
-    if alone is None:
-        raise SettingsError(f"pair '{pair}' has no run without a teacher to compare with; add one, as `student: {{}}`")
+    alone = next((name for name, run in runs.items() if not run.needs_teacher), ALONE)
+    # to compare with, even where the experiment does not train it
+    jobs.setdefault(alone, replace(next(iter(jobs.values())), run=Run(pair=pair)))
     quiet()
     init_default_scope("mmdet")
     batches = first_batches(jobs[alone], data, BATCHES)
@@ -101,7 +105,8 @@ def measure(params: Params, turns: int) -> pd.DataFrame:
             step(batches[turn % BATCHES])
             times[name].append(time.perf_counter() - start)
     rows = []
-    for name, model in models.items():
+    for name in runs:
+        model = models[name]
         # the teacher stays in memory through the whole training, even where its lesson is over after the first step
         held = _megabytes(model.method) + (_megabytes(model.teacher) if runs[name].needs_teacher else 0)
         rows.append(

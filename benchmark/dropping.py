@@ -59,14 +59,19 @@ class Chosen(NamedTuple):
     #: predictions in each box ``[G]``
     counts: Tensor
 
-    def of_positions(self, grid: Grid) -> Chosen:
-        """The same with masks of positions ``[S, P]`` and ``[P]``: one is kept if any of its predictions is."""
-        kept = grid.to_positions(self.kept).unflatten(0, (len(self.kept), -1))
-        return self._replace(kept=kept, in_box=grid.to_positions(self.in_box))
 
+def choose(
+    view: View,
+    image: int,
+    gt_boxes: Tensor,
+    gt_labels: Tensor,
+    options: Options,
+    number: int,
+    mode: str = "predictions",
+) -> Chosen:
+    """Rank what is in the boxes of one image of a batch and keep the shares of ``options``.
 
-def choose(view: View, image: int, gt_boxes: Tensor, gt_labels: Tensor, options: Options, number: int) -> Chosen:
-    """Rank the in-box predictions of one image of a batch and keep the shares of ``options``.
+    In mode ``features`` these are positions, ``[S, P]`` and ``[P]``, each as good as the best of its predictions.
 
     Args:
         view: predictions of the batch.
@@ -75,12 +80,16 @@ def choose(view: View, image: int, gt_boxes: Tensor, gt_labels: Tensor, options:
         gt_labels: ``[G]``.
         options: says what to keep.
         number: of the image in the data set, for the dice.
+        mode: one of :data:`MODES`.
     """
     grid = view.grid
     pairs = inside_pairs(grid.centers, gt_boxes, grid.levels)
     own = grid.valid[image][pairs.position]
-    pairs = Pairs(pairs.position[own], pairs.box[own]).repeated(grid.per_position)
+    places = Pairs(pairs.position[own], pairs.box[own])
+    pairs, centers = places.repeated(grid.per_position), grid.prediction_centers
     values = PairQuality.of(view.scores[image], view.boxes[image], gt_boxes, gt_labels, pairs).quality(options.xi)
+    if mode == "features":
+        values, pairs, centers = values.unflatten(0, (-1, grid.per_position)).amax(dim=1), places, grid.centers
     counts = torch.bincount(pairs.box, minlength=len(gt_boxes))
     limits = wanted(counts, options.fractions)[:, pairs.box]
     masks = []
@@ -88,12 +97,12 @@ def choose(view: View, image: int, gt_boxes: Tensor, gt_labels: Tensor, options:
         if selection == "random":
             cost = random_cost(pairs, seed, number)
         elif selection == "central":
-            cost = relative_distance(grid.prediction_centers, gt_boxes, pairs)
+            cost = relative_distance(centers, gt_boxes, pairs)
         else:
             cost = -values if selection == "top" else values
-        masks.append(marked(ranks(cost, pairs.box) < limits, pairs, len(grid.prediction_centers)))
+        masks.append(marked(ranks(cost, pairs.box) < limits, pairs, len(centers)))
     every = torch.ones(1, len(pairs.box), dtype=torch.bool, device=pairs.box.device)
-    return Chosen(torch.cat(masks), marked(every, pairs, len(grid.prediction_centers))[0], counts)
+    return Chosen(torch.cat(masks), marked(every, pairs, len(centers))[0], counts)
 
 
 class Dropper:

@@ -61,7 +61,8 @@ def relative_distances(student: Sequence[Tensor], teacher: Sequence[Tensor], reg
         region: ``[N, P]`` indices of :data:`REGIONS`; others are left out.
 
     Returns:
-        One figure a region; NaN where no position belongs to it. 0: equal; 1: as far as zero features would be.
+        One figure a region; NaN where no position belongs to it. 0: equal. Zero features would have 1 over all regions
+        together, and more where the teacher's features are stronger than on average, as on key positions.
     """
     parts = []
     for own, theirs in zip(student, teacher, strict=True):

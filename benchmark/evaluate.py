@@ -30,12 +30,14 @@ from benchmark.train import folder_of
 from pgd.checkpoint import CheckpointError, load_strict
 
 RESULTS = Path("results")
-LIBRARIES = ("torch", "torchvision", "mmdet", "mmengine", "mmcv-lite", "numpy", "pycocotools")
+LIBRARIES = ("torch", "torchvision", "mmdet", "mmengine", "mmcv", "numpy", "pycocotools")
 
 
 def machine() -> dict:
     """Versions and hardware, as flat record entries."""
-    versions = {name.removesuffix("-lite"): importlib.metadata.version(name) for name in LIBRARIES}
+    installed = {one.metadata["Name"].lower(): one.version for one in importlib.metadata.distributions()}
+    # either package serves mmcv
+    versions = {name: installed.get(name) or installed.get(f"{name}-lite") for name in LIBRARIES}
     cpu = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.is_file():
@@ -47,7 +49,7 @@ def machine() -> dict:
     return {
         **versions,
         "python": platform.python_version(),
-        "platform": platform.platform(terse=True),
+        "platform": f"{platform.system()} {platform.machine()}",
         "cpu": cpu,
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "threads": torch.get_num_threads(),

@@ -55,6 +55,7 @@ from benchmark.subjects import (
     batches,
     build,
     class_names,
+    of_classes,
     read_annotations,
     subject_of_files,
     subject_of_pair,
@@ -90,12 +91,15 @@ class Tally:
         self.coco = coco
         #: predictions, or positions in mode features, in all boxes together: by setting what was kept, and all
         self.kept, self.in_box = torch.zeros(settings, dtype=torch.long), 0
+        #: the same in each box, image by image
+        self.counts: list[Tensor] = []
 
     def add(self, image_id: int, detections: Sequence[Tensor], chosen: Chosen) -> None:
         """One image: its detections by setting, and what was kept."""
         self.coco.add(image_id, detections)
         self.kept += chosen.kept.sum(dim=1).cpu()
         self.in_box += int(chosen.in_box.sum())
+        self.counts.append(chosen.counts.cpu())
 
 
 def analyse(subject: Subject, options: Options, limit: int | None = None, batch_size: int = 1) -> Findings:
@@ -103,13 +107,14 @@ def analyse(subject: Subject, options: Options, limit: int | None = None, batch_
     start = time.perf_counter()
     model, truth = build(subject), read_annotations(subject.annotations)
     names = class_names(subject, truth, model.bbox_head.num_classes)
+    truth = of_classes(truth, names)
     category_of = {category["name"]: category["id"] for category in truth.dataset["categories"]}
     label_of = {category_of[name]: label for label, name in enumerate(names) if name in category_of}
     by_mode = {
         mode: Tally(ManyCoco(truth, label_of, subject.areas, options.settings), options.settings)
         for mode in options.modes
     }
-    dropper, counts = Dropper(model), []
+    dropper, number = Dropper(model), 0
     strides = dropper.tape.reader.strides
     levels = torch.zeros(len(options.percents), len(strides), dtype=torch.long)
     total = min(len(truth.imgs), limit or len(truth.imgs))
@@ -118,15 +123,17 @@ def analyse(subject: Subject, options: Options, limit: int | None = None, batch_
             view, metas = dropper.look(batch)
             for image, (image_id, meta) in enumerate(zip(part, metas, strict=True)):
                 boxes, labels = truth_of(truth, image_id, label_of, meta["scale_factor"], view.boxes.device)
-                chosen = choose(view, image, boxes, labels, options, len(counts))
+                chosen = choose(view, image, boxes, labels, options, number)
                 for mode, tally in by_mode.items():
-                    own = chosen if mode == "predictions" else chosen.of_positions(view.grid)
+                    own = chosen
+                    if mode == "features" and view.grid.per_position > 1:
+                        own = choose(view, image, boxes, labels, options, number, mode)
                     dropped = own.in_box & ~own.kept
                     tally.add(image_id, dropper.detect(mode, dropped, view.grid, image, meta), own)
                 levels += by_level(chosen.kept[: len(options.percents)], view.grid).cpu()
-                counts.append(chosen.counts.cpu())
+                number += 1
                 bar.update()
-    in_boxes = torch.cat(counts)
+    in_boxes = torch.cat(next(iter(by_mode.values())).counts)
     record = {
         "name": subject.name,
         "detector": type(model).__name__.lower(),
@@ -136,7 +143,7 @@ def analyse(subject: Subject, options: Options, limit: int | None = None, batch_
         "checkpoint_sha256": file_digest(subject.checkpoint),
         "annotations": str(subject.annotations),
         "areas": list(subject.areas),
-        "images": len(counts),
+        "images": number,
         "boxes": int((in_boxes > 0).sum()),
         "boxes_without_position": int((in_boxes == 0).sum()),
         "batch_size": batch_size,
@@ -145,7 +152,7 @@ def analyse(subject: Subject, options: Options, limit: int | None = None, batch_
         "seconds": round(time.perf_counter() - start, 1),
         **machine(),
     }
-    table = accuracy_table(options, by_mode, in_boxes[in_boxes > 0])
+    table = accuracy_table(options, by_mode)
     return Findings(named(table, record), named(level_table(options, levels, strides), record), record)
 
 
@@ -156,12 +163,14 @@ def named(table: pd.DataFrame, record: dict) -> pd.DataFrame:
     return table
 
 
-def accuracy_table(options: Options, by_mode: dict[str, Tally], counts: Tensor) -> pd.DataFrame:
-    """A row for each mode, selection, draw and percentage; ``counts`` are the predictions inside each box."""
-    limits = torch.minimum(wanted(counts, options.fractions), counts).double().mean(dim=1).tolist()
-    below_one = [float((counts * fraction < 1).double().mean()) for fraction in options.fractions]
+def accuracy_table(options: Options, by_mode: dict[str, Tally]) -> pd.DataFrame:
+    """A row for each mode, selection, draw and percentage."""
     rows = []
     for mode, tally in by_mode.items():
+        counts = torch.cat(tally.counts)
+        counts = counts[counts > 0]
+        limits = torch.minimum(wanted(counts, options.fractions), counts).double().mean(dim=1).tolist()
+        below_one = [float((counts * fraction < 1).double().mean()) for fraction in options.fractions]
         settings = ((ranking, k) for ranking in options.rankings for k in range(len(options.percents)))
         for ((selection, seed), k), figures, kept in zip(settings, tally.coco.figures(), tally.kept, strict=True):
             rows.append(
@@ -173,7 +182,7 @@ def accuracy_table(options: Options, by_mode: dict[str, Tally], counts: Tensor) 
                     **figures,
                     "kept": int(kept),
                     "in_box": tally.in_box,
-                    # predictions a box, and the share of boxes of which the percentage is less than one prediction
+                    # predictions (positions) a box, and the share of boxes of which the percentage is less than one
                     "kept_per_box": limits[k],
                     "below_one": below_one[k],
                 }

@@ -73,7 +73,7 @@ def refusal(method: str, detector: str, size: Size = MINI) -> str | None:
 def _sentence(method: str) -> tuple[str, str]:
     """Title and place of a method from its file's docstring."""
     text = inspect.getdoc(inspect.getmodule(method_class(method)))
-    title = text.splitlines()[0].rstrip(".")
+    title = " ".join(text.split("\n\n")[0].split()).rstrip(".")
     place = re.search(r"Place:\s+(.+?)[.;:(]", text, re.DOTALL)
     return title, " ".join(place[1].split()).rstrip(",") if place else ""
 

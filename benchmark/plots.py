@@ -17,7 +17,7 @@ from matplotlib.lines import Line2D
 
 from benchmark.records import TEACHER, by_kind
 
-#: Okabe and Ito's colours, one a place of distillation: nineteen methods cannot have one each that can be told apart.
+#: Okabe and Ito's colours, one a place of distillation: seventeen methods cannot have one each that can be told apart.
 COLOURS = {
     "none": "#4d4d4d",
     "neck": "#0072b2",
@@ -32,7 +32,7 @@ PLACES = {
     "none": "none",
     "pgd": "pgd",
     "pgd_released": "pgd",
-    **dict.fromkeys(("fitnet", "fgfi", "defeat", "frs", "fkd", "gid", "fgd", "mgd", "pkd", "icd", "maskd"), "neck"),
+    **dict.fromkeys(("fitnet", "fgfi", "defeat", "frs", "fkd", "gid", "fgd", "mgd", "pkd", "icd"), "neck"),
     **dict.fromkeys(("ld", "cwd", "bckd", "dist"), "predictions"),
     "crosskd": "towers",
 }

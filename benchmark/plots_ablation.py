@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -10,7 +11,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from benchmark.plots import ROW, draw_gains, paint, style
-from benchmark.records import FOOTING, TEACHER
+from benchmark.records import FOOTING, TEACHER, ReportError, load_records
 
 PREFIX = "method."
 
@@ -46,6 +47,22 @@ def variants(records: pd.DataFrame) -> pd.DataFrame:
     found = pd.DataFrame(rows, columns=["base", "setting", "value", "run"])
     parts = [part.iloc[order(part["value"])] for _, part in found.groupby(["base", "setting"], sort=False)]
     return pd.concat(parts, ignore_index=True) if parts else found
+
+
+def find(folders: Sequence[Path], setting: str) -> tuple[Path, pd.DataFrame]:
+    """The first results folder with changes of ``setting`` among its runs, and its records.
+
+    Raises:
+        ReportError: none has any, or none can be read.
+    """
+    for folder in folders:
+        try:
+            records = load_records(folder, folder.parent / "params.yaml")
+        except ReportError:
+            continue
+        if (variants(records)["setting"] == setting).any():
+            return folder, records
+    raise ReportError(f"no runs that differ in '{setting}' in {', '.join(map(str, folders))}")
 
 
 def order(values: pd.Series) -> list[int]:

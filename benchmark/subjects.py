@@ -10,13 +10,14 @@ import contextlib
 import io
 import json
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from mmdet.registry import MODELS
+from mmdet.registry import DATASETS, MODELS
 from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
 from mmengine.device import get_device
@@ -32,6 +33,12 @@ from pgd.checkpoint import load_strict
 from pgd.dense import reader_of
 from pgd.evaluation.coco import COCO_AREAS
 
+#: what is read of an annotation file
+KEYS = {
+    "images": ("id", "file_name"),
+    "categories": ("id", "name"),
+    "annotations": ("id", "image_id", "category_id", "bbox"),
+}
 EXAMPLE = "mmdet::gfl/gfl_r50_fpn_1x_coco.py"
 
 
@@ -72,10 +79,16 @@ def subject_of_pair(params: Params, pair: str) -> Subject:
 
 def subject_of_files(config: str, checkpoint: Path, annotations: Path, images: Path, name: str | None) -> Subject:
     """Anyone's detector; ``config`` is a file or the name of a config that mmdet ships (``mmdet::...``)."""
+    shipped = "::" in config
     try:
-        cfg = get_config(config) if "::" in config else Config.fromfile(config)
-    except FileNotFoundError:
+        cfg = get_config(config) if shipped else Config.fromfile(config)
+    except FileNotFoundError as error:
+        # of one that is there, a base may be missing
+        if not shipped and Path(config).is_file():
+            raise SettingsError(f"{config}: cannot be read as a config ({error})") from None
         raise SettingsError(f"{config}: no such config; give a file or a name such as {EXAMPLE}") from None
+    except (AssertionError, ImportError, OSError, SyntaxError) as error:
+        raise SettingsError(f"{config}: cannot be read as a config ({error})") from None
     if "model" not in cfg:
         raise SettingsError(f"{config}: no `model` in it; give the config of a detector")
     if not images.is_dir():
@@ -89,7 +102,7 @@ def subject_of_files(config: str, checkpoint: Path, annotations: Path, images: P
 def read_annotations(path: Path) -> COCO:
     """A COCO file; :class:`SettingsError` where it is none."""
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
         missing = [key for key in ("images", "annotations", "categories") if key not in content]
     except FileNotFoundError:
         raise SettingsError(f"{path}: no such file; give the COCO annotations of the images") from None
@@ -98,14 +111,18 @@ def read_annotations(path: Path) -> COCO:
     missing = missing or [key for key in ("images", "categories") if not content[key]]
     if missing:
         raise SettingsError(f"{path}: not a COCO annotation file (it has no '{missing[0]}')")
+    for kind, keys in KEYS.items():
+        for entry in content[kind]:
+            if absent := [key for key in keys if key not in entry]:
+                raise SettingsError(f"{path}: an entry of '{kind}' has no '{absent[0]}': {str(entry)[:80]}")
+    names = [category["name"] for category in content["categories"]]
+    if len(set(names)) < len(names):
+        double = next(name for name in names if names.count(name) > 1)
+        raise SettingsError(f"{path}: two categories are named '{double}'")
     known = {category["id"] for category in content["categories"]}
     if strange := next((a for a in content["annotations"] if a["category_id"] not in known), None):
         raise SettingsError(f"{path}: annotation {strange['id']} is of category {strange['category_id']}, not listed")
-    truth = COCO()
-    truth.dataset = content
-    with contextlib.redirect_stdout(io.StringIO()):
-        truth.createIndex()
-    return truth
+    return indexed(content)
 
 
 def class_names(subject: Subject, truth: COCO, count: int) -> tuple[str, ...]:
@@ -117,25 +134,65 @@ def class_names(subject: Subject, truth: COCO, count: int) -> tuple[str, ...]:
         meta = meta.get("dataset_meta") or meta
         # upper case: as mmdet before 3.0 wrote it
         names, source = meta.get("classes", meta.get("CLASSES")), str(subject.checkpoint)
+    # the kind of data set may name classes that are not this detector's
+    if names is None and len(own := configured_classes(subject.cfg)) == count:
+        names, source = own, subject.config
     if names is None:
         names, source = known, str(subject.annotations)
+        print(f"neither checkpoint nor config names the classes: taken in the order of {source}", file=sys.stderr)
     names = (names,) if isinstance(names, str) else tuple(names)
     if len(names) != count:
         raise SettingsError(f"{source}: {len(names)} classes, but the detector has {count}: they do not fit")
+    shared = [name for name in known if name in names]
     if unknown := [name for name in known if name not in names]:
-        raise SettingsError(
-            f"{subject.annotations}: {len(unknown)} of {len(known)} categories are no classes of the detector, first "
-            f"'{unknown[0]}'; its classes by {source}: {', '.join(names[:5])}{', ...' if count > 5 else ''}"
-        )
+        what = f"{subject.annotations}: {len(unknown)} of {len(known)} categories are no classes of the detector"
+        if not shared:
+            some = f"{', '.join(names[:5])}{', ...' if count > 5 else ''}"
+            raise SettingsError(f"{what}, first '{unknown[0]}'; its classes by {source}: {some}")
+        print(f"{what} and are left out: {', '.join(unknown)}", file=sys.stderr)
+    if shared != sorted(shared, key=names.index):
+        # mmdet numbers classes by the order of the file that it is trained on, whatever the order of their names
+        print(f"{subject.annotations}: categories in another order than by {source}; matched by name", file=sys.stderr)
     return names
 
 
-def pipeline_of(cfg: Config) -> Compose:
-    """The test pipeline of a config."""
+def of_classes(truth: COCO, names: Sequence[str]) -> COCO:
+    """The annotations of these classes only."""
+    categories = [category for category in truth.dataset["categories"] if category["name"] in names]
+    kept = {category["id"] for category in categories}
+    annotations = [a for a in truth.dataset["annotations"] if a["category_id"] in kept]
+    return indexed({**truth.dataset, "categories": categories, "annotations": annotations})
+
+
+def indexed(content: dict) -> COCO:
+    """The content of an annotation file, to be asked."""
+    truth = COCO()
+    truth.dataset = content
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth.createIndex()
+    return truth
+
+
+def configured_classes(cfg: Config) -> tuple[str, ...]:
+    """The class names of a config's test set: those that it lists, else those of the kind of data set; or none."""
+    dataset = dataset_of(cfg)
+    kind = DATASETS.get(dataset.type) if isinstance(dataset.get("type"), str) else dataset.get("type")
+    names = (dataset.get("metainfo") or {}).get("classes") or getattr(kind, "METAINFO", {}).get("classes") or ()
+    return (names,) if isinstance(names, str) else tuple(names)
+
+
+def dataset_of(cfg: Config) -> dict:
+    """The config of the data set that is tested on; empty where there is none."""
     loader = cfg.get("test_dataloader") or cfg.get("val_dataloader") or {}
     dataset = loader.get("dataset") or {}
     while "pipeline" not in dataset and "dataset" in dataset:
         dataset = dataset["dataset"]
+    return dataset
+
+
+def pipeline_of(cfg: Config) -> Compose:
+    """The test pipeline of a config."""
+    dataset = dataset_of(cfg)
     if not dataset.get("pipeline"):
         raise SettingsError("the config has no test_dataloader.dataset.pipeline; add the test pipeline of the detector")
     return Compose(dataset["pipeline"])
@@ -182,7 +239,7 @@ def batches(subject: Subject, truth: COCO, limit: int | None, batch_size: int) -
             path = subject.images / info["file_name"]
             if not path.is_file():
                 raise SettingsError(f"{path}: no such image, though {subject.annotations} names it; check --images")
-            size = {"height": info["height"], "width": info["width"]}
+            size = {key: info[key] for key in ("height", "width") if key in info}
             sample = pipeline({"img_path": str(path), "img_id": image_id, "instances": [], **size})
             if "scale_factor" not in sample["data_samples"]:
                 raise SettingsError("the test pipeline packs no scale_factor; add it to meta_keys of PackDetInputs")

@@ -23,7 +23,6 @@ METHOD_NAMES = {
     "bckd": "BCKD",
     "dist": "DIST",
     "icd": "ICD",
-    "maskd": "MasKD",
     "pgd": "PGD",
     "pgd_released": "PGD (released)",
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from benchmark.plots_regions import MODE_TITLES, SELECTION_NAMES
+from benchmark.plots_regions import HOLLOW, MODE_TITLES, SELECTION_NAMES
 from benchmark.tables import number
 
 #: share of the whole's AP that "enough" means
@@ -18,20 +18,28 @@ def means(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def headline(table: pd.DataFrame) -> str:
-    """A sentence a detector: how few of a box's predictions give 99% of its AP, and what as many at random give."""
+    """A sentence a detector: how few of a box's predictions give 99% of its AP, and what as many at random give.
+
+    Of detectors of which the whole was measured, too.
+    """
     averages, sentences = means(table), []
     for name in table["name"].unique():
-        if (name, "predictions", "top") not in averages.index:
+        own = table[(table["name"] == name) & (table["mode"] == "predictions") & (table["selection"] == "top")]
+        own = own.dropna(subset="AP").set_index("percent").sort_index()
+        if 100 not in own.index:
             continue
-        best, dice = averages.loc[name, "predictions", "top"], averages.loc[name, "predictions", "random"]
-        whole = best.iloc[-1]
-        few = best.index[best >= ENOUGH * whole][0]
-        rows = table[(table["name"] == name) & (table["mode"] == "predictions") & (table["selection"] == "top")]
-        count = rows.set_index("percent")["kept_per_box"][few]
-        sentences.append(
-            f"**{name}**: the best {few:g}% of the predictions in each box (at least one; {count:.1f} on average) give "
-            f"{number(best[few])} AP, all of them {number(whole)}; as many at random give {number(dice[few])}."
-        )
+        whole = own["AP"][100]
+        few = own.index[own["AP"] >= ENOUGH * whole][0]
+        best = own.loc[few]
+        if best["below_one"] > HOLLOW:
+            what = "the one best prediction of each box gives"
+        else:
+            what = f"the best {few:g}% of each box's predictions ({best['kept_per_box']:.1f} on average) give"
+        sentence = f"**{name}**: {what} {number(best['AP'])} AP, all give {number(whole)}"
+        if (name, "predictions", "random") in averages.index:
+            sentence += f"; as many at random {number(averages.loc[(name, 'predictions', 'random'), few])}"
+        share = best["kept"] / best["in_box"]
+        sentences.append(f"{sentence}. They are {share:.1%} of what lies in boxes.")
     return "\n\n".join(sentences)
 
 

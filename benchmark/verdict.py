@@ -20,7 +20,7 @@ import pandas as pd
 from benchmark.records import ReportError, key_of, read_json
 from benchmark.tables import markdown, number
 
-#: AP. Another CPU rounds differently: between two generations of one, the seven runs of the default experiment differed
+#: AP. Another CPU rounds differently: between two generations of one, seven runs of the default experiment differed
 #: by 0.4 at most (docs/mini-setting.md). The same CPU and thread count give the same figures.
 TOLERANCE = 1.5
 

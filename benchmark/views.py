@@ -21,7 +21,7 @@ from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 
 import pgd.heads  # noqa: F401  registers the readers
-from benchmark.config import DatasetInfo, detector_config, training_config
+from benchmark.config import MINI, DatasetInfo, detector_config, training_config
 from benchmark.dynamics import REGIONS, TOPK, first_images, regions
 from benchmark.match import TEACHERS
 from benchmark.records import ReportError
@@ -33,6 +33,7 @@ from pgd.distiller import Tape
 from pgd.masks import MASKS, mask
 from pgd.methods.base import settings_of
 from pgd.regions import background_mask, inside_pairs, prediction_guided_weights
+from pgd.scaling import FULL, published_settings
 
 #: Images with fewer objects than this are shown only if there are no others.
 OBJECTS = 3
@@ -110,11 +111,17 @@ def is_anchor_free(params: Params, pair: str) -> bool:
 
 
 def mask_settings(params: Params, pair: str) -> dict[str, Any]:
-    """``topk``, ``xi_cls`` and ``xi_reg`` of the pair's first run of PGD, or the defaults where it has none."""
-    runs = [run for run in params.runs.values() if run.pair == pair and run.method in ("pgd", "pgd_released")]
-    given = runs[0].settings if runs else {}
-    defaults = settings_of("pgd")
-    return {name: given.get(name, defaults[name]) for name in ("topk", "xi_cls", "xi_reg")}
+    """``topk``, ``xi_cls`` and ``xi_reg`` of the pair's first run of PGD, or the published ones where it has none.
+
+    Published for the pair's detector, carried over to its size.
+    """
+    names = ("topk", "xi_cls", "xi_reg")
+    if runs := [run for run in params.runs.values() if run.pair == pair and run.method in ("pgd", "pgd_released")]:
+        return {name: runs[0].settings.get(name, settings_of("pgd")[name]) for name in names}
+    model = detector_config(params.pairs[pair].teacher).model
+    size = MINI if model.neck.out_channels == MINI.channels else FULL
+    published = published_settings("pgd", model.type.lower(), size)
+    return {name: published[name] for name in names}
 
 
 class Teacher:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from conftest import runs
@@ -44,8 +46,14 @@ def test_every_run_is_measured(taught_world):
 
 
 @pytest.mark.slow
-def test_there_must_be_something_to_compare_with(taught_world):
+def test_the_student_alone_is_the_measure_even_where_no_run_is_it(taught_world):
     params = taught_world.settle(runs(2, only={"inherit": "head+neck"}))
     match(params)
-    with pytest.raises(SettingsError, match="no run without a teacher to compare with; add one"):
-        cost.measure(params, turns=1)
+    table = cost.measure(params, turns=1).set_index("run")
+    assert list(table.index) == ["only"] and table.loc["only", "extra_mb"] > 0
+
+
+def test_a_pair_without_runs_is_an_error(taught_world):
+    params = taught_world.settle(runs(2, only={"inherit": "head+neck"}))
+    with pytest.raises(SettingsError, match="has no run; add one"):
+        cost.measure(replace(params, runs={}), turns=1)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from benchmark.analysis import by_level, flattened, marked, random_cost, ranks, relative_distance, silenced, wanted
-from benchmark.dropping import Chosen, Dropper, Options, choose
+from benchmark.dropping import MODES, Chosen, Dropper, Options, choose
 from pgd.dense import Grid, reader_of
 from pgd.regions import Pairs, inside, inside_pairs, quality, top_fraction
 
@@ -218,8 +218,9 @@ def scene(request) -> SimpleNamespace:
         view, metas = dropper.look({"inputs": inputs, "data_samples": samples})
         plain = model.detector.predict(inputs, samples, rescale=True)
     truth = torch.tensor(BOXES[0]), torch.tensor(LABELS[0])
-    chosen = choose(view, 0, *truth, OPTIONS, 0)
-    return SimpleNamespace(model=model, dropper=dropper, view=view, meta=metas[0], plain=plain, chosen=chosen)
+    chosen, places = (choose(view, 0, *truth, OPTIONS, 0, mode) for mode in MODES)
+    both = {"chosen": chosen, "places": places}
+    return SimpleNamespace(model=model, dropper=dropper, view=view, meta=metas[0], plain=plain, **both)
 
 
 def rows(instances) -> Tensor:
@@ -228,7 +229,7 @@ def rows(instances) -> Tensor:
 
 @torch.no_grad()
 def detect(scene: SimpleNamespace, mode: str) -> tuple[list[Tensor], Chosen]:
-    own = scene.chosen if mode == "predictions" else scene.chosen.of_positions(scene.view.grid)
+    own = scene.chosen if mode == "predictions" else scene.places
     return scene.dropper.detect(mode, own.in_box & ~own.kept, scene.view.grid, 0, scene.meta), own
 
 
@@ -249,18 +250,19 @@ def test_keeping_all_changes_nothing_and_keeping_less_does(scene, mode):
         assert (own.kept[start : start + 3] <= own.kept[start + 1 : start + 4]).all()
 
 
-def test_controls_keep_as_many(scene):
-    grid, every = scene.view.grid, scene.view.grid.per_position
-    within = inside(grid.prediction_centers, torch.tensor(BOXES[0]))
-    assert torch.equal(within.any(dim=1), scene.chosen.in_box) and within.sum() > 50 * every
+@pytest.mark.parametrize("mode", MODES)
+def test_controls_keep_as_many(scene, mode):
+    grid, chosen = scene.view.grid, scene.chosen if mode == "predictions" else scene.places
+    within = inside(grid.prediction_centers if mode == "predictions" else grid.centers, torch.tensor(BOXES[0]))
+    assert torch.equal(within.any(dim=1), chosen.in_box) and within.sum() > 50
     for box in range(2):
         # positions that lie in this box alone are ranked by it alone
         alone = within[:, box] & (within.sum(dim=1) == 1)
         for k, fraction in enumerate(OPTIONS.fractions):
             limit = max(1, math.ceil(int(within[:, box].sum()) * fraction - 1e-9))
-            counts = scene.chosen.kept[k :: len(OPTIONS.percents)][:, alone].sum(dim=1)
+            counts = chosen.kept[k :: len(OPTIONS.percents)][:, alone].sum(dim=1)
             assert (counts <= limit).all()
-            assert (scene.chosen.kept[k :: len(OPTIONS.percents)][:, within[:, box]].sum(dim=1) >= limit).all()
+            assert (chosen.kept[k :: len(OPTIONS.percents)][:, within[:, box]].sum(dim=1) >= limit).all()
 
 
 def test_dropped_predictions_vanish_and_others_stay(scene):
@@ -313,11 +315,17 @@ def test_features_are_flattened_one_setting_at_a_time(scene, setting):
     assert_close(found[setting], expected, atol=2e-3, rtol=1e-3)
 
 
-def test_features_of_a_position_stay_with_any_of_its_predictions(scene):
-    own, every = scene.chosen.of_positions(scene.view.grid), scene.view.grid.per_position
+def test_a_position_is_as_good_as_the_best_of_its_predictions(scene):
+    own, every = scene.places, scene.view.grid.per_position
     assert own.kept.shape == (OPTIONS.settings, len(scene.view.grid.centers))
-    assert torch.equal(own.kept, scene.chosen.kept.reshape(OPTIONS.settings, -1, every).any(dim=2))
     assert torch.equal(own.in_box, scene.chosen.in_box.reshape(-1, every)[:, 0])
+    assert torch.equal(own.counts * every, scene.chosen.counts)
+    if every == 1:
+        assert torch.equal(own.kept, scene.chosen.kept)
+        return
+    # the best prediction of a box stands on its best position
+    best = scene.chosen.kept[0].reshape(-1, every).any(dim=1)
+    assert (best & own.kept[0]).sum() >= 1
 
 
 def test_a_batch_gives_what_single_images_give():

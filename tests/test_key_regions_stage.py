@@ -17,11 +17,13 @@ from detectors import CLASSES, QUIET, detector, model_config, stir
 from mmdet.registry import MODELS
 from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
+from mmengine.hub import get_config
 from mmengine.registry import init_default_scope
 
 from benchmark import key_regions, plots_regions
 from benchmark.cli import run_cli
 from benchmark.settings import SettingsError
+from benchmark.subjects import configured_classes
 from pgd.checkpoint import CheckpointError, export
 from pgd.dense import UnsupportedHead
 from pgd.evaluation import CocoBoxes
@@ -299,10 +301,10 @@ def with_content(brought: SimpleNamespace, path: Path, **changes: object) -> Pat
 
 
 def test_classes_must_fit(brought, tmp_path, capsys):
-    categories = [{**c, "name": "cat" if c["id"] == 12 else c["name"]} for c in brought.content["categories"]]
+    categories = [{**c, "name": f"cat {c['id']}"} for c in brought.content["categories"]]
     other = with_content(brought, tmp_path / "other.json", categories=categories)
     line = complaint(arguments(brought, annotations=other), capsys)
-    assert "1 of 5 categories are no classes of the detector, first 'cat'" in line and "theirs.pth: class 0" in line
+    assert "5 of 5 categories are no classes of the detector, first 'cat 1" in line and "theirs.pth: class 0" in line
     export(brought.model, tmp_path / "four.pth", NAMES[:4])
     line = complaint(arguments(brought, checkpoint=tmp_path / "four.pth"), capsys)
     assert "four.pth: 4 classes, but the detector has 5" in line
@@ -314,11 +316,40 @@ def test_classes_must_fit(brought, tmp_path, capsys):
     assert "short.json: 4 classes, but the detector has 5" in line
 
 
-def test_order_of_categories_does_not_matter(brought, results, tmp_path):
-    """Classes are found by name; one that the annotations lack is not evaluated."""
+def test_categories_that_are_no_classes_are_left_out(brought, tmp_path, capsys):
+    """As if the file did not have them."""
+    few = ["--percents", "100", "--draws", "0", "--modes", "predictions"]
+    foreign = [{**c, "name": "cat"} if c["id"] == 12 else c for c in brought.content["categories"]]
+    fewer = [c for c in brought.content["categories"] if c["id"] != 12]
+    used = [a for a in brought.content["annotations"] if a["category_id"] != 12]
+    assert len(used) < len(brought.content["annotations"])
+    found = []
+    for name, changes in (("more", {"categories": foreign}), ("less", {"categories": fewer, "annotations": used})):
+        file = with_content(brought, tmp_path / f"{name}.json", **changes)
+        key_regions.main([*arguments(brought, annotations=file), *few, "--out", str(tmp_path / name)])
+        found.append(pd.read_csv(tmp_path / name / "theirs.csv"))
+    assert found[0].equals(found[1])
+    assert "1 of 5 categories are no classes of the detector and are left out: cat" in capsys.readouterr().err
+
+
+def test_class_names_of_the_config(brought, tmp_path):
+    """Of weights without names: those of the test set, else of the kind of data set."""
+    cfg = Config.fromfile(brought.config)
+    cfg.test_dataloader.dataset.metainfo = {"classes": ("a", "b")}
+    assert configured_classes(cfg) == ("a", "b")
+    cfg.test_dataloader.dataset.metainfo = {"classes": "one"}
+    assert configured_classes(cfg) == ("one",)
+    shipped = get_config("mmdet::gfl/gfl_r50_fpn_1x_coco.py")
+    assert configured_classes(shipped)[0] == "person" and len(configured_classes(shipped)) == 80
+    assert configured_classes(Config({})) == ()
+
+
+def test_order_of_categories_does_not_matter(brought, results, tmp_path, capsys):
+    """Classes are found by name, which is said; one that the annotations lack is not evaluated."""
     turned = with_content(brought, tmp_path / "turned.json", categories=brought.content["categories"][::-1])
     few = ["--percents", "5", "100", "--draws", "0", "--modes", "predictions", "--out", str(tmp_path)]
     key_regions.main([*arguments(brought, annotations=turned), *few])
+    assert "in another order than by" in capsys.readouterr().err
     own, first = (pd.read_csv(folder / "theirs.csv") for folder in (tmp_path, results))
     first = first[(first["mode"] == "predictions") & first["percent"].isin([5, 100]) & (first["selection"] != "random")]
     assert own["AP"].tolist() == first["AP"].tolist() and first["AP"].nunique() > 1
@@ -342,6 +373,16 @@ def test_files_must_be_of_their_kind(brought, tmp_path, capsys):
     assert "theirs.py: not a COCO annotation file" in line
     empty = with_content(brought, tmp_path / "empty.json", images=[])
     assert "it has no 'images'" in complaint(arguments(brought, annotations=empty), capsys)
+    for kind, key in (("images", "file_name"), ("annotations", "bbox"), ("annotations", "category_id")):
+        entries = [{k: v for k, v in entry.items() if k != key} for entry in brought.content[kind]]
+        lacking = with_content(brought, tmp_path / "lacking.json", **{kind: entries})
+        assert f"an entry of '{kind}' has no '{key}'" in complaint(arguments(brought, annotations=lacking), capsys)
+    twice = [{**c, "name": "one"} for c in brought.content["categories"]]
+    double = with_content(brought, tmp_path / "double.json", categories=twice)
+    assert "two categories are named 'one'" in complaint(arguments(brought, annotations=double), capsys)
+    for name, text in (("a.txt", "a"), ("broken.py", "model = dict(")):
+        (tmp_path / name).write_text(text)
+        assert "cannot be read as a config" in complaint(arguments(brought, config=tmp_path / name), capsys)
     strange = [{**brought.content["annotations"][0], "category_id": 99}]
     odd = with_content(brought, tmp_path / "odd.json", annotations=strange)
     assert "annotation 1 is of category 99, not listed" in complaint(arguments(brought, annotations=odd), capsys)
@@ -360,6 +401,8 @@ def test_checkpoint_and_detector_must_fit(brought, tmp_path, capsys):
     two_stage = "mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py"
     line = complaint(arguments(brought, config=two_stage), capsys)
     assert "no reader for FasterRCNN" in line and "GFLHead" in line and "RetinaHead" in line
+    line = complaint(arguments(brought, config="mmdet::rtmdet/rtmdet_tiny_8xb32-300e_coco.py"), capsys)
+    assert "RTMDetSepBNHead: its towers are one a level" in line
 
 
 def test_one_subject_at_a_time(brought, capsys):

@@ -6,8 +6,9 @@ import pandas as pd
 import pytest
 from matplotlib.collections import PathCollection
 
+from benchmark import plots_ablation
 from benchmark.plots_ablation import ablation, variants
-from benchmark.records import FOOTING, METRICS, aggregate
+from benchmark.records import FOOTING, METRICS, ReportError, aggregate
 
 #: settings and AP by run; the student without a method has 20
 RUNS = {
@@ -49,6 +50,23 @@ def test_two_runs_or_others_of_other_methods_are_no_ablation():
     two = {name: RUNS[name] for name in ("base", "box")}
     assert variants(records(two)).empty
     assert variants(pd.concat([records(two), records({"fgd": RUNS["k3"]}, "fgd")])).empty
+
+
+def test_the_folder_with_changes_of_a_setting_is_found(monkeypatch, tmp_path):
+    two = {name: RUNS[name] for name in ("base", "box")}
+    there = {tmp_path / "few": records(two), tmp_path / "other": records(RUNS | {"box": ({"topk": 9}, 20.0)})}
+    there[tmp_path / "all"] = records()
+
+    def load(folder, params):
+        if folder not in there:
+            raise ReportError("nothing there")
+        return there[folder]
+
+    monkeypatch.setattr(plots_ablation, "load_records", load)
+    folders = [tmp_path / name for name in ("none", "few", "other", "all")]
+    assert plots_ablation.find(folders, "mask")[0] == tmp_path / "all"
+    with pytest.raises(ReportError, match=r"no runs that differ in 'mask' in .*few"):
+        plots_ablation.find(folders[:3], "mask")
 
 
 def test_every_change_is_drawn_at_its_gain():

@@ -13,6 +13,7 @@ def made_up() -> pd.DataFrame:
     for name, best in (("a", {1: 29.0, 10: 29.8, 100: 30.0}), ("b", {1: 10.0, 10: 20.0, 100: 30.0})):
         for percent, ap in best.items():
             common = {"name": name, "mode": "predictions", "percent": float(percent), "kept_per_box": percent / 4}
+            common |= {"kept": percent * 10, "in_box": 2000.0, "below_one": float(percent < 5)}
             rows.append({**common, "selection": "top", "draw": None, "AP": ap})
             rows += [{**common, "selection": "random", "draw": d, "AP": ap / 2 + d} for d in (0, 1)]
     return pd.DataFrame(rows)
@@ -21,10 +22,20 @@ def made_up() -> pd.DataFrame:
 def test_the_smallest_share_that_is_enough():
     first, second = headline(made_up()).split("\n\n")
     assert first == (
-        "**a**: the best 10% of the predictions in each box (at least one; 2.5 on average) give 29.8 AP, all of them "
-        "30.0; as many at random give 15.4."
+        "**a**: the best 10% of each box's predictions (2.5 on average) give 29.8 AP, all give 30.0; as many at random "
+        "15.4. They are 5.0% of what lies in boxes."
     )
-    assert second.startswith("**b**: the best 100% of the predictions")
+    assert second.startswith("**b**: the best 100% of each box's predictions")
+
+
+def test_headline_says_only_what_was_measured():
+    table = made_up()
+    table.loc[table["percent"] == 1, "AP"] = 29.9
+    assert headline(table).startswith("**a**: the one best prediction of each box gives 29.9 AP")
+    assert "random" not in headline(table[table["selection"] == "top"])
+    unfinished = table[(table["name"] != "a") | (table["percent"] < 100)]
+    assert headline(unfinished).startswith("**b**")
+    assert headline(table.assign(AP=float("nan"))) == ""
 
 
 def test_cells_are_means_over_draws():

@@ -85,7 +85,7 @@ def test_settings_are_those_of_the_run(tiny_world):
     own = {"method": "pgd", "inherit": "head+neck", "settings": {"topk": 8, "xi_reg": 0.5}}
     expected = {"topk": 8, "xi_cls": 0.8, "xi_reg": 0.5}
     assert views.mask_settings(tiny_world.settle(runs(plain={}, own=own)), "gfl") == expected
-    assert views.mask_settings(tiny_world.settle(runs(plain={})), "gfl")["topk"] == 30
+    assert views.mask_settings(tiny_world.settle(runs(plain={})), "gfl")["topk"] == 8
 
 
 def test_the_pair_is_the_first_with_a_teacher(taught_world):

@@ -1,6 +1,6 @@
 """PGD's students: 12 epochs at a rate for 32 images a step (8 GPUs of 4).
 
-Option `auto_scale_lr.enable: true` scales the rate to another batch.
+The rate is scaled to the batch that is really taken, such as 4 on one GPU.
 """
 
 train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=12, val_interval=1)
@@ -14,4 +14,4 @@ param_scheduler = [
     dict(type="LinearLR", start_factor=0.001, by_epoch=False, begin=0, end=500),
     dict(type="MultiStepLR", by_epoch=True, begin=0, end=12, milestones=[8, 11], gamma=0.1),
 ]
-auto_scale_lr = dict(enable=False, base_batch_size=32)
+auto_scale_lr = dict(enable=True, base_batch_size=32)
