@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,12 +22,15 @@ from benchmark.hooks import Record
 from pgd.dense import Grid, reader_of
 from pgd.distiller import Distiller, Tape
 from pgd.regions import inside, prediction_guided_weights
-from pgd.scaling import published_settings
+from pgd.scaling import FULL, published_settings
 
 REGIONS = ("key", "box", "background")
 PLACES = ("neck", "cls_tower", "reg_tower")
-#: how many positions an object has in its key region: PGD's K at mini scale
-TOPK = published_settings("pgd", "gfl", MINI)["topk"]
+
+
+def pgd_settings(detector: str, width: int) -> dict[str, Any]:
+    """PGD's published settings for a detector (mmdet's type in lower case), carried over to mini scale by its width."""
+    return published_settings("pgd", detector, MINI if width == MINI.channels else FULL)
 
 
 def first_images(dataset: Sequence[dict], count: int) -> dict:
@@ -102,7 +106,10 @@ class Dynamics(Hook):
         # no more than the training's batches have: some methods take no more (pgd_released on GFL)
         count = min(self.images, runner.cfg.train_dataloader.batch_size)
         self.batch = first_images(runner.train_dataloader.dataset, count)
-        self.tapes = Tape(runner.model.student), Tape(runner.model.teacher)
+        student = runner.model.student
+        # how many positions an object has in its key region, whatever the method
+        self.topk = pgd_settings(type(student).__name__.lower(), student.neck.out_channels)["topk"]
+        self.tapes = Tape(student), Tape(runner.model.teacher)
         self.interval = max(1, runner.max_iters // self.points)
         self.record = next(hook for hook in runner.hooks if isinstance(hook, Record))
         if runner.iter == 0:
@@ -128,7 +135,7 @@ class Dynamics(Hook):
         grid = teacher.reader.grid([f.shape[-2:] for f in teacher.neck], metas, inputs.device)
         own, theirs = (tape.view(grid, {"neck", "towers", "predictions"}) for tape in self.tapes)
         found = [
-            regions(grid, scores, boxes, sample.gt_instances.bboxes, sample.gt_instances.labels, TOPK)
+            regions(grid, scores, boxes, sample.gt_instances.bboxes, sample.gt_instances.labels, self.topk)
             for scores, boxes, sample in zip(theirs.scores, theirs.boxes, samples, strict=True)
         ]
         region = torch.stack(found).masked_fill(~grid.valid.cpu(), -1).to(inputs.device)

@@ -8,6 +8,7 @@ and writes ``results/runs/<run>-<seed>.json``, ``results/curves/<run>-<seed>.csv
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.metadata
 import json
 import math
@@ -33,11 +34,17 @@ RESULTS = Path("results")
 LIBRARIES = ("torch", "torchvision", "mmdet", "mmengine", "mmcv", "numpy", "pycocotools")
 
 
+def version(name: str) -> str | None:
+    """Of an installed package or of its `-lite` form, as either serves mmcv; None without both."""
+    for package in (name, f"{name}-lite"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            return importlib.metadata.version(package)
+    return None
+
+
 def machine() -> dict:
     """Versions and hardware, as flat record entries."""
-    installed = {one.metadata["Name"].lower(): one.version for one in importlib.metadata.distributions()}
-    # either package serves mmcv
-    versions = {name: installed.get(name) or installed.get(f"{name}-lite") for name in LIBRARIES}
+    versions = {name: version(name) for name in LIBRARIES}
     cpu = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.is_file():

@@ -21,8 +21,8 @@ from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 
 import pgd.heads  # noqa: F401  registers the readers
-from benchmark.config import MINI, DatasetInfo, detector_config, training_config
-from benchmark.dynamics import REGIONS, TOPK, first_images, regions
+from benchmark.config import DatasetInfo, detector_config, training_config
+from benchmark.dynamics import REGIONS, first_images, pgd_settings, regions
 from benchmark.match import TEACHERS
 from benchmark.records import ReportError
 from benchmark.settings import Params, SettingsError, load
@@ -33,7 +33,6 @@ from pgd.distiller import Tape
 from pgd.masks import MASKS, mask
 from pgd.methods.base import settings_of
 from pgd.regions import background_mask, inside_pairs, prediction_guided_weights
-from pgd.scaling import FULL, published_settings
 
 #: Images with fewer objects than this are shown only if there are no others.
 OBJECTS = 3
@@ -119,8 +118,7 @@ def mask_settings(params: Params, pair: str) -> dict[str, Any]:
     if runs := [run for run in params.runs.values() if run.pair == pair and run.method in ("pgd", "pgd_released")]:
         return {name: runs[0].settings.get(name, settings_of("pgd")[name]) for name in names}
     model = detector_config(params.pairs[pair].teacher).model
-    size = MINI if model.neck.out_channels == MINI.channels else FULL
-    published = published_settings("pgd", model.type.lower(), size)
+    published = pgd_settings(model.type.lower(), model.neck.out_channels)
     return {name: published[name] for name in names}
 
 
@@ -280,8 +278,9 @@ def region_shares(folder: Path, run: str, images: int = 8) -> dict[str, float]:
             raise ReportError(f"{folder}: the training images cannot be read ({error})") from None
     view, grid, samples = predictions(model, Tape(model, None), batch)
     truth = [(sample.gt_instances.bboxes.cpu(), sample.gt_instances.labels.cpu()) for sample in samples]
+    topk = pgd_settings(type(model).__name__.lower(), model.neck.out_channels)["topk"]
     found = [
-        regions(grid, scores.cpu(), boxes.cpu(), *objects, TOPK)
+        regions(grid, scores.cpu(), boxes.cpu(), *objects, topk)
         for scores, boxes, objects in zip(view.scores, view.boxes, truth, strict=True)
     ]
     region = torch.stack(found)[grid.valid]

@@ -11,7 +11,7 @@ from conftest import runs, same
 from steps import grid
 
 from benchmark import config
-from benchmark.dynamics import PLACES, REGIONS, regions, relative_distances, shares
+from benchmark.dynamics import PLACES, REGIONS, pgd_settings, regions, relative_distances, shares
 from benchmark.hooks import read_curve
 from pgd.checkpoint import load_state
 from pgd.regions import inside, prediction_guided_weights
@@ -72,3 +72,8 @@ def test_looking_changes_nothing(taught_world, monkeypatch, method):
     Path("work/checkpoints/one-0/fingerprint").unlink()
     plain = load_state(taught_world.train(params, "one") / "weights.pth")
     assert same(looked, plain)
+
+
+def test_k_goes_with_the_detector_and_its_width():
+    assert [pgd_settings(kind, 256)["topk"] for kind in ("gfl", "atss")] == [30, 9]
+    assert pgd_settings("gfl", 32)["topk"] == 8
