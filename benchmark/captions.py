@@ -55,7 +55,8 @@ CAPTIONS = {
         "Training of the students: mean over seeds, the band spans the lowest and the highest seed. The "
         "total loss holds each method's own terms, so only its shape can be compared between methods. AP is "
         "measured on a part of the validation set and differs from the final figures. Of more than "
-        f"{plots.MANY} runs those without a method, PGD and the {plots.BEST} best others are in colour.",
+        f"{plots.MANY} runs those without a method, PGD (of more than two, the first) and the {plots.BEST} best others "
+        "are in colour.",
     ),
 }
 SAMPLES = (

@@ -196,7 +196,10 @@ def looks(curves: pd.DataFrame) -> dict[str, dict[str, Any]]:
     runs = curves.drop_duplicates("run").set_index("run")
     last = curves.dropna(subset="AP").sort_values("step", kind="stable").groupby(["run", "seed"])["AP"].last()
     places = pd.Series({run: place_of(row["method"], row.get("place")) for run, row in runs.iterrows()})
-    others = [run for run in runs.index if places[run] not in ("none", "pgd")]
+    pgd = [run for run in runs.index if places[run] == "pgd"]
+    # of an ablation's many, the first stands for PGD
+    named = pgd[:1] if len(pgd) > 2 else pgd
+    others = [run for run in runs.index if places[run] != "none" and run not in named]
     best = sorted(others, key=lambda run: -last.get(run, pd.Series([0.0])).mean())[:BEST]
     shown = [run for run in runs.index if len(runs) <= MANY or run in best or run not in others]
     nth = places[shown].groupby(places[shown]).cumcount()

@@ -70,6 +70,16 @@ def test_of_many_curves_pgd_and_the_best_stand_out():
     assert shown == {"none", "pgd", "pgd_released", *[m for m in methods if not m.startswith("pgd")][-plots.BEST :]}
 
 
+def test_of_many_runs_of_pgd_the_first_and_the_best_stand_out():
+    runs = [f"pgd{k}" for k in range(12)]
+    curves = curves_of(["none", *runs])
+    curves["method"] = curves["method"].where(curves["method"] == "none", "pgd")
+    looks = plots.looks(curves)
+    shown = [run for run, look in looks.items() if look["color"] != plots.PALE]
+    assert shown == ["none", "pgd0", *runs[-plots.BEST :]]
+    assert len({str(looks[run]["linestyle"]) for run in shown[1:]}) == len(shown) - 1
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_labels_of_costs_cover_neither_each_other_nor_a_dot(seed):
     rng = np.random.default_rng(seed)
