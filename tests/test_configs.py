@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import logging
 from copy import deepcopy
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -130,6 +132,17 @@ def test_full_scale_settings(name, tiny_data):
     assert cfg.train_cfg.max_epochs == cfg.param_scheduler[1].end == epochs
     assert cfg.optim_wrapper.clip_grad == clip
     assert [m / epochs for m in cfg.param_scheduler[1].milestones] == [8 / 12, 11 / 12]
+
+
+@pytest.mark.parametrize(("name", "rate"), [("paper/gfl_r50_1x", 0.02 / 8), ("paper/crowdhuman_ddod_r50_1x", 0.01 / 8)])
+def test_the_rate_goes_with_the_batch(name, rate, tiny_data, tmp_path):
+    """Published with eight GPUs: mmengine takes an eighth on one."""
+    cfg = training_config(job(name), tiny_data, None, tmp_path)
+    wrapper = build_optim_wrapper(nn.Linear(1, 1), cfg.optim_wrapper)
+    parts = {"_train_dataloader": cfg.train_dataloader, "param_schedulers": cfg.param_scheduler}
+    runner = SimpleNamespace(world_size=1, logger=logging.getLogger(), **parts)
+    Runner.scale_lr(runner, wrapper, cfg.auto_scale_lr)
+    assert wrapper.param_groups[0]["lr"] == pytest.approx(rate)
 
 
 @pytest.mark.parametrize("name", ["paper/gfl_r50_1x", "paper/gfl_r101_3x"])
