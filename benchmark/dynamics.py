@@ -15,7 +15,7 @@ import torch
 from mmengine.dataset import pseudo_collate
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
-from torch import Tensor
+from torch import Tensor, nn
 
 from benchmark.config import MINI
 from benchmark.hooks import Record
@@ -31,6 +31,11 @@ PLACES = ("neck", "cls_tower", "reg_tower")
 def pgd_settings(detector: str, width: int) -> dict[str, Any]:
     """PGD's published settings for a detector (mmdet's type in lower case), carried over to mini scale by its width."""
     return published_settings("pgd", detector, MINI if width == MINI.channels else FULL)
+
+
+def key_count(detector: nn.Module) -> int:
+    """How many positions an object has in its key region: PGD's K for this detector, whatever the method."""
+    return pgd_settings(type(detector).__name__.lower(), detector.neck.out_channels)["topk"]
 
 
 def first_images(dataset: Sequence[dict], count: int) -> dict:
@@ -106,10 +111,8 @@ class Dynamics(Hook):
         # no more than the training's batches have: some methods take no more (pgd_released on GFL)
         count = min(self.images, runner.cfg.train_dataloader.batch_size)
         self.batch = first_images(runner.train_dataloader.dataset, count)
-        student = runner.model.student
-        # how many positions an object has in its key region, whatever the method
-        self.topk = pgd_settings(type(student).__name__.lower(), student.neck.out_channels)["topk"]
-        self.tapes = Tape(student), Tape(runner.model.teacher)
+        self.topk = key_count(runner.model.student)
+        self.tapes = Tape(runner.model.student), Tape(runner.model.teacher)
         self.interval = max(1, runner.max_iters // self.points)
         self.record = next(hook for hook in runner.hooks if isinstance(hook, Record))
         if runner.iter == 0:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -11,11 +9,18 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from pycocotools.coco import COCO
 from tqdm import tqdm
 
 from benchmark.records import ReportError, key_of, read_json
-from benchmark.stats import coco_ap, coco_matches, crowd_ap_mr, crowd_matches, draw_images, percentile_interval
+from benchmark.stats import (
+    coco_ap,
+    coco_matches,
+    crowd_ap_mr,
+    crowd_matches,
+    draw_images,
+    indexed,
+    percentile_interval,
+)
 
 RESAMPLES = 500
 #: of a table's gain: its metric and the place of that in what a scorer gives
@@ -48,10 +53,7 @@ def scorer(work: Path, dataset: str, resamples: int) -> Scorer:
         people = read_odgt(work.parent / info["val_odgt"])
         draws = draw_images(len(people), resamples)
         return lambda detections: crowd_ap_mr(crowd_matches(people, detections), draws)
-    with contextlib.redirect_stdout(io.StringIO()):
-        truth = COCO()
-        truth.dataset = read_json(work.parent / info["val_annotations"])
-        truth.createIndex()
+    truth = indexed(read_json(work.parent / info["val_annotations"]))
     draws = draw_images(len(truth.imgs), resamples)
     return lambda detections: coco_ap(coco_matches(truth, detections), draws)[:, None]
 

@@ -16,9 +16,8 @@ from nbconvert.preprocessors import CellExecutionError, ExecutePreprocessor
 from tqdm import tqdm
 
 from benchmark.cli import run_cli
-from benchmark.config import ROOT
+from benchmark.report import NOTEBOOKS
 
-NOTEBOOKS = ROOT / "notebooks"
 OUT = Path("results/notebooks")
 #: seconds a cell may take
 TIMEOUT = 600

@@ -20,6 +20,7 @@ from mmdet.registry import MODELS
 from benchmark.cli import run_cli
 from benchmark.config import ROOT, detector_config
 from benchmark.grid import grid
+from benchmark.report import NOTEBOOKS
 from benchmark.settings import Params, load
 from benchmark.train import folder_of
 from pgd.dense import served_heads
@@ -40,7 +41,7 @@ def expected_files(params: Params) -> list[Path]:
     for job in jobs:
         files += [folder_of(job) / "weights.pth", Path(f"work/evaluate/{job.label}/detections.json")]
         files += [Path(f"results/runs/{job.label}.json"), Path(f"results/curves/{job.label}.csv")]
-    files += [Path(f"results/notebooks/{path.stem}.html") for path in (ROOT / "notebooks").glob("*.ipynb")]
+    files += [Path(f"results/notebooks/{path.stem}.html") for path in NOTEBOOKS.glob("*.ipynb")]
     return files
 
 

@@ -76,6 +76,15 @@ class Category:
     objects: np.ndarray
 
 
+def indexed(content: dict) -> COCO:
+    """The content of an annotation file, to be asked."""
+    truth = COCO()
+    truth.dataset = content
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth.createIndex()
+    return truth
+
+
 def coco_matches(truth: COCO, detections: list[dict]) -> list[Category]:
     """One entry a category: COCO's matching of all sizes and at most 100 detections an image and category.
 

@@ -6,8 +6,6 @@ detectors without a served dense head.
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import re
 import sys
@@ -29,6 +27,7 @@ from torch import Tensor, nn
 from benchmark.config import DatasetInfo, detector_config, model_dict
 from benchmark.match import TEACHERS
 from benchmark.settings import Params, SettingsError
+from benchmark.stats import indexed
 from pgd.checkpoint import load_strict
 from pgd.dense import reader_of
 from pgd.evaluation.coco import COCO_AREAS
@@ -79,15 +78,12 @@ def subject_of_pair(params: Params, pair: str) -> Subject:
 
 def subject_of_files(config: str, checkpoint: Path, annotations: Path, images: Path, name: str | None) -> Subject:
     """Anyone's detector; ``config`` is a file or the name of a config that mmdet ships (``mmdet::...``)."""
-    shipped = "::" in config
     try:
-        cfg = get_config(config) if shipped else Config.fromfile(config)
-    except FileNotFoundError as error:
-        # of one that is there, a base may be missing
-        if not shipped and Path(config).is_file():
-            raise SettingsError(f"{config}: cannot be read as a config ({error})") from None
-        raise SettingsError(f"{config}: no such config; give a file or a name such as {EXAMPLE}") from None
+        cfg = get_config(config) if "::" in config else Config.fromfile(config)
     except (AssertionError, ImportError, OSError, SyntaxError) as error:
+        # of a file that is there, a base may be missing
+        if isinstance(error, FileNotFoundError) and not Path(config).is_file():
+            raise SettingsError(f"{config}: no such config; give a file or a name such as {EXAMPLE}") from None
         raise SettingsError(f"{config}: cannot be read as a config ({error})") from None
     if "model" not in cfg:
         raise SettingsError(f"{config}: no `model` in it; give the config of a detector")
@@ -159,18 +155,11 @@ def class_names(subject: Subject, truth: COCO, count: int) -> tuple[str, ...]:
 def of_classes(truth: COCO, names: Sequence[str]) -> COCO:
     """The annotations of these classes only."""
     categories = [category for category in truth.dataset["categories"] if category["name"] in names]
+    if len(categories) == len(truth.dataset["categories"]):
+        return truth
     kept = {category["id"] for category in categories}
     annotations = [a for a in truth.dataset["annotations"] if a["category_id"] in kept]
     return indexed({**truth.dataset, "categories": categories, "annotations": annotations})
-
-
-def indexed(content: dict) -> COCO:
-    """The content of an annotation file, to be asked."""
-    truth = COCO()
-    truth.dataset = content
-    with contextlib.redirect_stdout(io.StringIO()):
-        truth.createIndex()
-    return truth
 
 
 def configured_classes(cfg: Config) -> tuple[str, ...]:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 import pgd.heads  # noqa: F401  registers the readers
 from benchmark.config import DatasetInfo, detector_config, training_config
-from benchmark.dynamics import REGIONS, first_images, pgd_settings, regions
+from benchmark.dynamics import REGIONS, first_images, key_count, pgd_settings, regions
 from benchmark.match import TEACHERS
 from benchmark.records import ReportError
 from benchmark.settings import Params, SettingsError, load
@@ -278,7 +278,7 @@ def region_shares(folder: Path, run: str, images: int = 8) -> dict[str, float]:
             raise ReportError(f"{folder}: the training images cannot be read ({error})") from None
     view, grid, samples = predictions(model, Tape(model, None), batch)
     truth = [(sample.gt_instances.bboxes.cpu(), sample.gt_instances.labels.cpu()) for sample in samples]
-    topk = pgd_settings(type(model).__name__.lower(), model.neck.out_channels)["topk"]
+    topk = key_count(model)
     found = [
         regions(grid, scores.cpu(), boxes.cpu(), *objects, topk)
         for scores, boxes, objects in zip(view.scores, view.boxes, truth, strict=True)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import math
 import subprocess
@@ -12,7 +10,6 @@ import sys
 import numpy as np
 import pytest
 from golden import GOLDEN
-from pycocotools.coco import COCO
 
 from benchmark import stats
 from pgd.evaluation import crowdhuman
@@ -71,14 +68,6 @@ def scene(seed: int) -> tuple[dict, list[dict]]:
     return {"images": images, "annotations": annotations, "categories": categories}, found
 
 
-def coco_of(content: dict) -> COCO:
-    with contextlib.redirect_stdout(io.StringIO()):
-        truth = COCO()
-        truth.dataset = content
-        truth.createIndex()
-    return truth
-
-
 def resampled(content: dict, found: list[dict], draws: np.ndarray) -> tuple[dict, list[dict]]:
     """The set with each image as often as drawn, copies under ids of their own."""
     images, annotations, detections = [], [], []
@@ -96,7 +85,7 @@ def resampled(content: dict, found: list[dict], draws: np.ndarray) -> tuple[dict
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_bootstrap_is_pycocotools_on_the_resampled_set(seed):
     content, found = scene(seed)
-    truth = coco_of(content)
+    truth = stats.indexed(content)
     matches = stats.coco_matches(truth, found)
     # the last draw is of one image only and loses categories
     draws = np.concatenate([stats.draw_images(IMAGES, 12, seed), IMAGES * np.eye(1, IMAGES, dtype=int)])
@@ -105,21 +94,21 @@ def test_bootstrap_is_pycocotools_on_the_resampled_set(seed):
     slow = [coco_box_metrics(truth, found)["AP"]]
     for draw in draws:
         copy, detections = resampled(content, found, draw)
-        slow.append(coco_box_metrics(coco_of(copy), detections)["AP"])
+        slow.append(coco_box_metrics(stats.indexed(copy), detections)["AP"])
     assert fast == pytest.approx(slow, abs=1e-9)
 
 
 def test_coco_without_detections_and_without_objects():
     content, found = scene(0)
     draws = stats.draw_images(IMAGES, 3)
-    assert stats.coco_ap(stats.coco_matches(coco_of(content), []), draws).tolist() == [0, 0, 0]
-    empty = coco_of({**content, "annotations": []})
+    assert stats.coco_ap(stats.coco_matches(stats.indexed(content), []), draws).tolist() == [0, 0, 0]
+    empty = stats.indexed({**content, "annotations": []})
     assert np.isnan(stats.coco_ap(stats.coco_matches(empty, found), draws)).all()
 
 
 def test_chunks_change_nothing(monkeypatch):
     content, found = scene(1)
-    matches, draws = stats.coco_matches(coco_of(content), found), stats.draw_images(IMAGES, 30)
+    matches, draws = stats.coco_matches(stats.indexed(content), found), stats.draw_images(IMAGES, 30)
     whole = stats.coco_ap(matches, draws)
     monkeypatch.setattr(stats, "CHUNK", 7)
     assert np.array_equal(stats.coco_ap(matches, draws), whole)
@@ -127,7 +116,7 @@ def test_chunks_change_nothing(monkeypatch):
 
 def test_a_better_detector_gains_on_every_resample():
     content, found = scene(2)
-    truth, draws = coco_of(content), stats.draw_images(IMAGES, 50)
+    truth, draws = stats.indexed(content), stats.draw_images(IMAGES, 50)
     perfect = [{**a, "score": 0.9} for a in content["annotations"] if not a["iscrowd"]]
     best, other = (stats.coco_ap(stats.coco_matches(truth, boxes), draws) for boxes in (perfect, found))
     assert best == pytest.approx(np.full(50, 100.0)) and stats.percentile_interval(best - other)[0] > 0
