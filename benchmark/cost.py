@@ -20,11 +20,11 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from tqdm import tqdm
 
-from benchmark.cli import run_cli
-from benchmark.config import WORK, DatasetInfo, training_config
+from benchmark.experiment.cli import run_cli
+from benchmark.experiment.config import WORK, DatasetInfo, training_config
+from benchmark.experiment.quiet import quiet
+from benchmark.experiment.settings import Job, Params, Run, SettingsError, load
 from benchmark.match import teacher_weights
-from benchmark.quiet import quiet
-from benchmark.settings import Job, Params, Run, SettingsError, load
 from pgd.checkpoint import CheckpointError
 
 OUT = Path("results/cost.csv")

@@ -21,13 +21,13 @@ import pandas as pd
 import torch
 from mmengine.runner import Runner
 
-from benchmark.cli import run_cli
-from benchmark.config import WORK, DatasetInfo, detector_config, evaluation_config
-from benchmark.hooks import read_curve
+from benchmark.experiment.cli import run_cli
+from benchmark.experiment.config import WORK, DatasetInfo, detector_config, evaluation_config
+from benchmark.experiment.quiet import quiet
+from benchmark.experiment.settings import TEACHER, Job, SettingsError, load
 from benchmark.match import file_digest
-from benchmark.quiet import quiet
-from benchmark.settings import TEACHER, Job, SettingsError, load
 from benchmark.train import folder_of
+from benchmark.training.hooks import read_curve
 from pgd.checkpoint import CheckpointError, load_strict
 
 RESULTS = Path("results")

@@ -3,7 +3,7 @@
 ``python -m benchmark.key_regions PAIR`` looks at a pair's trained teacher on its validation images; with ``--config``,
 ``--checkpoint``, ``--annotations`` and ``--images`` it takes any mmdet detector with a served dense head. It writes
 ``results/key_regions/<name>.csv`` (accuracy by kept share), ``<name>_levels.csv`` (on which levels the kept ones stand)
-and ``<name>.json`` (settings, environment); ``python -m benchmark.plots_regions`` draws all that is there.
+and ``<name>.json`` (settings, environment); ``python -m benchmark.region_figures`` draws all that is there.
 
 In every ground-truth box (crowd regions are none) the predictions whose position lies inside are ranked. Some percent
 of each box are kept, at least one prediction; what any box keeps is kept. Predictions outside all boxes stay. Ranked by
@@ -41,15 +41,15 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from benchmark.analysis import by_level, wanted
-from benchmark.cli import run_cli
-from benchmark.coco_many import ManyCoco
-from benchmark.dropping import MODES, PERCENTS, Chosen, Dropper, Options, choose
 from benchmark.evaluate import machine
+from benchmark.experiment.cli import run_cli
+from benchmark.experiment.quiet import quiet
+from benchmark.experiment.settings import SettingsError, load
 from benchmark.match import file_digest
-from benchmark.quiet import quiet
-from benchmark.settings import SettingsError, load
-from benchmark.subjects import (
+from benchmark.probe.analysis import by_level, wanted
+from benchmark.probe.coco_many import ManyCoco
+from benchmark.probe.dropping import MODES, PERCENTS, Chosen, Dropper, Options, choose
+from benchmark.probe.subjects import (
     EXAMPLE,
     Subject,
     batches,

@@ -13,10 +13,10 @@ import json
 import math
 from pathlib import Path
 
-from benchmark.cli import run_cli
-from benchmark.config import WORK
+from benchmark.experiment.cli import run_cli
+from benchmark.experiment.config import WORK
+from benchmark.experiment.settings import Job, Params, SettingsError, load
 from benchmark.plan import PLAN, write_entries
-from benchmark.settings import Job, Params, SettingsError, load
 from pgd.checkpoint import CheckpointError, load_state
 
 MATCH = WORK / "match"

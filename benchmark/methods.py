@@ -15,8 +15,8 @@ from pathlib import Path
 from mmdet.registry import MODELS
 from mmengine.registry import init_default_scope
 
-from benchmark.config import MINI, ROOT, detector_config
-from benchmark.settings import Detector
+from benchmark.experiment.config import MINI, ROOT, detector_config
+from benchmark.experiment.settings import Detector
 from pgd.dense import UnsupportedHead
 from pgd.distiller import context_of
 from pgd.methods import METHODS, MethodContext, build_method

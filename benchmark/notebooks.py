@@ -15,7 +15,7 @@ from nbconvert import HTMLExporter
 from nbconvert.preprocessors import CellExecutionError, ExecutePreprocessor
 from tqdm import tqdm
 
-from benchmark.cli import run_cli
+from benchmark.experiment.cli import run_cli
 from benchmark.report import NOTEBOOKS
 
 OUT = Path("results/notebooks")

@@ -20,9 +20,9 @@ from pathlib import Path
 from mmdet.registry import MODELS
 from mmengine.config import Config
 
-from benchmark.cli import run_cli
-from benchmark.config import ROOT, WORK, DatasetInfo, detector_config
-from benchmark.settings import Job, Params, Run, SettingsError, load
+from benchmark.experiment.cli import run_cli
+from benchmark.experiment.config import ROOT, WORK, DatasetInfo, detector_config
+from benchmark.experiment.settings import Job, Params, Run, SettingsError, load
 from pgd.dense import reader_of
 from pgd.methods.base import MethodError, method_class, settings_of
 
@@ -70,7 +70,9 @@ def sources(heads: set[str], run: Run | None) -> dict[str, str]:
     while todo := {name for name in todo if name.startswith("pgd")} - found:
         found |= todo
         todo = {imported for name in todo for imported in _imported(_file(name))}
-    return {name: code_digest(_file(name)) for name in sorted(found | {"benchmark.train", "benchmark.config"})}
+    return {
+        name: code_digest(_file(name)) for name in sorted(found | {"benchmark.train", "benchmark.experiment.config"})
+    }
 
 
 def check_run(name: str, params: Params) -> None:

@@ -12,11 +12,11 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from benchmark.cli import run_cli
-from benchmark.config import ROOT, WORK, DatasetInfo
 from benchmark.data import crowdhuman
 from benchmark.data.checks import DataError, check_split, read_annotations, subset, unpack
-from benchmark.settings import Dataset, SettingsError, load
+from benchmark.experiment.cli import run_cli
+from benchmark.experiment.config import ROOT, WORK, DatasetInfo
+from benchmark.experiment.settings import Dataset, SettingsError, load
 from pgd.evaluation.coco import COCO_AREAS
 
 __all__ = ["DataError", "check_split", "prepare", "read_annotations", "subset", "unpack"]
@@ -139,7 +139,7 @@ def _minicrowd(settings: Dataset, work: Path) -> Located:
     return _crowd(root, settings, work, sources=(CROWD_ARCHIVE,))
 
 
-#: what finds and checks a data set, by kind (benchmark.settings.KINDS)
+#: what finds and checks a data set, by kind (benchmark.experiment.settings.KINDS)
 LOCATE: dict[str, Callable[[Dataset, Path], Located]] = {
     "minicoco": _minicoco,
     "coco": _coco,

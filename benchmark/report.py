@@ -21,12 +21,11 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 from PIL import Image
 
-from benchmark import plots, plots_ablation, plots_cost, samples, tables
-from benchmark.captions import CAPTIONS, CROWD_NOTES, INTERVALS, NOTES, SAMPLES
-from benchmark.cli import run_cli
-from benchmark.intervals import over_images
-from benchmark.published import CAVEAT, published
-from benchmark.records import (
+from benchmark.evidence import tables
+from benchmark.evidence.captions import CAPTIONS, CROWD_NOTES, INTERVALS, NOTES, SAMPLES
+from benchmark.evidence.intervals import over_images
+from benchmark.evidence.published import CAVEAT, published
+from benchmark.evidence.records import (
     COSTS,
     ENVIRONMENT,
     FOOTING,
@@ -42,7 +41,11 @@ from benchmark.records import (
     metrics_of,
     read_json,
 )
-from benchmark.tables import markdown, number
+from benchmark.evidence.tables import markdown, number
+from benchmark.experiment.cli import run_cli
+from benchmark.figures import ablation as plots_ablation
+from benchmark.figures import cost as plots_cost
+from benchmark.figures import plots, samples
 from benchmark.verdict import verdict
 
 #: The stage `notebooks` leaves a page of each beside the report.

@@ -1,8 +1,8 @@
 """Runs the smoke profile from nothing and checks that it left what it should. ``python -m benchmark.smoke``
 
 First the pipeline of the profile, by DVC; then, on its teachers, every method on every detector that it fits
-(:mod:`benchmark.grid`). The stages themselves fail on a loss that is not finite and on a run that a table misses; here
-it is checked that every head takes part, and that no stage succeeded without writing its files.
+(:mod:`benchmark.training.combinations`). The stages themselves fail on a loss that is not finite and on a run that a
+table misses; here it is checked that every head takes part, and that no stage succeeded without writing its files.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from pathlib import Path
 
 from mmdet.registry import MODELS
 
-from benchmark.cli import run_cli
-from benchmark.config import ROOT, detector_config
-from benchmark.grid import grid
+from benchmark.experiment.cli import run_cli
+from benchmark.experiment.config import ROOT, detector_config
+from benchmark.experiment.settings import Params, load
 from benchmark.report import NOTEBOOKS
-from benchmark.settings import Params, load
 from benchmark.train import folder_of
+from benchmark.training.combinations import grid
 from pgd.dense import served_heads
 from pgd.methods import METHODS
 
-PROFILE = ROOT / "benchmark" / "profiles" / "smoke"
+PROFILE = ROOT / "experiments" / "smoke"
 
 
 class SmokeError(RuntimeError):

@@ -20,13 +20,13 @@ from pathlib import Path
 import torch
 from mmengine.runner import Runner
 
-import benchmark.dynamics  # noqa: F401  registers its hook
-from benchmark.cli import run_cli
-from benchmark.config import WORK, DatasetInfo, training_config
-from benchmark.hooks import Record, use_atomic_files
+import benchmark.training.dynamics  # noqa: F401  registers its hook
+from benchmark.experiment.cli import run_cli
+from benchmark.experiment.config import WORK, DatasetInfo, training_config
+from benchmark.experiment.quiet import quiet
+from benchmark.experiment.settings import Job, SettingsError, load
 from benchmark.match import TEACHERS, basis, teacher_weights
-from benchmark.quiet import quiet
-from benchmark.settings import Job, SettingsError, load
+from benchmark.training.hooks import Record, use_atomic_files
 from pgd.checkpoint import CheckpointError, InheritReport, export
 from pgd.methods.base import MethodError
 

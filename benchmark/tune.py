@@ -5,7 +5,8 @@ one short student a weight on the first 85% of the training images, evaluates on
 a row to ``results/tuning.csv``. What is there already is not trained again. The winners go into params.yaml by hand.
 The weights are multiples of the published one, carried over to the mini set by :mod:`pgd.scaling`; other settings are
 those of the method's first run in params.yaml, by default the published ones, carried over likewise.
-``--trials FILE`` runs what the file names instead, on the same footing (``benchmark/trials.yaml``, to ``trials.csv``).
+``--trials FILE`` runs what the file names instead, on the same footing (``experiments/trials.yaml``, to
+``trials.csv``).
 """
 
 from __future__ import annotations
@@ -22,12 +23,12 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
-from benchmark.cli import run_cli
-from benchmark.config import MINI, DatasetInfo, detector_config
 from benchmark.evaluate import evaluate
+from benchmark.experiment.cli import run_cli
+from benchmark.experiment.config import MINI, DatasetInfo, detector_config
+from benchmark.experiment.settings import Params, Run, SettingsError, load, parse
 from benchmark.match import TEACHERS, match
 from benchmark.plan import plan
-from benchmark.settings import Params, Run, SettingsError, load, parse
 from benchmark.train import train
 from pgd.checkpoint import CheckpointError
 from pgd.methods.base import METHODS, method_class

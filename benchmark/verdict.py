@@ -17,8 +17,8 @@ from typing import Any
 
 import pandas as pd
 
-from benchmark.records import ReportError, key_of, read_json
-from benchmark.tables import markdown, number
+from benchmark.evidence.records import ReportError, key_of, read_json
+from benchmark.evidence.tables import markdown, number
 
 #: AP. Another CPU rounds differently: between two generations of one, seven runs of the default experiment differed
 #: by 0.4 at most (docs/mini-setting.md). The same CPU and thread count give the same figures.

@@ -15,13 +15,13 @@ import pytest
 import torch
 import yaml
 
-from benchmark.config import MINI, DatasetInfo
 from benchmark.data.minicoco import SPLITS, annotate, coco_json, file_name, render
+from benchmark.experiment.config import MINI, DatasetInfo
+from benchmark.experiment.quiet import skip_config_formatting
+from benchmark.experiment.settings import TEACHER, Job, Params, load
 from benchmark.match import TEACHERS, match
 from benchmark.plan import plan
 from benchmark.prepare import MINI_AREAS
-from benchmark.quiet import skip_config_formatting
-from benchmark.settings import TEACHER, Job, Params, load
 from pgd.methods import METHODS
 from pgd.scaling import published_settings
 

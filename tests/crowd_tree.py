@@ -9,10 +9,10 @@ import cv2
 import numpy as np
 import pytest
 
-from benchmark.config import DatasetInfo
 from benchmark.data.checks import DataError
+from benchmark.experiment.config import DatasetInfo
+from benchmark.experiment.settings import Dataset
 from benchmark.prepare import prepare
-from benchmark.settings import Dataset
 
 FIRST = "273271,1a0d6000b9e1f5b7"
 #: (width, height) of each image

@@ -10,7 +10,7 @@ import yaml
 from PIL import Image
 
 from benchmark import report
-from benchmark.records import key_of, load_records
+from benchmark.evidence.records import key_of, load_records
 
 ROOT = Path(__file__).parents[1]
 #: run -> (method, inherit, AP with seed 0, AP with seed 1)

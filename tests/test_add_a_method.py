@@ -20,7 +20,7 @@ import json, sys
 import pgd
 from benchmark import smoke, tune
 from benchmark.methods import refusal, row, DETECTORS
-from benchmark.settings import load
+from benchmark.experiment.settings import load
 from benchmark.plan import check_run, sources
 from detectors import batch, pair
 params = load("params.yaml")

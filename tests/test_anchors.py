@@ -10,8 +10,8 @@ from detectors import QUIET, pair
 from many_anchors import SHAPES, many
 from steps import step
 
-from pgd.anchors import anchors_of, levels_of
 from pgd.dense import reader_of
+from pgd.maths.anchors import anchors_of, levels_of
 
 pytestmark = QUIET
 

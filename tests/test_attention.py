@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from pgd.attention import (
+from pgd.maths.attention import (
     channel_attention,
     pooled_channel_attention,
     spatial_attention,

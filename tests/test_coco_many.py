@@ -10,7 +10,7 @@ import torch
 from pycocotools.coco import COCO
 from torch import Tensor
 
-from benchmark.coco_many import MAX_DETECTIONS, ManyCoco
+from benchmark.probe.coco_many import MAX_DETECTIONS, ManyCoco
 from pgd.evaluation.coco import FIGURES, coco_box_metrics
 
 AREAS = (400.0, 2500.0)

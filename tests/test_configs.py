@@ -21,8 +21,8 @@ from mmengine.runner import Runner, set_random_seed
 from torch import nn
 
 import pgd  # noqa: F401  registers heads and assigners
-from benchmark.config import ROOT, training_config
-from benchmark.settings import Job, Pair, Teacher
+from benchmark.experiment.config import ROOT, training_config
+from benchmark.experiment.settings import Job, Pair, Teacher
 from pgd.dense import reader_of
 
 #: mmdet's own heads use what mmdet and torch deprecate

@@ -14,7 +14,7 @@ from detectors import ALL, BOXES, LABELS, QUIET, batch, images, model_config, ob
 from torch import Tensor
 from torch.testing import assert_close
 
-from benchmark.config import MINI
+from benchmark.experiment.config import MINI
 from pgd.distiller import Distiller
 from pgd.methods import METHODS
 from pgd.methods.base import NEEDS, MethodError

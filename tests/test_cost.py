@@ -9,8 +9,8 @@ import torch
 from conftest import runs
 
 from benchmark import cost
+from benchmark.experiment.settings import SettingsError
 from benchmark.match import match
-from benchmark.settings import SettingsError
 
 
 def test_peak_is_the_most_that_is_held_at_once():

@@ -15,10 +15,10 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
-import benchmark.hooks  # noqa: F401  registers the progress bar
-from benchmark.config import ROOT, DatasetInfo, detector_config, evaluation_config, training_config
+import benchmark.training.hooks  # noqa: F401  registers the progress bar
+from benchmark.experiment.config import ROOT, DatasetInfo, detector_config, evaluation_config, training_config
+from benchmark.experiment.settings import Detector, Job, Pair, Teacher
 from benchmark.prepare import prepare
-from benchmark.settings import Detector, Job, Pair, Teacher
 from pgd.evaluation.odgt import read_detections
 
 __all__ = ["stand_aside", "tree"]  # fixtures

@@ -99,7 +99,7 @@ def test_mmdet_and_a_perfect_detector(mmdet, tmp_path):
 
 
 def test_speed_comparison(mmdet, tmp_path, monkeypatch):
-    from benchmark import speed_crowdhuman as speed
+    from tools import speed_crowdhuman as speed
 
     records, found = speed.crowd(images=12, detections=500, seed=3)
     assert len(records) == len(found) == 12 and sum(len(s["pred_instances"]["scores"]) for s in found) == 500

@@ -13,13 +13,13 @@ import pytest
 from crowd_tree import COCO, LINES, asked, content_of, error_of, stand_aside, tree, write_image
 
 from benchmark import prepare as stage
-from benchmark.config import DatasetInfo
 from benchmark.data import crowdhuman
 from benchmark.data.checks import DataError
 from benchmark.data.crowdhuman import Published
 from benchmark.data.minicrowd import SPLITS, Split, generate
+from benchmark.experiment.config import DatasetInfo
+from benchmark.experiment.settings import Dataset, SettingsError
 from benchmark.prepare import prepare
-from benchmark.settings import Dataset, SettingsError
 
 __all__ = ["stand_aside", "tree"]  # fixtures
 

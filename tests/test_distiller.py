@@ -11,8 +11,8 @@ from mmdet.registry import MODELS
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner, set_random_seed
 
-from benchmark.config import detector_config, model_dict, training_config
-from benchmark.settings import Job, Run, parse
+from benchmark.experiment.config import detector_config, model_dict, training_config
+from benchmark.experiment.settings import Job, Run, parse
 from pgd.checkpoint import export, load_state
 from pgd.distiller import Distiller
 from pgd.methods import METHODS

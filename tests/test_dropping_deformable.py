@@ -6,7 +6,7 @@ import torch
 from detectors import QUIET, SIZE, detector, images, sample
 from mmengine.config import ConfigDict
 
-from benchmark.dropping import Dropper
+from benchmark.probe.dropping import Dropper
 
 pytestmark = QUIET
 

@@ -10,11 +10,11 @@ import torch
 from conftest import runs, same
 from steps import grid
 
-from benchmark import config
-from benchmark.dynamics import PLACES, REGIONS, pgd_settings, regions, relative_distances, shares
-from benchmark.hooks import read_curve
+from benchmark.experiment import config
+from benchmark.training.dynamics import PLACES, REGIONS, pgd_settings, regions, relative_distances, shares
+from benchmark.training.hooks import read_curve
 from pgd.checkpoint import load_state
-from pgd.regions import inside, prediction_guided_weights
+from pgd.maths.regions import inside, prediction_guided_weights
 
 
 def test_regions_are_pgds():

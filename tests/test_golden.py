@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from golden import assert_close, load, value_and_grad
 
+from pgd.maths.regions import background_mask, prediction_guided_weights
 from pgd.methods.pgd import pgd_cls_loss, pgd_reg_loss
-from pgd.regions import background_mask, prediction_guided_weights
 
 
 @pytest.mark.parametrize("case", [0, 1, 2])

@@ -6,9 +6,9 @@ import pandas as pd
 import pytest
 from conftest import runs
 
-from benchmark import grid
+from benchmark.experiment.settings import load
 from benchmark.methods import DETECTORS, refusal, table
-from benchmark.settings import load
+from benchmark.training import combinations as grid
 from pgd.methods import METHODS
 
 

@@ -13,10 +13,19 @@ from steps import grid
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from benchmark.analysis import by_level, flattened, marked, random_cost, ranks, relative_distance, silenced, wanted
-from benchmark.dropping import MODES, Chosen, Dropper, Options, choose
+from benchmark.probe.analysis import (
+    by_level,
+    flattened,
+    marked,
+    random_cost,
+    ranks,
+    relative_distance,
+    silenced,
+    wanted,
+)
+from benchmark.probe.dropping import MODES, Chosen, Dropper, Options, choose
 from pgd.dense import Grid, reader_of
-from pgd.regions import Pairs, inside, inside_pairs, quality, top_fraction
+from pgd.maths.regions import Pairs, inside, inside_pairs, quality, top_fraction
 
 pytestmark = QUIET
 OPTIONS = Options(percents=(1.0, 10.0, 40.0, 100.0), seeds=(0, 1))

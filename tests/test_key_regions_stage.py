@@ -20,10 +20,11 @@ from mmengine.dataset import Compose, pseudo_collate
 from mmengine.hub import get_config
 from mmengine.registry import init_default_scope
 
-from benchmark import key_regions, plots_regions
-from benchmark.cli import run_cli
-from benchmark.settings import SettingsError
-from benchmark.subjects import configured_classes
+from benchmark import key_regions
+from benchmark import region_figures as plots_regions
+from benchmark.experiment.cli import run_cli
+from benchmark.experiment.settings import SettingsError
+from benchmark.probe.subjects import configured_classes
 from pgd.checkpoint import CheckpointError, export
 from pgd.dense import UnsupportedHead
 from pgd.evaluation import CocoBoxes

@@ -12,8 +12,8 @@ from test_regions import DOUBLE, SOME_BOXES, literal_weights, pyramid, scene, si
 from torch import Tensor
 from torch.testing import assert_close
 
-from pgd.masks import MASKS, mask
-from pgd.regions import RIDGE, background_mask, inside, pairwise_iou, prediction_guided_weights, quality
+from pgd.maths.masks import MASKS, mask
+from pgd.maths.regions import RIDGE, background_mask, inside, pairwise_iou, prediction_guided_weights, quality
 
 KINDS = tuple(MASKS)
 #: two that overlap, one that holds a single position, one that holds none

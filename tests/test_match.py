@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchmark.experiment.settings import SettingsError
 from benchmark.match import MATCH, TEACHERS, basis, match, teacher_weights
-from benchmark.settings import SettingsError
 from pgd.checkpoint import CheckpointError, load_state
 
 

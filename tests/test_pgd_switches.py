@@ -31,13 +31,13 @@ from test_heads import step_of, taught, terms
 from torch import Tensor
 from torch.testing import assert_close
 
-from benchmark.speed import compare
 from pgd.dense import DistillStep, Grid, reader_of
 from pgd.heads.ddod import CostTopKAssigner
-from pgd.masks import MASKS, mask
+from pgd.maths.masks import MASKS, mask
+from pgd.maths.regions import background_mask, pairwise_iou, prediction_guided_weights
 from pgd.methods.base import MethodContext, MethodError
 from pgd.methods.pgd import LEVEL_WEIGHTS, PGD
-from pgd.regions import background_mask, pairwise_iou, prediction_guided_weights
+from tools.speed_maps import compare
 
 pytestmark = QUIET
 SWAP = [1, 0, 3, 2]

@@ -13,9 +13,9 @@ import pytest
 import yaml
 
 from benchmark import plan as stage
-from benchmark.config import ROOT, DatasetInfo, detector_config, training_config
+from benchmark.experiment.config import ROOT, DatasetInfo, detector_config, training_config
+from benchmark.experiment.settings import Detector, Params, Run, SettingsError, parse
 from benchmark.plan import check_pretrained, code_digest, portable_text, sources
-from benchmark.settings import Detector, Params, Run, SettingsError, parse
 from pgd.methods import METHODS
 from pgd.methods.base import method_class
 

@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from benchmark import plots, plots_cost
-from benchmark.tables import METHOD_NAMES
+from benchmark.evidence.tables import METHOD_NAMES
+from benchmark.figures import cost as plots_cost
+from benchmark.figures import plots
 
 METHODS = [method for method in METHOD_NAMES if method != "none"]
 

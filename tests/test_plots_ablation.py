@@ -6,9 +6,9 @@ import pandas as pd
 import pytest
 from matplotlib.collections import PathCollection
 
-from benchmark import plots_ablation
-from benchmark.plots_ablation import ablation, variants
-from benchmark.records import FOOTING, METRICS, ReportError, aggregate
+from benchmark.evidence.records import FOOTING, METRICS, ReportError, aggregate
+from benchmark.figures import ablation as plots_ablation
+from benchmark.figures.ablation import ablation, variants
 
 #: settings and AP by run; the student without a method has 20
 RUNS = {

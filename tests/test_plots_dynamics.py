@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmark import plots_dynamics
-from benchmark.dynamics import REGIONS
-from benchmark.plots import COLOURS
-from benchmark.plots_dynamics import DISTANCES, GRADIENTS
-from benchmark.records import ReportError
+from benchmark.evidence.records import ReportError
+from benchmark.figures import dynamics as plots_dynamics
+from benchmark.figures.dynamics import DISTANCES, GRADIENTS
+from benchmark.figures.plots import COLOURS
+from benchmark.training.dynamics import REGIONS
 
 #: method, and the shares of its gradient at both points
 RUNS = {

@@ -11,7 +11,8 @@ from ipywidgets import IntSlider
 from matplotlib.figure import Figure
 from steps import IMAGE, SIZES, STRIDES, grid
 
-from benchmark import plots_masks, views
+from benchmark.figures import masks as plots_masks
+from benchmark.probe import views
 from pgd.dense import Grid
 
 

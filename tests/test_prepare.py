@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from benchmark import prepare as stage
-from benchmark.config import DatasetInfo
 from benchmark.data.minicoco import SPLITS
+from benchmark.experiment.config import DatasetInfo
+from benchmark.experiment.settings import KINDS, Dataset
 from benchmark.prepare import MINI_AREAS, DataError, check_split, prepare, read_annotations, subset, unpack
-from benchmark.settings import KINDS, Dataset
 from pgd.evaluation.coco import COCO_AREAS
 
 MINI = Dataset("minicoco")

@@ -1,8 +1,7 @@
-"""Every profile is the root's pipeline on other settings, and DVC itself reads them."""
+"""Every experiment is the root's pipeline on other settings, and DVC itself reads them."""
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -10,13 +9,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from benchmark.experiment.settings import load
 from benchmark.plan import check_run
-from benchmark.settings import load
 from benchmark.smoke import PROFILE, SmokeError, check, expected_files, left_out
 
 ROOT = Path(__file__).parents[1]
-#: What a profile shares with the root; everything else is its own.
-SHARED = ("benchmark", "pgd", "data", "notebooks")
 FILES = {"root": ROOT} | {
     name: PROFILE.parent / name for name in ("smoke", "study", "deviations", "regions", "crowd", "paper")
 }
@@ -27,28 +24,25 @@ STAGES += ["cost", "key_regions", "region_figures", "report", "notebooks"]
 
 
 @pytest.mark.parametrize("profile", list(FILES)[1:])
-def test_a_profiles_pipeline_is_the_roots(profile):
+def test_an_experiments_pipeline_is_the_roots(profile):
     ours, theirs = (ROOT / "dvc.yaml").read_text(), (FILES[profile] / "dvc.yaml").read_text()
     stages, metrics = ours.split("\n# What `dvc metrics`")
-    assert theirs.replace("../../../", "") == stages and "metrics:" in metrics
+    assert theirs.replace("repo: ../..", "repo: .") == stages
+    assert "metrics:" in metrics
 
 
-def dependencies(folder: Path) -> list[str]:
-    stages = yaml.safe_load((folder / "dvc.yaml").read_text())["stages"]
-    return [dependency for stage in stages.values() for dependency in stage["deps"]]
-
-
-def test_shared_dependencies_lead_to_the_root():
-    roots = dependencies(ROOT)
-    expected = [f"../../../{d}" if d.split("/")[0] in SHARED else d for d in roots]
-    assert dependencies(PROFILE) == expected
-    assert sum(d.startswith("../") for d in expected) >= 5
-    for dependency in expected:
-        if dependency.startswith("../"):
-            path = Path(os.path.normpath(PROFILE / dependency))
-            assert path.relative_to(ROOT).parts[0] in SHARED
+@pytest.mark.parametrize("profile", FILES)
+def test_shared_dependencies_are_there(profile):
+    """They are reached through `repo`, and nothing else of the repository is a dependency."""
+    content = yaml.safe_load((FILES[profile] / "dvc.yaml").read_text())
+    repo = content["vars"][0]["repo"]
+    for stage in content["stages"].values():
+        for dependency in stage["deps"]:
+            shared = dependency.startswith("${repo}/")
+            assert shared != (dependency.split("/")[0] in ("work", "results")), dependency
+            path = FILES[profile] / dependency.replace("${repo}", repo)
             # data comes by `dvc pull`
-            assert path.exists() or path.relative_to(ROOT).parts[0] == "data"
+            assert not shared or path.exists() or dependency.startswith("${repo}/data"), dependency
 
 
 @pytest.mark.parametrize("profile", FILES)

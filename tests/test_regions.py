@@ -10,7 +10,7 @@ from golden import load
 from torch.testing import assert_close
 
 from pgd.dense import Level
-from pgd.regions import (
+from pgd.maths.regions import (
     RIDGE,
     background_mask,
     gaussian_weights,

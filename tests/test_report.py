@@ -17,11 +17,12 @@ from matplotlib.figure import Figure
 from PIL import Image
 from report_tree import ROOT, RUNS, add_crowd, build, load, run_report, write_json
 
-from benchmark import samples, verdict
-from benchmark.records import ReportError, aggregate
+from benchmark import verdict
+from benchmark.evidence.records import ReportError, aggregate
+from benchmark.evidence.tables import markdown, number
+from benchmark.figures import samples
+from benchmark.figures.samples import Box, sample_runs
 from benchmark.report import NOTEBOOKS
-from benchmark.samples import Box, sample_runs
-from benchmark.tables import markdown, number
 
 
 @pytest.fixture
@@ -242,10 +243,10 @@ def test_notebooks(tree, monkeypatch):
     assert count == 3 and "+4.0" in text and "No costs" in text and "43.8" in text
     count, text = shown_by(monkeypatch, "crowdhuman_results", tree / "results")
     # an experiment without crowds: those that the repository keeps; the pictures need what its training leaves
-    assert count >= 3 and "benchmark/profiles/crowd/results" in text and "pgd_released" in text
+    assert count >= 3 and "experiments/crowd/results" in text and "pgd_released" in text
     add_crowd(tree)
     count, text = shown_by(monkeypatch, "crowdhuman_results", tree / "results")
-    assert count == 4 and "+4.0" in text and "42.8" in text and "40.2" not in text and "profiles/crowd" not in text
+    assert count == 4 and "+4.0" in text and "42.8" in text and "40.2" not in text and "experiments/crowd" not in text
     count, text = shown_by(monkeypatch, "coco_results", tree / "results")
     assert count == 3 and "crowd-pgd" not in text
 

@@ -12,10 +12,12 @@ import pytest
 from PIL import Image
 from report_tree import add_crowd, build, load, run_report
 
-from benchmark import records, report, samples, stats, tables
-from benchmark.intervals import RESAMPLES, over_images
-from benchmark.published import PUBLISHED
-from benchmark.records import COST_COLUMNS, ReportError, aggregate
+from benchmark import report
+from benchmark.evidence import records, stats, tables
+from benchmark.evidence.intervals import RESAMPLES, over_images
+from benchmark.evidence.published import PUBLISHED
+from benchmark.evidence.records import COST_COLUMNS, ReportError, aggregate
+from benchmark.figures import samples
 
 CROWD_HEAD = "| Seeds | AP | MR ↓ | JI | gain | gain 95% | MR change | MR change 95% | train min |"
 

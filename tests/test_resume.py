@@ -11,9 +11,9 @@ import pytest
 import torch
 from conftest import runs, same
 
-from benchmark import hooks
 from benchmark import train as stage
 from benchmark.match import TEACHERS
+from benchmark.training import hooks
 from pgd.checkpoint import load_state
 
 pytestmark = pytest.mark.slow

@@ -8,8 +8,8 @@ import pytest
 from mmengine.optim import CosineAnnealingLR, LinearLR
 from torch.optim import SGD
 
-from benchmark.config import detector_config
-from benchmark.settings import Detector, SettingsError
+from benchmark.experiment.config import detector_config
+from benchmark.experiment.settings import Detector, SettingsError
 
 ROOT = Path(__file__).parents[1]
 R18 = "benchmark/configs/mini/gfl_r18.py"

@@ -12,10 +12,10 @@ import pytest
 import yaml
 
 from benchmark import plan as plan_stage
-from benchmark.cli import run_cli
-from benchmark.config import DatasetInfo, detector_config
+from benchmark.experiment.cli import run_cli
+from benchmark.experiment.config import DatasetInfo, detector_config
+from benchmark.experiment.settings import Dataset, Detector, Run, SettingsError, load, parse
 from benchmark.plan import check_run
-from benchmark.settings import Dataset, Detector, Run, SettingsError, load, parse
 from pgd.methods import METHODS
 
 ROOT = Path(__file__).parents[1]

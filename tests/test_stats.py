@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from golden import GOLDEN
 
-from benchmark import stats
+from benchmark.evidence import stats
 from pgd.evaluation import crowdhuman
 from pgd.evaluation.coco import coco_box_metrics
 from pgd.evaluation.odgt import read_odgt

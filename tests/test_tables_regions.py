@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from benchmark.tables_regions import cells, headline
+from benchmark.evidence.region_tables import cells, headline
 
 
 def made_up() -> pd.DataFrame:

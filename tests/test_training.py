@@ -15,10 +15,10 @@ from conftest import WITH_ADAPTERS, mini_settings, runs, same
 from mmdet.registry import MODELS
 
 from benchmark import train as stage
-from benchmark.config import detector_config, model_dict
+from benchmark.experiment.config import detector_config, model_dict
+from benchmark.experiment.settings import TEACHER, Dataset, SettingsError
 from benchmark.match import TEACHERS, file_digest
 from benchmark.prepare import prepare
-from benchmark.settings import TEACHER, Dataset, SettingsError
 from pgd.checkpoint import CheckpointError, export, load_state, load_strict
 from pgd.methods import METHODS, Method
 
@@ -138,7 +138,7 @@ def bad_method(monkeypatch):
         def __init__(self, context, value: float = math.nan) -> None:
             super().__init__(context)
             self.value = value
-            # looking at gradients (benchmark/dynamics.py) is not counted
+            # looking at gradients (benchmark/training/dynamics.py) is not counted
             self.register_buffer("steps", torch.zeros((), dtype=torch.long))
 
         def forward(self, step):

@@ -11,7 +11,7 @@ import pytest
 from conftest import runs
 
 from benchmark import tune
-from benchmark.settings import SettingsError, load, parse
+from benchmark.experiment.settings import SettingsError, load, parse
 from pgd.methods.base import METHODS, settings_of
 
 ROOT = Path(__file__).parents[1]

@@ -13,8 +13,9 @@ import torch
 from conftest import runs
 from torch.testing import assert_close
 
-from benchmark import dynamics, views
-from benchmark.records import ReportError
+from benchmark.evidence.records import ReportError
+from benchmark.probe import views
+from benchmark.training import dynamics
 from pgd.distiller import context_of
 from pgd.methods import build_method
 

@@ -13,7 +13,7 @@ from mmdet.registry import TASK_UTILS
 from mmdet.structures.bbox import bbox_overlaps
 
 from pgd.dense import HeadReader, reads
-from pgd.regions import inside, pairwise_iou
+from pgd.maths.regions import inside, pairwise_iou
 
 
 @reads(DDODHead)

@@ -29,8 +29,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from pgd.anchors import BASE, batch_boxes, levels_of
 from pgd.dense import DistillStep
+from pgd.maths.anchors import BASE, batch_boxes, levels_of
 from pgd.methods.base import METHODS, Method, MethodContext, MethodError
 from pgd.methods.levels import near_zero_adapters
 

@@ -36,8 +36,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from pgd.attention import pooled_channel_attention, spatial_attention, weighted_square_distance
 from pgd.dense import DistillStep
+from pgd.maths.attention import pooled_channel_attention, spatial_attention, weighted_square_distance
 from pgd.methods.base import METHODS, Method, MethodContext
 
 

@@ -33,11 +33,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from pgd.anchors import SIDE, anchors_of, batch_boxes
 from pgd.dense import DistillStep
+from pgd.maths.anchors import SIDE, anchors_of, batch_boxes
+from pgd.maths.regions import pairwise_iou
 from pgd.methods.base import METHODS, Method, MethodContext, MethodError
 from pgd.methods.levels import levels_with_positives, near_zero_adapters
-from pgd.regions import pairwise_iou
 
 #: What two levels' features may be divided by, see the module docstring.
 REDUCTIONS = ("mean", "sum")

@@ -38,8 +38,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pgd.attention import pooled_channel_attention, spatial_attention
 from pgd.dense import DistillStep
+from pgd.maths.attention import pooled_channel_attention, spatial_attention
 from pgd.methods.base import METHODS, Method, MethodContext, MethodError
 
 #: (reduction of the inner channels, pooling of the keys) of the finest levels, and of all others

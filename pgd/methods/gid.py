@@ -48,10 +48,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import clip_boxes_to_image, nms, roi_align
 
-from pgd.anchors import BASE, SIDE, anchors_of, batch_boxes, levels_of
 from pgd.dense import DistillStep
+from pgd.maths.anchors import BASE, SIDE, anchors_of, batch_boxes, levels_of
+from pgd.maths.regions import pairwise_iou
 from pgd.methods.base import METHODS, Method, MethodContext, MethodError
-from pgd.regions import pairwise_iou
 
 #: Side of what is pooled from an instance, and samples a bin along each axis.
 BINS, SAMPLES = 10, 2
@@ -107,7 +107,7 @@ def pooled(features: Sequence[Tensor], boxes: Sequence[Tensor], strides: Sequenc
         features: ``[N, C, H, W]`` of every level.
         boxes: per image ``[K, 4]`` xyxy pixels.
         strides: of every level.
-        base: sets the level of a box, see :func:`pgd.anchors.levels_of`.
+        base: sets the level of a box, see :func:`pgd.maths.anchors.levels_of`.
 
     Returns:
         ``[n, C, 10, 10]`` of the n boxes of all images, level by level; float32.

@@ -37,8 +37,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pgd.dense import DistillStep
+from pgd.maths.regions import pairwise_iou
 from pgd.methods.base import METHODS, Method, MethodContext, MethodError
-from pgd.regions import pairwise_iou
 
 #: Anchors a level that ATSS looks at for each box.
 CANDIDATES = 9

@@ -1,10 +1,10 @@
 """Prediction-Guided Distillation (Yang et al., ECCV 2022, arXiv 2203.05469).
 
 Place: the first convolution block of the classification tower and of the regression tower, every level. For each
-branch the teacher's predictions give a map of Gaussian weights W over positions (:mod:`pgd.regions`; other masks to
-compare with: :mod:`pgd.masks`), one with ``xi_cls`` and one with ``xi_reg``; B marks positions outside all boxes. With
-the teacher's attention P(p) = HW softmax_p(mean_c|F|/T) and A(c,p) = C softmax_c(|F|/T), and #W, #B counts of non-zeros
-of an image and level,
+branch the teacher's predictions give a map of Gaussian weights W over positions (:mod:`pgd.maths.regions`; other masks
+to compare with: :mod:`pgd.maths.masks`), one with ``xi_cls`` and one with ``xi_reg``; B marks positions outside all
+boxes. With the teacher's attention P(p) = HW softmax_p(mean_c|F|/T) and A(c,p) = C softmax_c(|F|/T), and #W, #B counts
+of non-zeros of an image and level,
 
     L_cls = sum_l w_l [ alpha/N sum W/#W P A (F^S-F^T)^2 + beta/N sum B/#B P A (F^S-F^T)^2 ]
                   + delta [ 1/(NHW) sum |A^S-A^T| + 1/N sum |P^S-P^T| ]
@@ -29,11 +29,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pgd.attention import channel_attention, spatial_attention, weighted_square_distance
 from pgd.dense import DistillStep, Grid
-from pgd.masks import MASKS, Candidates, mask_maps
+from pgd.maths.attention import channel_attention, spatial_attention, weighted_square_distance
+from pgd.maths.masks import MASKS, Candidates, mask_maps
+from pgd.maths.regions import Pairs, inside_pairs, prediction_guided_weights
 from pgd.methods.base import METHODS, Method, MethodContext, MethodError
-from pgd.regions import Pairs, inside_pairs, prediction_guided_weights
 
 LEVEL_WEIGHTS = (1.0, 1.25, 1.5, 1.75, 2.0)
 #: What the settings of these names can be.
@@ -105,7 +105,7 @@ class PGD(Method):
         xi_reg: the same for the regression tower.
         level_weights: of L_cls, from the finest level.
         adapter: a 1x1 convolution for each branch maps the student's features to the teacher's width.
-        mask: what weighs the foreground, a name of :data:`pgd.masks.MASKS`.
+        mask: what weighs the foreground, a name of :data:`pgd.maths.masks.MASKS`.
         branches: ``both``, or ``cls`` or ``reg`` for L_cls or L_reg alone.
         ignored: what a position in a region without annotation and in no box is: ``background``, or neither
             (``exclude``). The release knows no such regions, which makes them background.

@@ -1,4 +1,4 @@
-"""Some hundred iterations on a CPU; `iterations` in params.yaml stretches the schedule (benchmark/config.py)."""
+"""Some hundred iterations on a CPU; `iterations` in params.yaml stretches the schedule."""
 
 train_cfg = dict(type="IterBasedTrainLoop", max_iters=400, val_interval=100)
 val_cfg = dict(type="ValLoop")

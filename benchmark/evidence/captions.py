@@ -1,0 +1,67 @@
+"""What the report says about its tables and figures."""
+
+from __future__ import annotations
+
+from benchmark.evidence.intervals import RESAMPLES
+from benchmark.figures import plots, samples
+
+NOTES = (
+    "All figures in percent. AP: mean ± standard deviation over seeds; the other columns: means over seeds. "
+    "Gain: AP minus that of the student without a method on the same footing (same pair, data, detector, backbone, "
+    "schedule and inheritance), paired by seed. Inherits: what the student takes over from the teacher "
+    "before training. Train min: minutes of training beside whatever else the machine did, so no measure of a method's "
+    "cost; resumed trainings have none."
+)
+#: What the 95% intervals say, by what they rest on.
+INTERVALS = {
+    "seeds": (
+        "95%, several seeds: t-interval of the mean of the differences paired by seed, what other seeds may change."
+    ),
+    "images": (
+        f"95%, one seed: paired bootstrap over the validation images ({RESAMPLES} resamples), what other images may "
+        "change; how much another seed would change is not in it."
+    ),
+}
+CROWD_NOTES = (
+    "AP, MR and JI as CrowdHuman's evaluation defines them. MR: log-average miss rate over 0.01 to 1 false alarms an "
+    "image; lower is better, a negative change an improvement. JI: Jaccard index at the best score."
+)
+BY_RUN = (
+    "A dot is one seed, the tick the mean of several; dashed lines mark the teacher, dotted ones the student trained "
+    "alone. In brackets: what the student inherits. Axes do not start at zero."
+)
+CAPTIONS = {
+    "ap": (
+        "AP of every run, one dot a seed, and its gain with an interval",
+        f"Left: AP of every run on the whole validation set. {BY_RUN} Right: gain over the student without a method "
+        "on the same footing, with its 95% interval (see the notes of the table). Colours say where a method distils.",
+    ),
+    "mr": (
+        "Miss rate and Jaccard index of every run, one dot a seed",
+        f"Miss rate (lower is better), its change to the student without a method, and JI. {BY_RUN}",
+    ),
+    "cost": (
+        "Gain in AP against the time of a training step",
+        "What a method gains and what it takes: time of a training step relative to the student alone, and in a dot's "
+        "area the extra memory. Measured side by side on one machine.",
+    ),
+    "ablation": (
+        "What a change of one setting does",
+        "Gain in AP with its 95% interval of runs that differ from one of them (in bold; dashed line and band) in what "
+        "stands at the left.",
+    ),
+    "curves": (
+        "Loss and AP during training",
+        "Training of the students: mean over seeds, the band spans the lowest and the highest seed. The "
+        "total loss holds each method's own terms, so only its shape can be compared between methods. AP is "
+        "measured on a part of the validation set and differs from the final figures. Of more than "
+        f"{plots.MANY} runs those without a method, PGD (of more than two, the first) and the {plots.BEST} best others "
+        "are in colour.",
+    ),
+}
+SAMPLES = (
+    "Ground truth and detections on validation images",
+    "The first validation images with at least three objects: ground truth, then what {shown} found with "
+    f"a score of {samples.MIN_SCORE} or more. Solid: same class and an IoU of {samples.MIN_IOU} or more with "
+    "an object not yet found; dashed red: false; dotted: to be ignored, or inside what is.",
+)

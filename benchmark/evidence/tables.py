@@ -1,0 +1,143 @@
+"""Tables and sentences as text cells, for Markdown, the page and the notebooks."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from benchmark.evidence.records import TEACHER, paired
+
+METHOD_NAMES = {
+    "none": "none",
+    "fitnet": "FitNet",
+    "fgfi": "FGFI",
+    "defeat": "DeFeat",
+    "frs": "FRS",
+    "fkd": "FKD",
+    "gid": "GID",
+    "ld": "LD",
+    "fgd": "FGD",
+    "cwd": "CWD",
+    "mgd": "MGD",
+    "pkd": "PKD",
+    "crosskd": "CrossKD",
+    "bckd": "BCKD",
+    "dist": "DIST",
+    "icd": "ICD",
+    "pgd": "PGD",
+    "pgd_released": "PGD (released)",
+}
+#: What a reader calls the kinds of metric.
+KIND_NAMES = {"coco": "COCO's metric", "crowdhuman": "CrowdHuman's metric"}
+#: Columns of words, to the left; all others hold numbers.
+WORDS = ("Run", "Pair", "Method", "Inherits")
+MISSING = "\u2013"  # an en dash, in every table
+MINUS = "\u2212"
+
+
+def number(value: float, digits: int = 1, sign: bool = False) -> str:
+    """A number for reading; a dash when there is none."""
+    if pd.isna(value):
+        return MISSING
+    return f"{value:{'+' if sign else ''}.{digits}f}".replace("-", MINUS)
+
+
+def spread(mean: float, sd: float, sign: bool = False) -> str:
+    """Mean and standard deviation, the latter only where there is one (not for a single seed)."""
+    return number(mean, sign=sign) + ("" if pd.isna(sd) else f" ± {number(sd)}")
+
+
+def interval(low: float, high: float) -> str:
+    """The ends of an interval of a difference."""
+    return MISSING if pd.isna(low) else f"[{number(low, sign=True)}, {number(high, sign=True)}]"
+
+
+def method_name(role: str, method: str) -> str:
+    """What a reader calls the method."""
+    return TEACHER if role == TEACHER else METHOD_NAMES.get(method, method)
+
+
+def summary(table: pd.DataFrame) -> pd.DataFrame:
+    """The aggregated rows of one kind of metric as text cells."""
+    kind = table["metric"].iloc[0]
+    cells = pd.DataFrame(
+        {
+            "Run": row["run"],
+            "Pair": row["pair"],
+            "Method": method_name(row["role"], row["method"]),
+            "Inherits": row["inherit"],
+            "Seeds": str(row["seeds"]),
+            "AP": spread(row["AP"], row["AP_sd"]),
+            **_accuracy(row, kind),
+            "gain": spread(row["gain"], row["gain_sd"], sign=True),
+            "gain 95%": interval(row["gain_low"], row["gain_high"]),
+            **(_miss_rate(row) if kind == "crowdhuman" else {}),
+            "train min": number(row["train_minutes"]),
+        }
+        for _, row in table.iterrows()
+    )
+    return cells if table["pair"].nunique() > 1 else cells.drop(columns="Pair")
+
+
+def _accuracy(row: pd.Series, kind: str) -> dict[str, str]:
+    if kind == "crowdhuman":
+        return {"MR ↓": spread(row["MR"], row["MR_sd"]), "JI": spread(row["JI"], row["JI_sd"])}
+    names = {"AP50": "AP50", "AP75": "AP75", "AP_S": "AP_small", "AP_M": "AP_medium", "AP_L": "AP_large"}
+    return {title: number(row[name]) for title, name in names.items()}
+
+
+def _miss_rate(row: pd.Series) -> dict[str, str]:
+    change = spread(row["MR_change"], row["MR_change_sd"], sign=True)
+    return {"MR change": change, "MR change 95%": interval(row["MR_change_low"], row["MR_change_high"])}
+
+
+def costs(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of :func:`benchmark.evidence.records.load_costs` as text cells."""
+    return pd.DataFrame(
+        {
+            "Run": table["run"],
+            "Method": [method_name(*pair) for pair in table[["role", "method"]].values],
+            "extra parameters": [f"{round(count):,}" for count in table["extra_parameters"]],
+            "step time / alone": [number(ratio, 2) for ratio in table["step_ratio"]],
+            "extra memory (MB)": [number(megabytes, 0, sign=True) for megabytes in table["extra_mb"]],
+            "gain": [number(gain, sign=True) for gain in table["gain"]],
+        }
+    )
+
+
+def differences(records: pd.DataFrame, table: pd.DataFrame, metric: str = "AP") -> pd.DataFrame:
+    """What each run has more of a metric than its baseline, one column a seed, as text cells."""
+    rows = []
+    for _, row in table[table["gain"].notna()].iterrows():
+        by_seed = paired(records, row["run"], row["baseline"], metric)
+        seeds = {f"seed {seed}": number(value, 2, sign=True) for seed, value in by_seed.items()}
+        rows.append({"Run": row["run"], "minus": row["baseline"], **seeds})
+    return pd.DataFrame(rows, columns=None if rows else ["Run", "minus"]).fillna(MISSING)
+
+
+def markdown(cells: pd.DataFrame) -> str:
+    """A Markdown table of text cells; columns of numbers to the right."""
+    rule = ["---" if name in WORDS else "---:" for name in cells.columns]
+    lines = [list(cells.columns), rule, *cells.values.tolist()]
+    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
+
+
+def headline(table: pd.DataFrame) -> str:
+    """A sentence a pair: teacher, plain student and the distilled run with the highest mean AP."""
+    several = table["pair"].nunique() > 1
+    sentences = []
+    for pair, rows in table.groupby("pair", sort=False):
+        teacher = rows[rows["role"] == TEACHER].iloc[0]
+        parts = [f"{f'{pair}: the' if several else 'The'} teacher reaches {_figures(teacher)}"]
+        distilled = rows[rows["gain"].notna()]
+        if len(distilled):
+            best = distilled.loc[distilled["AP"].idxmax()]
+            plain = rows.set_index("run").loc[best["baseline"]]
+            parts.append(f"of the distilled students '{best['run']}' is highest with {_figures(best)}")
+            parts.append(f"without a method, on the same footing, '{best['baseline']}' has {_figures(plain)}")
+        sentences.append("; ".join(parts) + ".")
+    return " ".join(sentences)
+
+
+def _figures(row: pd.Series) -> str:
+    text = f"{spread(row['AP'], row['AP_sd'])} AP"
+    return text if row["metric"] == "coco" else f"{text} (MR {spread(row['MR'], row['MR_sd'])})"

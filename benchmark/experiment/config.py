@@ -1,0 +1,202 @@
+"""From settings to the mmengine config of one training or evaluation."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config, ConfigDict
+
+from benchmark.experiment.settings import Detector, Job, SettingsError
+from pgd.scaling import Size
+
+#: The repository: config files and pinned data are found from here, whatever profile's folder a stage runs in.
+ROOT = Path(__file__).resolve().parents[2]
+WORK = Path("work")
+DATASETS = WORK / "dataset"
+#: validation images looked at while training, for the curve; the table's figures come from the whole set
+MONITOR_IMAGES = 75
+MONITOR_POINTS = 4
+#: What settings of methods depend on in the configs of benchmark/configs/mini: 160 x 160 on five levels.
+MINI = Size(channels=32, positions=538, cells=4, blocks=2, warmup=40)
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """What `prepare` found: a COCO-format set, by path."""
+
+    name: str
+    classes: list[str]
+    train_images: str
+    train_annotations: str
+    val_images: str
+    val_annotations: str
+    #: bounds of small and medium objects in pixels^2
+    areas: list[float]
+    #: SHA-256 of what the figures depend on: annotations, and the archive where there is one
+    digest: str
+    #: ``coco`` or ``crowdhuman``
+    metric: str = "coco"
+    #: CrowdHuman's own annotations of the validation images, which its metric reads
+    val_odgt: str | None = None
+
+    @classmethod
+    def load(cls, name: str) -> DatasetInfo:
+        """What `prepare` wrote about the data set of this name."""
+        path = cls.path(name)
+        if not path.is_file():
+            raise SettingsError(f"{path}: not there; run `dvc repro prepare@{name}`")
+        return cls(**json.loads(path.read_text()))
+
+    @staticmethod
+    def path(name: str) -> Path:
+        return DATASETS / name / "dataset.json"
+
+
+def _set_existing(cfg: Config, key: str, value: Any) -> None:
+    """Set a dotted key that must exist already, so that a misspelt one is an error and not a no-op."""
+    node, path = cfg, key.split(".")
+    for i, part in enumerate(path):
+        is_list = isinstance(node, list)
+        known = [str(n) for n in range(len(node))] if is_list else list(node) if isinstance(node, dict | Config) else []
+        if part not in known:
+            at = ".".join(path[:i]) or "the config"
+            raise SettingsError(f"options.{key}: {at} has no '{part}'; it has: {', '.join(known) or 'nothing'}")
+        if i < len(path) - 1:
+            node = node[int(part) if is_list else part]
+    last = int(path[-1]) if isinstance(node, list) else path[-1]
+    # YAML has lists only, but some libraries tell a pair from a list of choices (mmcv's Resize).
+    node[last] = tuple(value) if isinstance(node[last], tuple) and isinstance(value, list) else value
+
+
+def _stretch(cfg: Config, iterations: int) -> None:
+    """Scale an iteration-based schedule to another length; warm-up takes a tenth of it at most (or two steps)."""
+    if cfg.train_cfg.get("max_iters") is None:
+        raise SettingsError("iterations: the config trains by epochs; set options train_cfg.max_epochs instead")
+    old = cfg.train_cfg.max_iters
+    # At least two steps where there are three: after a single one the rate would stay at its start.
+    warmup = min(cfg.param_scheduler[0]["end"], max(iterations // 10, min(2, iterations - 1)))
+    for scheduler in cfg.param_scheduler:
+        for key in ("begin", "end"):
+            if key in scheduler:
+                scheduler[key] = iterations if scheduler[key] == old else min(scheduler[key], warmup)
+        if "T_max" in scheduler:
+            scheduler["T_max"] = max(1, iterations - scheduler["begin"])
+    cfg.train_cfg.max_iters = iterations
+
+
+def detector_config(detector: Detector, extra_options: dict | None = None) -> Config:
+    """The config file of a detector with its overrides; errors name file and key."""
+    path = ROOT / detector.config
+    if not path.is_file():
+        raise SettingsError(f"{detector.config}: no such config file (paths start at the repository)")
+    cfg = Config.fromfile(path)
+    try:
+        if detector.iterations is not None:
+            _stretch(cfg, detector.iterations)
+        for key, value in {**detector.options, **(extra_options or {})}.items():
+            _set_existing(cfg, key, value)
+    except SettingsError as error:
+        raise SettingsError(f"{detector.config}: {error}") from None
+    init = cfg.model.backbone.get("init_cfg") or {}
+    if "://" not in (source := init.get("checkpoint") or "://"):
+        init["checkpoint"] = str(ROOT / source)
+    return cfg
+
+
+def _use_dataset(cfg: Config, data: DatasetInfo, monitor: bool) -> None:
+    """Point the dataloaders and the metric at the prepared data."""
+    meta = {"classes": tuple(data.classes)}
+    cfg.train_dataloader.dataset.update(
+        ann_file=data.train_annotations, data_prefix={"img": data.train_images}, metainfo=meta
+    )
+    val = cfg.val_dataloader.dataset
+    val.update(ann_file=data.val_annotations, data_prefix={"img": data.val_images}, metainfo=meta)
+    if monitor:
+        count = len(json.loads(Path(data.val_annotations).read_text())["images"])
+        val.indices = min(MONITOR_IMAGES, count)
+    if data.metric == "crowdhuman":
+        evaluator = {"type": "CrowdHumanBoxes", "ann_file": data.val_odgt}
+    else:
+        evaluator = {"type": "CocoBoxes", "ann_file": data.val_annotations, "areas": tuple(data.areas)}
+    cfg.val_evaluator = evaluator
+
+
+def model_dict(cfg: Config, classes: int) -> ConfigDict:
+    """The model of a config with the data set's number of classes."""
+    model = cfg.model
+    model.bbox_head.num_classes = classes
+    return model
+
+
+def training_config(job: Job, data: DatasetInfo, teacher_checkpoint: Path | None, work_dir: Path) -> Config:
+    """The config of one training."""
+    cfg = detector_config(job.detector, job.options)
+    classes = len(data.classes)
+    student = model_dict(cfg, classes)
+    model = {
+        "type": "Distiller",
+        "student": {k: v for k, v in student.items() if k != "data_preprocessor"},
+        "data_preprocessor": student.data_preprocessor,
+    }
+    hooks = [{"type": "ProgressBar"}, {"type": "Record"}]
+    if job.run is not None and job.run.needs_teacher:
+        teacher = model_dict(detector_config(job.pair.teacher), classes)
+        teacher.backbone.init_cfg = None
+        model.update(
+            teacher={k: v for k, v in teacher.items() if k != "data_preprocessor"},
+            teacher_checkpoint=str(teacher_checkpoint),
+            inherit=job.run.inherit,
+        )
+        if job.run.method != "none":
+            model["method"] = {"type": job.run.method, **job.run.settings}
+        hooks.append({"type": "Dynamics"})
+    cfg.model = model
+    _use_dataset(cfg, data, monitor=True)
+    iterations = cfg.train_cfg.get("max_iters")
+    if iterations:
+        cfg.train_cfg.val_interval = -(-iterations // MONITOR_POINTS)
+    cfg.merge_from_dict(
+        {
+            "default_scope": "mmdet",
+            "work_dir": str(work_dir),
+            "randomness": {"seed": job.seed},
+            "log_level": "ERROR",
+            "default_hooks": {
+                "logger": None,
+                "checkpoint": {
+                    "type": "CheckpointHook",
+                    "by_epoch": iterations is None,
+                    "interval": 1 if iterations is None else max(1, min(100, iterations // 4)),
+                    # mmengine deletes the old one before it writes the new one: a kill between must leave one
+                    "max_keep_ckpts": 2,
+                },
+            },
+            "custom_hooks": hooks,
+        }
+    )
+    return cfg
+
+
+def evaluation_config(job: Job, data: DatasetInfo, detections: Path) -> Config:
+    """The config that tests plain weights (no teacher, no method) on the whole validation set."""
+    cfg = detector_config(job.detector, job.options)
+    model_dict(cfg, len(data.classes))
+    cfg.model.backbone.init_cfg = None
+    _use_dataset(cfg, data, monitor=False)
+    cfg.val_evaluator.out_file = str(detections)
+    return Config(
+        {
+            "model": cfg.model,
+            "test_dataloader": cfg.val_dataloader,
+            "test_evaluator": cfg.val_evaluator,
+            "test_cfg": {"type": "TestLoop"},
+            "default_scope": "mmdet",
+            "work_dir": str(detections.parent / "log"),
+            "log_level": "ERROR",
+            "default_hooks": {"logger": None, "checkpoint": None},
+            "custom_hooks": [{"type": "ProgressBar"}],
+        }
+    )

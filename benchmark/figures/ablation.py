@@ -1,0 +1,115 @@
+"""What a change of one setting does: the runs of a method that differ from one of them, beside each other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+
+from benchmark.evidence.records import FOOTING, TEACHER, ReportError, load_records
+from benchmark.figures.plots import ROW, draw_gains, paint, style
+
+PREFIX = "method."
+
+
+def settings_of(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that a run names; what it leaves to its method's defaults is not in its record."""
+    return {key[len(PREFIX) :]: value for key, value in record.items() if key.startswith(PREFIX) and pd.notna(value)}
+
+
+def changed(base: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings in which two runs differ, with the other's values; None where it has the default."""
+    return {key: other.get(key) for key in {**base, **other} if base.get(key) != other.get(key)}
+
+
+def variants(records: pd.DataFrame) -> pd.DataFrame:
+    """The runs that are changes of another: ``base``, ``setting`` (the changed ones, sorted), ``value`` and ``run``.
+
+    The base of a method's runs on one footing is the one that the others have most in common with. Two runs say nothing
+    of which is the change of the other: at least three are needed. Numbers are in their order, others in that of the
+    records.
+    """
+    students = records[(records["role"] != TEACHER) & (records["method"] != "none")]
+    rows = []
+    for _, group in students.drop_duplicates("run").groupby(["method", *FOOTING], sort=False, dropna=False):
+        own = {record["run"]: settings_of(record) for record in group.to_dict("records")}
+        if len(own) < 3:
+            continue
+        base = min(own, key=lambda run: sum(len(changed(own[run], other)) for other in own.values()))
+        for run, settings in own.items():
+            if change := dict(sorted(changed(own[base], settings).items())):
+                row = {"base": base, "setting": ", ".join(change), "value": list(change.values()), "run": run}
+                rows.append(row)
+    found = pd.DataFrame(rows, columns=["base", "setting", "value", "run"])
+    parts = [part.iloc[order(part["value"])] for _, part in found.groupby(["base", "setting"], sort=False)]
+    return pd.concat(parts, ignore_index=True) if parts else found
+
+
+def find(folders: Sequence[Path], setting: str) -> tuple[Path, pd.DataFrame]:
+    """The first results folder with changes of ``setting`` among its runs, and its records.
+
+    Raises:
+        ReportError: none has any, or none can be read.
+    """
+    for folder in folders:
+        try:
+            records = load_records(folder, folder.parent / "params.yaml")
+        except ReportError:
+            continue
+        if (variants(records)["setting"] == setting).any():
+            return folder, records
+    raise ReportError(f"no runs that differ in '{setting}' in {', '.join(map(str, folders))}")
+
+
+def order(values: pd.Series) -> list[int]:
+    """The order of changes to one setting."""
+    numeric = all(isinstance(one, (int, float)) and not isinstance(one, bool) for value in values for one in value)
+    return sorted(range(len(values)), key=lambda i: values.iloc[i] if numeric else [i])
+
+
+def text(values: list[Any]) -> str:
+    """The values of a change; one where all are the same."""
+    words = (
+        "default" if value is None else f"{value:g}" if isinstance(value, float) else str(value) for value in values
+    )
+    return ", ".join(dict.fromkeys(words))
+
+
+def ablation(records: pd.DataFrame, table: pd.DataFrame) -> Figure:
+    """The gain of every change with its interval, by setting; a dashed line and a band are those of the base.
+
+    Args:
+        records: with at least one row of :func:`variants`.
+        table: :func:`benchmark.evidence.records.aggregate` of them, with intervals.
+    """
+    style()
+    found, by_run = variants(records), table.set_index("run", drop=False)
+    lines: list[tuple[str, pd.Series]] = []
+    spans = []
+    for base, rows in found.groupby("base", sort=False):
+        start = len(lines)
+        lines.append((base, by_run.loc[base]))
+        lines += [(f"{row['setting']} = {text(row['value'])}", by_run.loc[row["run"]]) for _, row in rows.iterrows()]
+        spans.append((start, len(lines), by_run.loc[base]))
+    figure = Figure(figsize=(6.6, ROW * len(lines) + 0.95), layout="constrained")
+    axes = figure.subplots()
+    draw_gains(axes, lines, "gain")
+    for start, end, base in spans:
+        own = {"ymin": start - 0.5, "ymax": end - 0.5, "color": paint(base)}
+        axes.vlines(base["gain"], **own, linewidth=1.1, linestyle=(0, (5, 3)), zorder=1)
+        if pd.notna(base["gain_low"]):
+            area = [base["gain_low"], base["gain_high"]]
+            axes.fill_betweenx([own["ymin"], own["ymax"]], *area, color=own["color"], alpha=0.1, linewidth=0, zorder=0)
+    axes.set(ylim=(len(lines) - 0.4, -0.6), xlabel="gain in AP (95% interval)")
+    axes.set_yticks(range(len(lines)), [name for name, _ in lines])
+    bases = [start for start, _, _ in spans]
+    for y, label in enumerate(axes.get_yticklabels()):
+        label.set_fontweight("bold" if y in bases else "normal")
+    axes.grid(axis="y", visible=False)
+    axes.margins(x=0.08)
+    sns.despine(ax=axes)
+    return figure

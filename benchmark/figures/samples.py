@@ -1,0 +1,196 @@
+"""Sample pictures: which are shown, what was found on them, and their figure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
+from matplotlib.patheffects import withStroke
+from PIL import Image
+
+from benchmark.evidence.records import TEACHER, ReportError, baseline_of, key_of, read_json
+from benchmark.evidence.tables import method_name
+from benchmark.figures.plots import style
+
+TRUTH, CORRECT, FALSE, IGNORED = "#ffffff", "#56b4e9", "#ff3b30", "#d9d9d9"
+LINES = {
+    "truth": {"color": TRUTH, "linestyle": "-"},
+    "correct": {"color": CORRECT, "linestyle": "-"},
+    "false": {"color": FALSE, "linestyle": (0, (3, 1.5))},
+    "ignored": {"color": IGNORED, "linestyle": (0, (1, 1.5))},
+}
+MIN_SCORE = 0.3
+MIN_IOU = 0.5
+
+
+@dataclass(frozen=True)
+class Box:
+    """A box of a sample picture: ``[x, y, w, h]`` in pixels, class, and a score unless it is ground truth."""
+
+    xywh: tuple[float, float, float, float]
+    label: str
+    score: float = math.nan
+    crowd: bool = False
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Pictures with their ground truth and, for each column, what one detector found on each of them."""
+
+    images: list[np.ndarray]
+    truth: list[list[Box]]
+    detections: dict[str, list[list[Box]]]
+    #: boxes say their class; pointless where there is one class only
+    tagged: bool = True
+
+
+def sample_runs(records: pd.DataFrame) -> dict[str, str]:
+    """Which records the sample pictures show, column title to name: teacher, plain student, PGD of the first pair.
+
+    PGD is the first run of that method (failing that, of any), the student its baseline; first seed each.
+    """
+    records = records[records["pair"] == records["pair"].iloc[0]]
+    first = records.drop_duplicates("run")
+    students = first[first["role"] != TEACHER]
+    plain, distilled = students[students["method"] == "none"], students[students["method"] != "none"]
+    chosen = {TEACHER: first[first["role"] == TEACHER].iloc[0]}
+    if len(distilled):
+        shown = distilled.sort_values("method", key=lambda names: names != "pgd", kind="stable").iloc[0]
+        plain = plain[plain["run"] == baseline_of(records, shown["run"])]
+    if len(plain):
+        alone = plain.iloc[0]
+        chosen["student alone" if alone["inherit"] == "none" else "inheriting student"] = alone
+    if len(distilled):
+        chosen[method_name("student", shown["method"])] = shown
+    return {title: key_of(record) for title, record in chosen.items()}
+
+
+def boxes_by_image(detections: list[dict[str, Any]], files: Mapping[int, Path], names: Mapping[int, str]) -> dict:
+    """Detections of either metric by image: COCO results, or CrowdHuman's entries, whose ID is a file's stem."""
+    found: dict[int, list[Box]] = {i: [] for i in files}
+    if not detections or "ID" not in detections[0]:
+        for item in detections:
+            if item["image_id"] in found:
+                box = Box(tuple(item["bbox"]), names[item["category_id"]], item["score"])
+                found[item["image_id"]].append(box)
+        return found
+    numbers, person = {path.stem: i for i, path in files.items()}, next(iter(names.values()))
+    for entry in detections:
+        if entry["ID"] in numbers:
+            found[numbers[entry["ID"]]] = [Box(tuple(box[:4]), person, box[4]) for box in entry["boxes"]]
+    return found
+
+
+def load_samples(work: Path, dataset: str, columns: Mapping[str, str], count: int = 3) -> Samples:
+    """Pictures of the validation set, their ground truth and, for each column, that record's detections.
+
+    By a fixed rule, not by looks: the first images (in order of id) that hold at least three objects.
+    """
+    info = read_json(work / "dataset" / dataset / "dataset.json")
+    folder = work.parent / info["val_images"]  # its paths are relative to where the pipeline runs
+    coco = read_json(work.parent / info["val_annotations"])
+    names = {category["id"]: category["name"] for category in coco["categories"]}
+    truth: dict[int, list[Box]] = {image["id"]: [] for image in coco["images"]}
+    for item in coco["annotations"]:
+        box = Box(tuple(item["bbox"]), names[item["category_id"]], crowd=bool(item.get("iscrowd")))
+        truth[item["image_id"]].append(box)
+    files = {image["id"]: folder / image["file_name"] for image in coco["images"]}
+    rich = [i for i in sorted(files) if sum(not box.crowd for box in truth[i]) >= 3]
+    shown = {i: files[i] for i in (rich or sorted(files))[:count]}
+    try:
+        images = [np.asarray(Image.open(path).convert("RGB")) for path in shown.values()]
+    except OSError as error:
+        raise ReportError(f"a validation image cannot be read: {error}") from None
+    found = {
+        title: list(boxes_by_image(read_json(work / "evaluate" / key / "detections.json"), shown, names).values())
+        for title, key in columns.items()
+    }
+    return Samples(images, [truth[i] for i in shown], found, tagged=len(names) > 1)
+
+
+def overlap(a: Box, b: Box) -> tuple[float, float]:
+    """Intersection over union, and intersection over the area of ``a`` (the rule for crowd regions)."""
+    (ax, ay, aw, ah), (bx, by, bw, bh) = a.xywh, b.xywh
+    common = max(0.0, min(ax + aw, bx + bw) - max(ax, bx)) * max(0.0, min(ay + ah, by + bh) - max(ay, by))
+    return common / max(aw * ah + bw * bh - common, 1e-9), common / max(aw * ah, 1e-9)
+
+
+def judge(detections: Sequence[Box], truth: Sequence[Box]) -> Iterator[tuple[Box, str]]:
+    """Each detection of score >= 0.3, best first, as "correct", "false" or "ignored" (inside a crowd region).
+
+    Correct: it overlaps an object of its class, not yet found by a better one, with an IoU of 0.5 or more.
+    """
+    free = [box for box in truth if not box.crowd]
+    for box in sorted((d for d in detections if d.score >= MIN_SCORE), key=lambda d: -d.score):
+        rivals = [t for t in free if t.label == box.label and overlap(box, t)[0] >= MIN_IOU]
+        if rivals:
+            free.remove(max(rivals, key=lambda t: overlap(box, t)[0]))
+            yield box, "correct"
+        elif any(t.crowd and t.label == box.label and overlap(box, t)[1] >= MIN_IOU for t in truth):
+            yield box, "ignored"
+        else:
+            yield box, "false"
+
+
+def draw_box(axes: Axes, box: Box, kind: str, width: float, tagged: bool = True) -> None:
+    """One box with a dark halo, so that it shows on any picture; its class (and score), or thinner lines without."""
+    x, y, w, h = box.xywh
+    line = LINES[kind]
+    patch = Rectangle((x, y), w, h, fill=False, linewidth=1.5 if tagged else 0.9, **line)
+    patch.set_path_effects([withStroke(linewidth=2.8 if tagged else 1.8, foreground="#000000a0")])
+    axes.add_patch(patch)
+    if not tagged:
+        return
+    text = box.label if np.isnan(box.score) else f"{box.label} {box.score:.2f}"
+    tag = {"boxstyle": "square,pad=0.12", "facecolor": line["color"], "edgecolor": "none", "alpha": 0.85}
+    # A tag stays in the picture; a letter takes about 2.5% of its width.
+    past, below = x + 0.025 * width * len(text) > width, y < 0.07 * width
+    place = (width - 1 if past else max(x, 0), y + 1 if below else y)
+    align = {"ha": "right" if past else "left", "va": "top" if below else "bottom"}
+    axes.text(*place, text, fontsize=6.5, color="black", bbox=tag, clip_on=True, **align)
+
+
+def figure(shown: Samples) -> Figure:
+    """Rows: images. Columns: ground truth, then one a detector. Correct solid, false dashed red."""
+    style()
+    columns = ["ground truth", *shown.detections]
+    # The pictures of a data set have about the same shape; a cell is 2.45 inches wide.
+    tall = 2.45 * min(1.3, max(image.shape[0] / image.shape[1] for image in shown.images)) + 0.17
+    # Photographs fill a PNG: fewer dots keep it small enough to live in git.
+    drawn = Figure(figsize=(2.45 * len(columns), tall * len(shown.images) + 0.4), dpi=120, layout="constrained")
+    grid = drawn.subplots(len(shown.images), len(columns), squeeze=False)
+    for (row, image), (column, title) in product(enumerate(shown.images), enumerate(columns)):
+        axes = grid[row, column]
+        axes.imshow(image, interpolation="bilinear")
+        axes.set(xticks=[], yticks=[], xlim=(0, image.shape[1]), ylim=(image.shape[0], 0))
+        objects = [box for box in shown.truth[row] if not box.crowd]
+        if column == 0:
+            judged = [(box, "ignored" if box.crowd else "truth") for box in shown.truth[row]]
+            note = f"{len(objects)} objects"
+        else:
+            judged = list(judge(shown.detections[title][row], shown.truth[row]))
+            kinds = [kind for _, kind in judged]
+            note = f"{kinds.count('correct')} of {len(objects)} found, {kinds.count('false')} false"
+        for box, kind in reversed(judged):  # the best on top
+            draw_box(axes, box, kind, image.shape[1], shown.tagged)
+        axes.set_xlabel(note, fontsize=9)
+        if row == 0:
+            axes.set_title(title)
+    names = {
+        "correct": f"correct ({'same class, ' if shown.tagged else ''}IoU ≥ 0.5)",
+        "false": "false",
+        "ignored": "crowd region" if shown.tagged else "region to ignore",
+    }
+    handles = [Line2D([], [], linewidth=2, label=name, **LINES[kind]) for kind, name in names.items()]
+    drawn.legend(handles=handles, loc="outside lower center", ncols=3)
+    return drawn

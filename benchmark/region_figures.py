@@ -1,0 +1,230 @@
+"""Figures of the key-region analysis, of all detectors that it looked at.  ``python -m benchmark.region_figures``
+
+Reads the files that :mod:`benchmark.key_regions` wrote and draws ``accuracy.png`` (AP by kept share), ``controls.png``
+(the same for every way of choosing), ``sizes.png`` (by the objects' size) and ``levels.png`` (where the kept stand).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from benchmark.experiment.cli import run_cli
+from benchmark.figures.plots import style
+
+RESULTS, OUT = Path("results/key_regions"), Path("results/key_regions_figures")
+#: Okabe and Ito's colours, without their yellow, and marks, one a detector
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#4d4d4d")
+MARKS = ("o", "s", "^", "D", "v", "P", "X")
+#: colour, dashes and mark of each way of choosing
+SELECTIONS = {
+    "top": ("#d55e00", "-", "o"),
+    "central": ("#0072b2", (0, (6, 1.5, 1.2, 1.5)), "s"),
+    "random": ("#4d4d4d", (0, (4, 1.6)), "^"),
+    "worst": ("#cc79a7", (0, (1.2, 1.2)), "v"),
+}
+SELECTION_NAMES = {"top": "best by quality", "central": "central", "random": "random", "worst": "worst by quality"}
+MODE_TITLES = {"predictions": "Predictions dropped", "features": "Features flattened"}
+SIZES = {"AP_small": "Small", "AP_medium": "Medium", "AP_large": "Large"}
+SHARE_LABEL = "kept in each box (%)"
+#: share of boxes from which on a mark is hollow: the percentage is less than one prediction there, and one is kept
+HOLLOW = 0.5
+
+
+class FigureError(RuntimeError):
+    """There is nothing to draw, or it cannot be read; the message names the file."""
+
+
+def load(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Accuracy and levels of every detector that has a record in the folder, in order of their names."""
+    names = [json.loads(path.read_text())["name"] for path in sorted(folder.glob("*.json"))]
+    if not names:
+        raise FigureError(f"{folder}: no results; run `python -m benchmark.key_regions PAIR`")
+    try:
+        tables = [[pd.read_csv(folder / f"{name}{suffix}.csv") for name in names] for suffix in ("", "_levels")]
+    except FileNotFoundError as error:
+        raise FigureError(f"{error.filename}: missing; run `python -m benchmark.key_regions` again") from None
+    return pd.concat(tables[0], ignore_index=True), pd.concat(tables[1], ignore_index=True)
+
+
+def looks(table: pd.DataFrame) -> dict[str, tuple[str, str]]:
+    """Colour and mark of every detector."""
+    names = table["name"].unique()
+    return {name: (COLOURS[k % len(COLOURS)], MARKS[k % len(MARKS)]) for k, name in enumerate(names)}
+
+
+def draw(axes: Axes, rows: pd.DataFrame, figure: str, colour: str, mark: str, **line) -> None:
+    """One line: mean over draws by percent, a band from the lowest to the highest, hollow marks where one is kept."""
+    if rows.empty:
+        # this detector was not looked at in this way
+        return
+    by_percent = rows.groupby("percent")[figure].agg(["mean", "min", "max"])
+    hollow = rows.groupby("percent")["below_one"].first() > HOLLOW
+    x, y = by_percent.index.to_numpy(), by_percent["mean"].to_numpy()
+    axes.plot(x, y, color=colour, zorder=3, **line)
+    axes.fill_between(x, by_percent["min"], by_percent["max"], color=colour, alpha=0.18, linewidth=0, zorder=1)
+    for empty in (True, False):
+        own = (hollow == empty).to_numpy()
+        face = "white" if empty else colour
+        # a line without points, not clipped, would spoil the layout
+        if own.any():
+            axes.plot(x[own], y[own], mark, color=colour, markerfacecolor=face, markersize=5.5, clip_on=False, zorder=4)
+
+
+def share_axis(axes: Axes, percents: Sequence[float]) -> None:
+    """Percentages on a logarithmic axis."""
+    axes.set_xscale("log")
+    axes.set_xticks(percents, [f"{p:g}" for p in percents])
+    axes.xaxis.set_minor_locator(mpl.ticker.NullLocator())
+    axes.set_xlim(percents[0] / 1.15, percents[-1] * 1.15)
+    sns.despine(ax=axes)
+
+
+def hollow_handle() -> Line2D:
+    """What a hollow mark says."""
+    return Line2D([], [], color="#4d4d4d", marker="o", linestyle="", markerfacecolor="white", label="one in most boxes")
+
+
+def detector_legend(figure: Figure, table: pd.DataFrame) -> None:
+    """Which colour is whose, what is solid, what dashed, what hollow."""
+    handles = [
+        Line2D([], [], color=colour, marker=mark, markersize=5.5, linewidth=2, label=name)
+        for name, (colour, mark) in looks(table).items()
+    ]
+    for selection, dashes in (("top", "-"), ("random", SELECTIONS["random"][1])):
+        name = SELECTION_NAMES[selection]
+        handles.append(Line2D([], [], color="#4d4d4d", linestyle=dashes, linewidth=1.8, label=name))
+    handles.append(hollow_handle())
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(4, len(handles)), handlelength=3)
+
+
+def by_detector(table: pd.DataFrame, panels: Sequence[tuple[str, str, str]]) -> Figure:
+    """Panels (title, mode, figure) side by side, in each a solid line a detector and a dashed one for random choice."""
+    style()
+    figure = Figure(figsize=(max(5.8, 0.8 + 3.5 * len(panels)), 4.6), layout="constrained")
+    percents = sorted(table["percent"].unique())
+    row = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for axes, (title, mode, measure) in zip(row, panels, strict=True):
+        for name, (colour, mark) in looks(table).items():
+            rows = table[(table["name"] == name) & (table["mode"] == mode)]
+            for selection, width in (("random", 1.4), ("top", 2.0)):
+                dashes = SELECTIONS[selection][1]
+                own = rows[rows["selection"] == selection]
+                draw(axes, own, measure, colour, mark, linestyle=dashes, linewidth=width)
+        share_axis(axes, percents)
+        axes.set(title=title, xlabel=SHARE_LABEL)
+    # the panels share it; once set, it does not grow any more
+    figure.axes[0].set_ylim(bottom=0)
+    figure.axes[0].set_ylabel("AP (%)")
+    detector_legend(figure, table)
+    return figure
+
+
+def accuracy(table: pd.DataFrame) -> Figure:
+    """AP by kept share: a line a detector, by mode."""
+    modes = [mode for mode in MODE_TITLES if (table["mode"] == mode).any()]
+    return by_detector(table, [(MODE_TITLES[mode], mode, "AP") for mode in modes])
+
+
+def sizes(table: pd.DataFrame) -> Figure:
+    """AP by kept share for small, medium and large objects, in the first mode."""
+    mode = next(mode for mode in MODE_TITLES if (table["mode"] == mode).any())
+    return by_detector(table, [(title, mode, measure) for measure, title in SIZES.items()])
+
+
+def controls(table: pd.DataFrame) -> Figure:
+    """AP by kept share for every way of choosing: rows are detectors, columns modes; a thin line where all is kept."""
+    style()
+    names = list(looks(table))
+    modes = [mode for mode in MODE_TITLES if (table["mode"] == mode).any()]
+    figure = Figure(figsize=(max(5.8, 3.7 * len(modes)), 1.1 + 2.2 * len(names)), layout="constrained")
+    grid = figure.subplots(len(names), len(modes), sharex=True, sharey="row", squeeze=False)
+    percents = sorted(table["percent"].unique())
+    for line, name in zip(grid, names, strict=True):
+        for axes, mode in zip(line, modes, strict=True):
+            rows = table[(table["name"] == name) & (table["mode"] == mode)]
+            for everything in rows["AP"][rows["percent"] == 100].head(1):
+                axes.axhline(everything, color="#9a9a9a", linewidth=0.9, zorder=0)
+            for selection, (colour, dashes, mark) in SELECTIONS.items():
+                own = rows[rows["selection"] == selection]
+                draw(axes, own, "AP", colour, mark, linestyle=dashes, linewidth=2.0 if selection == "top" else 1.5)
+            share_axis(axes, percents)
+        line[0].set_ylim(bottom=0)
+        line[0].set_ylabel(f"{name}\nAP (%)")
+    for axes, mode in zip(grid[0], modes, strict=True):
+        axes.set_title(MODE_TITLES[mode])
+    for axes in grid[-1]:
+        axes.set_xlabel(SHARE_LABEL)
+    handles = [
+        Line2D([], [], color=c, linestyle=d, marker=m, linewidth=1.8, markersize=5.5, label=SELECTION_NAMES[selection])
+        for selection, (c, d, m) in SELECTIONS.items()
+    ]
+    figure.legend(handles=[*handles, hollow_handle()], loc="outside lower center", ncols=3, handlelength=3)
+    return figure
+
+
+def levels(table: pd.DataFrame) -> Figure:
+    """Shares of the pyramid's levels in what the best by quality keep: a panel a detector, a bar a share."""
+    style()
+    names, strides = table["name"].unique(), sorted(table["stride"].unique())
+    paints = dict(zip(strides, mpl.colormaps["cividis"](np.linspace(0.05, 0.95, len(strides))), strict=True))
+    columns = min(3, len(names))
+    rows = -(-len(names) // columns)
+    figure = Figure(figsize=(max(5.8, 0.6 + 2.8 * columns), 1.2 + 2.3 * rows), layout="constrained")
+    panels = figure.subplots(rows, columns, sharey=True, squeeze=False).flatten()
+    for axes, name in zip(panels, names, strict=False):
+        shares = table[table["name"] == name].pivot(index="percent", columns="stride", values="share") * 100
+        places, below = np.arange(len(shares)), np.zeros(len(shares))
+        for stride in shares.columns:
+            axes.bar(places, shares[stride], 0.82, bottom=below, color=paints[stride], edgecolor="white", linewidth=0.6)
+            below += shares[stride].to_numpy()
+        axes.set_xticks(places, [f"{p:g}" for p in shares.index])
+        axes.set(title=name, xlabel=SHARE_LABEL, ylim=(0, 100))
+        axes.grid(axis="x", visible=False)
+        sns.despine(ax=axes)
+    for axes in panels[len(names) :]:
+        axes.set_visible(False)
+    for axes in panels[::columns]:
+        axes.set_ylabel("share of the kept (%)")
+    handles = [Patch(facecolor=paint, label=f"stride {stride}") for stride, paint in paints.items()]
+    figure.legend(handles=handles, loc="outside lower center", ncols=5 if columns > 2 else 3)
+    return figure
+
+
+def save_all(results: Path, out: Path) -> list[Path]:
+    """Draw what is in ``results`` into ``out``; returns the files. Same data, same bytes."""
+    table, kept = load(results)
+    figures = {"accuracy": accuracy(table), "controls": controls(table), "sizes": sizes(table), "levels": levels(kept)}
+    out.mkdir(parents=True, exist_ok=True)
+    for name, figure in figures.items():
+        figure.savefig(out / f"{name}.png", metadata={"Software": None})
+    return [out / f"{name}.png" for name in figures]
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmark.region_figures",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--results", type=Path, default=RESULTS, help="what was measured (default: %(default)s)")
+    parser.add_argument("--out", type=Path, default=OUT, help="where figures go (default: %(default)s)")
+    args = parser.parse_args(argv)
+    for path in save_all(args.results, args.out):
+        print(path)
+
+
+if __name__ == "__main__":
+    run_cli(main, FigureError)

@@ -1,0 +1,1 @@
+"""What happens inside a training: hooks, records of it, and all methods on all detectors."""

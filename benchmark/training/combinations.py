@@ -1,0 +1,97 @@
+"""Stage `grid` of the smoke profile: every method on every detector that it supports, for a few iterations.
+
+``python -m benchmark.training.combinations`` takes the pairs of params.yaml and their trained teachers, trains one
+student for each method that fits, through the same code as the stages `distill` and `evaluate` but in one process, and
+writes ``results/grid.csv``: method, pair, how it went (or the sentence that refuses it), AP and seconds. The figures
+mean nothing; a loss that is not finite ends the stage.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import shutil
+import time
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+from tqdm import tqdm
+
+from benchmark.evaluate import evaluate
+from benchmark.experiment.cli import run_cli
+from benchmark.experiment.config import DATASETS, MINI, WORK, detector_config
+from benchmark.experiment.settings import Params, Run, SettingsError, load
+from benchmark.match import TEACHERS, match
+from benchmark.methods import refusal
+from benchmark.plan import plan
+from benchmark.train import train
+from pgd.checkpoint import CheckpointError
+from pgd.methods import METHODS
+from pgd.scaling import published_settings
+
+OUT = Path("results/grid.csv")
+
+
+def combinations(params: Params) -> tuple[dict[str, Run], list[dict]]:
+    """A run for every method and pair that fit, and a row for every one that does not."""
+    runs, refused = {}, []
+    for pair, content in params.pairs.items():
+        detector = detector_config(content.student).model.type.lower()
+        for method in sorted(METHODS.module_dict):
+            if why := refusal(method, detector):
+                refused.append({"method": method, "pair": pair, "detector": detector, "outcome": why})
+                continue
+            settings = published_settings(method, detector, MINI)
+            runs[f"{pair}-{method}"] = Run(method, "head+neck", pair, settings)
+    return runs, refused
+
+
+@contextlib.contextmanager
+def place_beside(work: Path):
+    """A folder of its own to train in, with the pipeline's data and teachers; the process stands in it."""
+    home = work / "grid"
+    shutil.rmtree(home, ignore_errors=True)
+    for part in (DATASETS, TEACHERS):
+        link = home / part
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(part.resolve())
+    with contextlib.chdir(home):
+        yield
+
+
+def grid(params: Params, out: Path = OUT) -> pd.DataFrame:
+    """Train and evaluate every combination; writes and returns the table."""
+    runs, rows = combinations(params)
+    everything = replace(params, runs=runs, seeds=(0,))
+    out = out.resolve()
+    with place_beside(WORK):
+        plan(everything)
+        match(everything)
+        for name, run in tqdm(runs.items(), desc="methods x detectors"):
+            start, job = time.perf_counter(), everything.student(name)
+            # each training has a bar of its own, which would bury this one
+            with open(os.devnull, "w") as nothing, redirect_stdout(nothing), redirect_stderr(nothing):
+                train(job)
+                record = evaluate(job)
+            seconds = round(time.perf_counter() - start, 1)
+            row = {"method": run.method, "pair": run.pair, "detector": record["detector"], "outcome": "trained"}
+            rows.append({**row, "AP": record["AP"], "seconds": seconds})
+    table = pd.DataFrame(rows).sort_values(["pair", "method"], ignore_index=True)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    table.to_csv(out, index=False)
+    return table
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--params", default="params.yaml")
+    args = parser.parse_args()
+    table = grid(load(args.params))
+    print(f"{(table['outcome'] == 'trained').sum()} combinations trained, {OUT} written")
+
+
+if __name__ == "__main__":
+    run_cli(main, SettingsError, CheckpointError, FloatingPointError)

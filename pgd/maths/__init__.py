@@ -1,0 +1,1 @@
+"""Pure tensor functions: key regions, masks, attention, anchors."""
