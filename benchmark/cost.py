@@ -21,7 +21,8 @@ from mmengine.runner import Runner
 from tqdm import tqdm
 
 from benchmark.experiment.cli import run_cli
-from benchmark.experiment.config import WORK, DatasetInfo, training_config
+from benchmark.experiment.config import DatasetInfo, training_config
+from benchmark.experiment.folders import WORK
 from benchmark.experiment.quiet import quiet
 from benchmark.experiment.settings import Job, Params, Run, SettingsError, load
 from benchmark.match import teacher_weights

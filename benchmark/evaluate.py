@@ -1,6 +1,7 @@
 """Stage `evaluate`: accuracy of one trained detector on the whole validation set, and its flat record.
 
-``python -m benchmark.evaluate RUN --seed S`` loads the exported weights into the plain detector (no teacher, no method)
+``python -m benchmark.evaluate RUN --seed S`` (or ``PAIR --teacher``) loads the exported weights
+into the plain detector (no teacher, no method)
 and writes ``results/runs/<run>-<seed>.json``, ``results/curves/<run>-<seed>.csv`` and the detections under
 ``work/evaluate/``.
 """
@@ -21,12 +22,14 @@ import pandas as pd
 import torch
 from mmengine.runner import Runner
 
+import benchmark.training.progress  # noqa: F401  registers its hook
 from benchmark.experiment.cli import run_cli
-from benchmark.experiment.config import WORK, DatasetInfo, detector_config, evaluation_config
+from benchmark.experiment.config import DatasetInfo, detector_config
+from benchmark.experiment.evaluation import evaluation_config
+from benchmark.experiment.folders import TEACHER_METRICS, WORK, folder_of
 from benchmark.experiment.quiet import quiet
 from benchmark.experiment.settings import TEACHER, Job, SettingsError, load
 from benchmark.match import file_digest
-from benchmark.train import folder_of
 from benchmark.training.hooks import read_curve
 from pgd.checkpoint import CheckpointError, load_strict
 
@@ -104,7 +107,8 @@ def evaluate(job: Job) -> dict:
     }
     if run is None:
         # The gate in front of every distillation reads it (benchmark/match.py).
-        (folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
+        TEACHER_METRICS.mkdir(parents=True, exist_ok=True)
+        (TEACHER_METRICS / f"{job.pair_name}.json").write_text(json.dumps(metrics, indent=2) + "\n")
     for kind in ("runs", "curves"):
         (RESULTS / kind).mkdir(parents=True, exist_ok=True)
     (RESULTS / "runs" / f"{label}.json").write_text(json.dumps(record, indent=2) + "\n")
@@ -116,11 +120,13 @@ def evaluate(job: Job) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run")
+    parser.add_argument("run", help="name of a run, or of a pair with --teacher")
+    parser.add_argument("--teacher", action="store_true", help="evaluate the teacher of this pair")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--params", default="params.yaml")
     args = parser.parse_args()
-    evaluate(load(args.params).student(args.run, args.seed))
+    params = load(args.params)
+    evaluate(params.teacher(args.run) if args.teacher else params.student(args.run, args.seed))
 
 
 if __name__ == "__main__":

@@ -14,13 +14,9 @@ import math
 from pathlib import Path
 
 from benchmark.experiment.cli import run_cli
-from benchmark.experiment.config import WORK
+from benchmark.experiment.folders import MATCH, PLAN, TEACHER_METRICS, TEACHERS, write_entries
 from benchmark.experiment.settings import Job, Params, SettingsError, load
-from benchmark.plan import PLAN, write_entries
 from pgd.checkpoint import CheckpointError, load_state
-
-MATCH = WORK / "match"
-TEACHERS = WORK / "teachers"
 
 
 def file_digest(path: Path) -> str:
@@ -30,7 +26,7 @@ def file_digest(path: Path) -> str:
 
 def teacher_of(pair: str) -> dict:
     """Digest and AP of a pair's trained teacher."""
-    weights, record = TEACHERS / pair / "weights.pth", TEACHERS / pair / "metrics.json"
+    weights, record = TEACHERS / pair / "weights.pth", TEACHER_METRICS / f"{pair}.json"
     load_state(weights)
     ap = json.loads(record.read_text())["AP"] if record.is_file() else math.nan
     return {"weights": str(weights), "sha256": file_digest(weights), "AP": ap}

@@ -15,7 +15,8 @@ from pathlib import Path
 from mmdet.registry import MODELS
 from mmengine.registry import init_default_scope
 
-from benchmark.experiment.config import MINI, ROOT, detector_config
+from benchmark.experiment.config import MINI, detector_config
+from benchmark.experiment.folders import ROOT
 from benchmark.experiment.settings import Detector
 from pgd.dense import UnsupportedHead
 from pgd.distiller import context_of

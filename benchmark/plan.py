@@ -9,9 +9,7 @@ and neither does a docstring or a comment (digests are of the syntax tree withou
 from __future__ import annotations
 
 import argparse
-import ast
 import hashlib
-import importlib
 import importlib.metadata
 import json
 from dataclasses import asdict
@@ -21,58 +19,30 @@ from mmdet.registry import MODELS
 from mmengine.config import Config
 
 from benchmark.experiment.cli import run_cli
-from benchmark.experiment.config import ROOT, WORK, DatasetInfo, detector_config
+from benchmark.experiment.config import DYNAMICS, DatasetInfo, detector_config
+from benchmark.experiment.digest import BESIDE_TRAINING, PACKAGES, closure
+from benchmark.experiment.folders import PLAN, ROOT, write_entries
 from benchmark.experiment.settings import Job, Params, Run, SettingsError, load
 from pgd.dense import reader_of
 from pgd.methods.base import MethodError, method_class, settings_of
 
-PLAN = WORK / "plan"
 LIBRARIES = ("torch", "torchvision", "mmdet", "mmengine", "numpy")
-
-
-def code_digest(path: Path) -> str:
-    """Hash of a module's code: equal for files that differ in comments, layout or docstrings only."""
-    tree = ast.parse(path.read_text())
-    for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if not isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) or not body:
-            continue
-        first = body[0]
-        if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
-            node.body = body[1:] or [ast.Pass()]
-    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()[:16]
-
-
-def _imported(path: Path) -> set[str]:
-    """Names of the modules of ``pgd`` that a module imports."""
-    nodes = list(ast.walk(ast.parse(path.read_text())))
-    names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
-    names |= {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module}
-    return {name for name in names if name.startswith("pgd")}
-
-
-def _file(name: str) -> Path:
-    return Path(importlib.import_module(name).__file__)
 
 
 def sources(heads: set[str], run: Run | None) -> dict[str, str]:
     """Digests of the modules that a training goes through, by module name.
 
-    Followed by their imports from the distiller, the readers of the detectors' heads and the method's file, so that a
+    Followed by their imports from the training, the readers of the detectors' heads and the method's file, so that a
     new head or method, which nothing imports by name, changes nothing for the others.
     """
-    todo = {"pgd.ops", "pgd.distiller"}
+    roots = {"benchmark.train"}
     for head in map(MODELS.get, heads):
-        todo |= {cls.__module__ for cls in (head, *reader_of.dispatch(head).__mro__)}
+        roots |= {cls.__module__ for cls in (head, *reader_of.dispatch(head).__mro__)}
+    if run is not None and run.needs_teacher:
+        roots.add(DYNAMICS)
     if run is not None and run.method != "none":
-        todo |= {cls.__module__ for cls in method_class(run.method).__mro__}
-    found: set[str] = set()
-    while todo := {name for name in todo if name.startswith("pgd")} - found:
-        found |= todo
-        todo = {imported for name in todo for imported in _imported(_file(name))}
-    return {
-        name: code_digest(_file(name)) for name in sorted(found | {"benchmark.train", "benchmark.experiment.config"})
-    }
+        roots |= {cls.__module__ for cls in method_class(run.method).__mro__}
+    return closure({name for name in roots if name.split(".")[0] in PACKAGES}, BESIDE_TRAINING)
 
 
 def check_run(name: str, params: Params) -> None:
@@ -136,15 +106,6 @@ def plan(params: Params, out: Path = PLAN) -> None:
         check_run(name, params)
         entries[name] = entry(params.student(name))
     write_entries(out, entries)
-
-
-def write_entries(out: Path, entries: dict[str, dict]) -> None:
-    """One JSON file an entry; files of entries that are gone go too."""
-    out.mkdir(parents=True, exist_ok=True)
-    for stale in set(out.glob("*.json")) - {out / f"{name}.json" for name in entries}:
-        stale.unlink()
-    for name, content in entries.items():
-        (out / f"{name}.json").write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
 
 
 def main() -> None:

@@ -15,7 +15,8 @@ from pathlib import Path
 from benchmark.data import crowdhuman
 from benchmark.data.checks import DataError, check_split, read_annotations, subset, unpack
 from benchmark.experiment.cli import run_cli
-from benchmark.experiment.config import ROOT, WORK, DatasetInfo
+from benchmark.experiment.config import DatasetInfo
+from benchmark.experiment.folders import ROOT, WORK
 from benchmark.experiment.settings import Dataset, SettingsError, load
 from pgd.evaluation.coco import COCO_AREAS
 

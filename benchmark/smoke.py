@@ -18,10 +18,10 @@ from pathlib import Path
 from mmdet.registry import MODELS
 
 from benchmark.experiment.cli import run_cli
-from benchmark.experiment.config import ROOT, detector_config
+from benchmark.experiment.config import detector_config
+from benchmark.experiment.folders import ROOT, folder_of
 from benchmark.experiment.settings import Params, load
 from benchmark.report import NOTEBOOKS
-from benchmark.train import folder_of
 from benchmark.training.combinations import grid
 from pgd.dense import served_heads
 from pgd.methods import METHODS

@@ -11,32 +11,24 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import importlib
 import json
-import resource
 import shutil
-import sys
 from pathlib import Path
 
-import torch
 from mmengine.runner import Runner
 
-import benchmark.training.dynamics  # noqa: F401  registers its hook
+import benchmark.training.progress  # noqa: F401  registers its hook
 from benchmark.experiment.cli import run_cli
-from benchmark.experiment.config import WORK, DatasetInfo, training_config
+from benchmark.experiment.config import DYNAMICS, DatasetInfo, training_config
+from benchmark.experiment.folders import CHECKPOINTS, folder_of
 from benchmark.experiment.quiet import quiet
 from benchmark.experiment.settings import Job, SettingsError, load
-from benchmark.match import TEACHERS, basis, teacher_weights
+from benchmark.match import basis, teacher_weights
 from benchmark.training.hooks import Record, use_atomic_files
+from benchmark.training.usage import peak_memory_mb
 from pgd.checkpoint import CheckpointError, InheritReport, export
 from pgd.methods.base import MethodError
-
-RUNS = WORK / "runs"
-CHECKPOINTS = WORK / "checkpoints"
-
-
-def folder_of(job: Job) -> Path:
-    """Where a training leaves its weights."""
-    return TEACHERS / job.pair_name if job.run is None else RUNS / job.label
 
 
 def claim(work_dir: Path, mark: str) -> bool:
@@ -48,14 +40,6 @@ def claim(work_dir: Path, mark: str) -> bool:
         stamp.write_text(mark)
     last = work_dir / "last_checkpoint"
     return last.is_file() and Path(last.read_text().strip()).is_file()
-
-
-def peak_memory_mb() -> float:
-    """Peak memory of this process: of the GPU where one is used, else of the whole process (MB)."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 2**20
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
 
 
 def _count(parameters) -> int:
@@ -75,6 +59,8 @@ def train(job: Job) -> Path:
     cfg.resume = resume
     if resume:
         print(f"{label}: going on from {Path((work_dir / 'last_checkpoint').read_text()).name}")
+    if teacher is not None:
+        importlib.import_module(DYNAMICS)  # registers its hook
     quiet()
     use_atomic_files()
     runner = Runner.from_cfg(cfg)
@@ -110,7 +96,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--params", default="params.yaml")
     commands = parser.add_subparsers(dest="command", required=True)
-    teacher = commands.add_parser("teacher", help="train and evaluate the teacher of a pair")
+    teacher = commands.add_parser("teacher", help="train the teacher of a pair")
     teacher.add_argument("pair")
     distill = commands.add_parser("distill", help="train the student of one run")
     distill.add_argument("run")
@@ -119,10 +105,6 @@ def main() -> None:
     params = load(args.params)
     job = params.teacher(args.pair) if args.command == "teacher" else params.student(args.run, args.seed)
     train(job)
-    if job.run is None:
-        from benchmark.evaluate import evaluate
-
-        evaluate(job)
     # All is written: the next `dvc repro --force` shall train, not resume at the last iteration.
     shutil.rmtree(CHECKPOINTS / job.label)
 

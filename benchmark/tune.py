@@ -26,8 +26,9 @@ import yaml
 from benchmark.evaluate import evaluate
 from benchmark.experiment.cli import run_cli
 from benchmark.experiment.config import MINI, DatasetInfo, detector_config
+from benchmark.experiment.folders import TEACHER_METRICS, TEACHERS
 from benchmark.experiment.settings import Params, Run, SettingsError, load, parse
-from benchmark.match import TEACHERS, match
+from benchmark.match import match
 from benchmark.plan import plan
 from benchmark.train import train
 from pgd.checkpoint import CheckpointError
@@ -108,6 +109,9 @@ def held_out(params: Params, pair: str, home: Path) -> None:
     path.write_text(json.dumps({**asdict(data), **absolute}, indent=2))
     if not link.exists():
         link.symlink_to((TEACHERS / pair).resolve())
+        metrics = home / TEACHER_METRICS
+        metrics.parent.mkdir(parents=True, exist_ok=True)
+        metrics.symlink_to(TEACHER_METRICS.resolve())
 
 
 def tune(params: Params, runs: dict[str, Run], pair: str, iterations: int, jobs: int, out: Path) -> None:

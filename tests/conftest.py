@@ -17,9 +17,10 @@ import yaml
 
 from benchmark.data.minicoco import SPLITS, annotate, coco_json, file_name, render
 from benchmark.experiment.config import MINI, DatasetInfo
+from benchmark.experiment.folders import TEACHER_METRICS, TEACHERS
 from benchmark.experiment.quiet import skip_config_formatting
 from benchmark.experiment.settings import TEACHER, Job, Params, load
-from benchmark.match import TEACHERS, match
+from benchmark.match import match
 from benchmark.plan import plan
 from benchmark.prepare import MINI_AREAS
 from pgd.methods import METHODS
@@ -198,4 +199,5 @@ def teacher_folder(tmp_path_factory, tiny_data) -> Path:
 def taught_world(tiny_world, teacher_folder) -> World:
     """A world that has a trained teacher."""
     shutil.copytree(teacher_folder, tiny_world.folder / TEACHERS / "gfl")
+    shutil.copytree(teacher_folder.parents[2] / TEACHER_METRICS, tiny_world.folder / TEACHER_METRICS)
     return tiny_world

@@ -21,7 +21,8 @@ from mmengine.runner import Runner, set_random_seed
 from torch import nn
 
 import pgd  # noqa: F401  registers heads and assigners
-from benchmark.experiment.config import ROOT, training_config
+from benchmark.experiment.config import training_config
+from benchmark.experiment.folders import ROOT
 from benchmark.experiment.settings import Job, Pair, Teacher
 from pgd.dense import reader_of
 

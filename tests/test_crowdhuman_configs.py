@@ -16,7 +16,9 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
 import benchmark.training.hooks  # noqa: F401  registers the progress bar
-from benchmark.experiment.config import ROOT, DatasetInfo, detector_config, evaluation_config, training_config
+from benchmark.experiment.config import DatasetInfo, detector_config, training_config
+from benchmark.experiment.evaluation import evaluation_config
+from benchmark.experiment.folders import ROOT
 from benchmark.experiment.settings import Detector, Job, Pair, Teacher
 from benchmark.prepare import prepare
 from pgd.evaluation.odgt import read_detections

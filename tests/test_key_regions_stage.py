@@ -233,7 +233,7 @@ def test_pair(taught_world, capsys):
     taught_world.settle()
     key_regions.main(["gfl", "--percents", "1", "100", "--draws", "1"])
     table = pd.read_csv("results/key_regions/gfl.csv")
-    metrics = json.loads(Path("work/teachers/gfl/metrics.json").read_text())
+    metrics = json.loads(Path("work/teacher_metrics/gfl.json").read_text())
     everything = table[table["percent"] == 100]
     for name, value in metrics.items():
         assert everything[name].tolist() == pytest.approx([value] * len(everything), abs=6e-4, nan_ok=True)

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchmark.experiment.folders import MATCH, TEACHER_METRICS, TEACHERS
 from benchmark.experiment.settings import SettingsError
-from benchmark.match import MATCH, TEACHERS, basis, match, teacher_weights
+from benchmark.match import basis, match, teacher_weights
 from pgd.checkpoint import CheckpointError, load_state
 
 
@@ -39,6 +40,7 @@ def matched(taught_world):
     (TEACHERS / "other").mkdir()
     for file in (TEACHERS / "gfl").iterdir():
         (TEACHERS / "other" / file.name).write_bytes(file.read_bytes())
+    (TEACHER_METRICS / "other.json").write_bytes((TEACHER_METRICS / "gfl.json").read_bytes())
     match(params)
     return params
 

@@ -13,9 +13,12 @@ import pytest
 import yaml
 
 from benchmark import plan as stage
-from benchmark.experiment.config import ROOT, DatasetInfo, detector_config, training_config
+from benchmark.experiment import digest
+from benchmark.experiment.config import DatasetInfo, detector_config, training_config
+from benchmark.experiment.digest import code_digest
+from benchmark.experiment.folders import ROOT
 from benchmark.experiment.settings import Detector, Params, Run, SettingsError, parse
-from benchmark.plan import check_pretrained, code_digest, portable_text, sources
+from benchmark.plan import check_pretrained, portable_text, sources
 from pgd.methods import METHODS
 from pgd.methods.base import method_class
 
@@ -114,7 +117,7 @@ def quick_digest():
 
 @pytest.fixture(autouse=True)
 def once(monkeypatch, quick_digest):
-    monkeypatch.setattr(stage, "code_digest", quick_digest)
+    monkeypatch.setattr(digest, "code_digest", quick_digest)
     monkeypatch.setattr(DatasetInfo, "load", FAKE.__getitem__)
 
 
@@ -122,7 +125,7 @@ def once(monkeypatch, quick_digest):
 def before(tmp_path_factory, quick_digest) -> dict[str, bytes]:
     """The plan files of :func:`content`."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stage, "code_digest", quick_digest)
+        patch.setattr(digest, "code_digest", quick_digest)
         patch.setattr(DatasetInfo, "load", FAKE.__getitem__)
         return planned(tmp_path_factory.mktemp("before") / "plan")
 
@@ -192,7 +195,7 @@ def test_changes_touch_what_depends_on_them(before, tmp_path, change, runs):
 def test_editing_a_method_touches_its_runs(before, tmp_path, monkeypatch, quick_digest, method):
     module = METHODS.get(method).__module__
     monkeypatch.setattr(
-        stage, "code_digest", lambda p: "new" if p.stem == module.rpartition(".")[2] else quick_digest(p)
+        digest, "code_digest", lambda p: "new" if p.stem == module.rpartition(".")[2] else quick_digest(p)
     )
     same_file = {name for name, cls in METHODS.module_dict.items() if cls.__module__ == module}
     # BCKD's class term is CrossKD's
@@ -205,15 +208,23 @@ def test_editing_a_method_touches_its_runs(before, tmp_path, monkeypatch, quick_
     [
         ("distiller", ALL_STUDENTS | {TEACHER}),
         ("train", ALL_STUDENTS | {TEACHER}),
+        ("hooks", ALL_STUDENTS | {TEACHER}),
+        ("dynamics", NEED_TEACHER),
+        ("evaluation", set()),
+        ("evaluate", set()),
+        ("usage", set()),
+        ("progress", set()),
+        ("coco", set()),
+        ("cli", set()),
         ("attention", {"fgd", "fkd", "pgd", "pgd_released"}),
-        ("regions", {"fgfi", "gid", "ld", "pgd", "pgd_released"}),
+        ("regions", NEED_TEACHER),
         ("gfl", ALL_STUDENTS | {TEACHER}),
         ("fcos", set()),
         ("report", set()),
     ],
 )
 def test_editing_shared_code(before, tmp_path, monkeypatch, quick_digest, module, runs):
-    monkeypatch.setattr(stage, "code_digest", lambda p: "new" if p.stem == module else quick_digest(p))
+    monkeypatch.setattr(digest, "code_digest", lambda p: "new" if p.stem == module else quick_digest(p))
     assert differing(before, planned(tmp_path)) == runs
 
 

@@ -19,7 +19,7 @@ FILES = {"root": ROOT} | {
 }
 
 
-STAGES = ["prepare", "plan", "teacher", "match", "distill", "evaluate"]
+STAGES = ["closures", "prepare", "plan", "teacher", "evaluate_teacher", "match", "distill", "evaluate"]
 STAGES += ["cost", "key_regions", "region_figures", "report", "notebooks"]
 
 
@@ -113,9 +113,9 @@ def stage_names() -> dict[str, set[str]]:
 def test_dvc_reads_the_pipeline(stage_names, profile):
     folder = FILES[profile]
     params = load(folder / "params.yaml")
-    expected = {"plan", "match", "cost", "region_figures", "report", "notebooks"}
+    expected = {"closures", "plan", "match", "cost", "region_figures", "report", "notebooks"}
     expected |= {f"prepare@{name}" for name in params.datasets}
-    expected |= {f"{stage}@{name}" for stage in ("teacher", "key_regions") for name in params.pairs}
+    expected |= {f"{stage}@{name}" for stage in ("teacher", "evaluate_teacher", "key_regions") for name in params.pairs}
     for run, seed in product(params.runs, params.seeds):
         expected |= {f"distill@{run}-{seed}", f"evaluate@{run}-{seed}"}
     where = "" if profile == "root" else f"{folder.relative_to(ROOT).as_posix()}/"

@@ -12,7 +12,7 @@ import torch
 from conftest import runs, same
 
 from benchmark import train as stage
-from benchmark.match import TEACHERS
+from benchmark.experiment.folders import TEACHERS
 from benchmark.training import hooks
 from pgd.checkpoint import load_state
 

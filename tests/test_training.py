@@ -16,8 +16,9 @@ from mmdet.registry import MODELS
 
 from benchmark import train as stage
 from benchmark.experiment.config import detector_config, model_dict
+from benchmark.experiment.folders import TEACHER_METRICS
 from benchmark.experiment.settings import TEACHER, Dataset, SettingsError
-from benchmark.match import TEACHERS, file_digest
+from benchmark.match import file_digest
 from benchmark.prepare import prepare
 from pgd.checkpoint import CheckpointError, export, load_state, load_strict
 from pgd.methods import METHODS, Method
@@ -53,11 +54,11 @@ def runners(monkeypatch) -> list:
 
 def test_the_teacher(teacher_folder, tiny_data):
     files = {p.name for p in teacher_folder.iterdir()}
-    assert files == {"weights.pth", "train.json", "curve.jsonl", "metrics.json", "inherit.json"}
+    assert files == {"weights.pth", "train.json", "curve.jsonl", "inherit.json"}
     record = json.loads((teacher_folder / "train.json").read_text())
     assert (record["iterations"], record["batch_size"], record["optimizer"]) == (2, 2, "AdamW")
     assert record["extra_parameters"] == record["inherited_tensors"] == 0 and record["resumed"] is False
-    metrics = json.loads((teacher_folder / "metrics.json").read_text())
+    metrics = json.loads((teacher_folder.parents[2] / TEACHER_METRICS / "gfl.json").read_text())
     assert metrics.keys() == {"AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large", "AR100"}
     results = teacher_folder.parents[2] / "results"
     row = json.loads((results / "runs" / "teacher-gfl.json").read_text())
@@ -71,7 +72,7 @@ def test_the_teacher(teacher_folder, tiny_data):
 def test_every_run(taught_world, runners, name):
     world = taught_world
     params = world.settle(every_run)
-    weights = world.folder / TEACHERS / "gfl" / "weights.pth"
+    weights = world.folder / "work" / "teachers" / "gfl" / "weights.pth"
     before = load_state(weights)
     out = world.train(params, name)
     model, run = runners[0].model, params.runs[name]
@@ -114,7 +115,7 @@ def test_evaluation_of_a_student(taught_world, tiny_data):
     assert record["checkpoint_sha256"] == file_digest(out / "weights.pth")
     found = json.loads(Path("work/evaluate/pgd-3/detections.json").read_text())
     assert {d["image_id"] for d in found} <= set(range(1, 7))
-    assert not (out / "metrics.json").exists(), "only the teacher has a gate"
+    assert not (TEACHER_METRICS / "pgd.json").exists(), "only the teacher has a gate"
 
 
 def test_seeds(taught_world):
@@ -162,7 +163,7 @@ def test_a_loss_that_is_not_finite(taught_world, bad_method, value):
 @pytest.mark.parametrize("gate", [50.0, None])
 def test_a_poor_teacher_teaches_nobody(taught_world, gate):
     """Below the bound, or never evaluated."""
-    metrics = taught_world.folder / TEACHERS / "gfl" / "metrics.json"
+    metrics = taught_world.folder / TEACHER_METRICS / "gfl.json"
     if gate is None:
         metrics.unlink()
     params = taught_world.settle(lambda c: c["pairs"]["gfl"]["teacher"].update(min_ap=gate or 0.0))

@@ -30,7 +30,7 @@ def test_every_method_gets_the_same_number_of_weights():
 
 def test_the_committed_trials_are_runs():
     params = load(ROOT / "params.yaml")
-    trials = tune.named(ROOT / "benchmark" / "trials.yaml", params, "gfl")
+    trials = tune.named(ROOT / "experiments" / "trials.yaml", params, "gfl")
     assert {run.pair for run in trials.values()} == {"gfl"}
     for run in trials.values():
         assert run.settings.keys() <= settings_of(run.method).keys()

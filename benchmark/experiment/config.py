@@ -9,13 +9,12 @@ from typing import Any
 
 from mmengine.config import Config, ConfigDict
 
+from benchmark.experiment.folders import DATASETS, ROOT
 from benchmark.experiment.settings import Detector, Job, SettingsError
 from pgd.scaling import Size
 
-#: The repository: config files and pinned data are found from here, whatever profile's folder a stage runs in.
-ROOT = Path(__file__).resolve().parents[2]
-WORK = Path("work")
-DATASETS = WORK / "dataset"
+#: The module of what is recorded where there is a teacher; who trains with one imports it by this name.
+DYNAMICS = "benchmark.training.dynamics"
 #: validation images looked at while training, for the curve; the table's figures come from the whole set
 MONITOR_IMAGES = 75
 MONITOR_POINTS = 4
@@ -106,7 +105,7 @@ def detector_config(detector: Detector, extra_options: dict | None = None) -> Co
     return cfg
 
 
-def _use_dataset(cfg: Config, data: DatasetInfo, monitor: bool) -> None:
+def use_dataset(cfg: Config, data: DatasetInfo, monitor: bool) -> None:
     """Point the dataloaders and the metric at the prepared data."""
     meta = {"classes": tuple(data.classes)}
     cfg.train_dataloader.dataset.update(
@@ -154,7 +153,7 @@ def training_config(job: Job, data: DatasetInfo, teacher_checkpoint: Path | None
             model["method"] = {"type": job.run.method, **job.run.settings}
         hooks.append({"type": "Dynamics"})
     cfg.model = model
-    _use_dataset(cfg, data, monitor=True)
+    use_dataset(cfg, data, monitor=True)
     iterations = cfg.train_cfg.get("max_iters")
     if iterations:
         cfg.train_cfg.val_interval = -(-iterations // MONITOR_POINTS)
@@ -178,25 +177,3 @@ def training_config(job: Job, data: DatasetInfo, teacher_checkpoint: Path | None
         }
     )
     return cfg
-
-
-def evaluation_config(job: Job, data: DatasetInfo, detections: Path) -> Config:
-    """The config that tests plain weights (no teacher, no method) on the whole validation set."""
-    cfg = detector_config(job.detector, job.options)
-    model_dict(cfg, len(data.classes))
-    cfg.model.backbone.init_cfg = None
-    _use_dataset(cfg, data, monitor=False)
-    cfg.val_evaluator.out_file = str(detections)
-    return Config(
-        {
-            "model": cfg.model,
-            "test_dataloader": cfg.val_dataloader,
-            "test_evaluator": cfg.val_evaluator,
-            "test_cfg": {"type": "TestLoop"},
-            "default_scope": "mmdet",
-            "work_dir": str(detections.parent / "log"),
-            "log_level": "ERROR",
-            "default_hooks": {"logger": None, "checkpoint": None},
-            "custom_hooks": [{"type": "ProgressBar"}],
-        }
-    )

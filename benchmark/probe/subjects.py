@@ -26,8 +26,8 @@ from torch import Tensor, nn
 
 from benchmark.evidence.stats import indexed
 from benchmark.experiment.config import DatasetInfo, detector_config, model_dict
+from benchmark.experiment.folders import TEACHERS
 from benchmark.experiment.settings import Params, SettingsError
-from benchmark.match import TEACHERS
 from pgd.checkpoint import load_strict
 from pgd.dense import reader_of
 from pgd.evaluation.coco import COCO_AREAS

@@ -23,8 +23,8 @@ from torch import Tensor, nn
 import pgd.heads  # noqa: F401  registers the readers
 from benchmark.evidence.records import ReportError
 from benchmark.experiment.config import DatasetInfo, detector_config, training_config
+from benchmark.experiment.folders import TEACHERS
 from benchmark.experiment.settings import Params, SettingsError, load
-from benchmark.match import TEACHERS
 from benchmark.probe.subjects import batches, build, class_names, read_annotations, subject_of_pair
 from benchmark.training.dynamics import REGIONS, first_images, key_count, pgd_settings, regions
 from pgd.checkpoint import CheckpointError

@@ -1,4 +1,4 @@
-"""Stage `grid` of the smoke profile: every method on every detector that it supports, for a few iterations.
+"""Every method on every detector that it supports, for a few iterations.
 
 ``python -m benchmark.training.combinations`` takes the pairs of params.yaml and their trained teachers, trains one
 student for each method that fits, through the same code as the stages `distill` and `evaluate` but in one process, and
@@ -22,9 +22,10 @@ from tqdm import tqdm
 
 from benchmark.evaluate import evaluate
 from benchmark.experiment.cli import run_cli
-from benchmark.experiment.config import DATASETS, MINI, WORK, detector_config
+from benchmark.experiment.config import MINI, detector_config
+from benchmark.experiment.folders import DATASETS, TEACHER_METRICS, TEACHERS, WORK
 from benchmark.experiment.settings import Params, Run, SettingsError, load
-from benchmark.match import TEACHERS, match
+from benchmark.match import match
 from benchmark.methods import refusal
 from benchmark.plan import plan
 from benchmark.train import train
@@ -54,7 +55,7 @@ def place_beside(work: Path):
     """A folder of its own to train in, with the pipeline's data and teachers; the process stands in it."""
     home = work / "grid"
     shutil.rmtree(home, ignore_errors=True)
-    for part in (DATASETS, TEACHERS):
+    for part in (DATASETS, TEACHERS, TEACHER_METRICS):
         link = home / part
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(part.resolve())

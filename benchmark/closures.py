@@ -1,0 +1,22 @@
+"""Stage `closures`: write down, stage by stage, what code it goes through.
+
+``python -m benchmark.closures`` writes ``work/closures/<stage>.json``: a digest of every module that the stage imports
+(:mod:`benchmark.experiment.digest`). Stages depend on their file, so that a change of code runs again just what goes
+through it. Trainings have theirs, run by run, from the stage `plan`.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from benchmark.experiment.digest import stage_closures
+from benchmark.experiment.folders import CLOSURES, write_entries
+
+
+def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    write_entries(CLOSURES, stage_closures())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,152 @@
+"""What a stage declares to depend on is what it imports when it runs, and evaluation code touches no training."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import light_content
+
+from benchmark.closures import main as write_closures
+from benchmark.experiment import digest
+from benchmark.experiment.digest import BESIDE_TRAINING, PLUG_INS, STAGES, closure, imported, stage_closures
+from benchmark.experiment.folders import CLOSURES, PLAN, ROOT
+
+#: Runs a module as a command and writes down which modules of this repository were imported by its end.
+WATCHED = """
+import atexit, json, runpy, sys
+out, name, *sys.argv[1:] = sys.argv[1:]
+def note():
+    loaded = sorted(m for m in sys.modules if m.split(".")[0] in ("pgd", "benchmark"))
+    json.dump([name, *loaded], open(out, "w"))
+atexit.register(note)
+runpy.run_module(name, run_name="__main__")
+"""
+
+
+def is_plug_in(module: str) -> bool:
+    """Whether it is loaded with all others of its folder, by whom it is used or not."""
+    return any(module.startswith(f"{package}.") for package in PLUG_INS)
+
+
+def loaded_by(folder: Path, command: str) -> set[str]:
+    """The modules that ``python -m benchmark.<command>`` has imported in ``folder``."""
+    out = folder / "loaded.json"
+    name, *arguments = command.split()
+    done = subprocess.run(
+        [sys.executable, "-c", WATCHED, str(out), f"benchmark.{name}", *arguments],
+        cwd=folder, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, f"{command}: {done.stderr[-2000:]}"
+    return set(json.loads(out.read_text()))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """A place for a pipeline of seconds, on images of the mini set."""
+    if not (ROOT / "data" / "minicoco.zip").is_file():
+        pytest.skip("no mini set; `dvc pull data.dvc` fetches it")
+    folder = tmp_path_factory.mktemp("closures")
+    content = light_content()
+    content["datasets"]["minicoco"] = {"train_images": 8, "val_images": 4}
+    (folder / "params.yaml").write_text(yaml.safe_dump(content))
+    return folder
+
+
+def test_stages_declare_what_they_import(folder):
+    """The whole pipeline, stage by stage, as `dvc repro` runs it; notebooks have a test of their own."""
+    commands = {
+        "closures": "closures",
+        "prepare": "prepare minicoco",
+        "plan": "plan",
+        "teacher": "train teacher gfl",
+        "evaluate_teacher": "evaluate gfl --teacher",
+        "match": "match",
+        "distill": "train distill pgd --seed 0",
+        "plain": "train distill student --seed 0",
+        "evaluate": "evaluate pgd --seed 0",
+        "evaluate_plain": "evaluate student --seed 0",
+        "cost": "cost",
+        "key_regions": "key_regions gfl",
+        "region_figures": "region_figures",
+        "report": "report",
+    }
+    planned = {"teacher": "teacher-gfl", "distill": "pgd", "plain": "student"}
+    declared_by = {"evaluate_teacher": "evaluate", "evaluate_plain": "evaluate"}
+    holes = {}
+    for stage, command in commands.items():
+        loaded = loaded_by(folder, command)
+        if stage == "closures":
+            continue
+        if stage in planned:
+            declared = set(json.loads((folder / PLAN / f"{planned[stage]}.json").read_text())["code"])
+            loaded = {m for m in loaded if not digest._is_in(m, BESIDE_TRAINING)}
+        else:
+            declared = set(json.loads((folder / CLOSURES / f"{declared_by.get(stage, stage)}.json").read_text()))
+        holes[stage] = sorted(m for m in loaded - declared if not is_plug_in(m))
+    assert holes == {stage: [] for stage in holes}
+
+
+def test_notebooks_declare_what_their_cells_import():
+    declared = stage_closures()["notebooks"]
+    for path in (ROOT / "notebooks").glob("*.ipynb"):
+        cells = imported(digest.notebook_code(path))
+        assert cells, path
+        assert cells <= set(declared), path
+
+
+def test_every_stage_of_the_pipeline_has_its_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["closures"])
+    write_closures()
+    assert {path.stem for path in CLOSURES.iterdir()} == set(STAGES)
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    for name, stage in stages.items():
+        own = [d for d in stage["deps"] if d.startswith(("work/closures/", "work/plan/", "work/match/"))]
+        assert own or name == "closures", f"{name} depends on no file that knows its code"
+        for dependency in own:
+            if dependency.startswith("work/closures/"):
+                assert Path(dependency).stem in STAGES, name
+
+
+def test_an_import_in_a_function_counts():
+    assert imported("def f():\n    from benchmark import evaluate\n") == {"benchmark", "benchmark.evaluate"}
+
+
+def test_names_of_a_package_count_where_they_are_modules():
+    found = imported("from benchmark.experiment import cli, nothing")
+    assert found == {"benchmark.experiment", "benchmark.experiment.cli"}
+
+
+def test_evaluation_and_reporting_are_in_no_training():
+    found = closure({"benchmark.train", "benchmark.training.dynamics"}, BESIDE_TRAINING)
+    rooms = ("benchmark.evidence", "benchmark.figures", "benchmark.probe", "pgd.evaluation", "benchmark.evaluate")
+    assert [m for m in found if m.startswith((*rooms, "benchmark.report", "benchmark.experiment.evaluation"))] == []
+
+
+def circles() -> list[str]:
+    """Modules that import themselves by way of others."""
+    files = [f for package in digest.PACKAGES for f in (ROOT / package).rglob("*.py") if "configs" not in f.parts]
+    graph = {}
+    for file in files:
+        module = ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        # a package's own module is imported through it, which is no circle
+        graph[module] = {m for m in imported(file.read_text()) if not module.startswith(f"{m}.")} - {module}
+    found = []
+    for start in graph:
+        seen, todo = set(), set(graph[start])
+        while todo:
+            seen |= todo
+            todo = set().union(*(graph.get(m, set()) for m in todo)) - seen
+        if start in seen:
+            found.append(start)
+    return sorted(found)
+
+
+def test_no_module_imports_itself_by_way_of_others():
+    assert circles() == []
