@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
+from statistics import median
 
 import cv2
 import pytest
@@ -201,3 +202,52 @@ def taught_world(tiny_world, teacher_folder) -> World:
     shutil.copytree(teacher_folder, tiny_world.folder / TEACHERS / "gfl")
     shutil.copytree(teacher_folder.parents[2] / TEACHER_METRICS, tiny_world.folder / TEACHER_METRICS)
     return tiny_world
+
+
+#: all in here are marked ``cuda`` and skipped where there is no device
+CUDA_TESTS = Path(__file__).parent / "cuda"
+#: names of the properties of tests that end up behind the results: a line, a number under a name
+NOTE, FIGURE = "note", "figure: "
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    missing = pytest.mark.skip(reason="torch sees no CUDA device")
+    for item in items:
+        if CUDA_TESTS in item.path.parents:
+            item.add_marker(pytest.mark.cuda)
+            if not torch.cuda.is_available():
+                item.add_marker(missing)
+
+
+def pytest_terminal_summary(terminalreporter) -> None:
+    """Figures that tests report and do not demand."""
+    reports = [r for kind in ("passed", "failed") for r in terminalreporter.getreports(kind)]
+    properties = [(name, value) for r in reports for name, value in r.user_properties]
+    for line in sorted({value for name, value in properties if name == NOTE}):
+        terminalreporter.write_line(line)
+    for kind in sorted({name for name, _ in properties if name.startswith(FIGURE)}):
+        values = [value for name, value in properties if name == kind]
+        line = f"{len(values)} tests, median {median(values):.1e}, largest {max(values):.1e}"
+        terminalreporter.write_line(f"{kind.removeprefix(FIGURE)}: {line}")
+
+
+@pytest.fixture
+def note(record_property):
+    """Leave a line for the summary."""
+    return lambda line: record_property(NOTE, line)
+
+
+@pytest.fixture
+def figure(record_property):
+    """Leave a number under a name; the summary has median and largest of all tests."""
+    return lambda name, value: record_property(FIGURE + name, float(value))
+
+
+@pytest.fixture
+def full_precision():
+    """Products and convolutions of float32 in float32, the same kernels every time."""
+    backends = torch.backends
+    before = backends.cuda.matmul.allow_tf32, backends.cudnn.allow_tf32, backends.cudnn.benchmark
+    backends.cuda.matmul.allow_tf32 = backends.cudnn.allow_tf32 = backends.cudnn.benchmark = False
+    yield
+    backends.cuda.matmul.allow_tf32, backends.cudnn.allow_tf32, backends.cudnn.benchmark = before
