@@ -20,6 +20,7 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from tqdm import tqdm
 
+import pgd.plugin  # noqa: F401  registers with mmdet
 from benchmark.experiment.cli import run_cli
 from benchmark.experiment.config import WORK, DatasetInfo, training_config
 from benchmark.experiment.quiet import quiet
@@ -91,7 +92,6 @@ def measure(params: Params, turns: int) -> pd.DataFrame:
     alone = next((name for name, run in runs.items() if not run.needs_teacher), ALONE)
     # to compare with, even where the experiment does not train it
     jobs.setdefault(alone, replace(next(iter(jobs.values())), run=Run(pair=pair)))
-    quiet()
     init_default_scope("mmdet")
     batches = first_batches(jobs[alone], data, BATCHES)
     models, steps = {}, {}
@@ -128,6 +128,7 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=12, help="training steps of each run (default: %(default)s)")
     parser.add_argument("--params", default="params.yaml")
     args = parser.parse_args()
+    quiet()
     table = measure(load(args.params), args.turns)
     OUT.parent.mkdir(parents=True, exist_ok=True)
     table.to_csv(OUT, index=False)

@@ -21,6 +21,7 @@ import pandas as pd
 import torch
 from mmengine.runner import Runner
 
+import pgd.plugin  # noqa: F401  registers with mmdet
 from benchmark.experiment.cli import run_cli
 from benchmark.experiment.config import WORK, DatasetInfo, detector_config, evaluation_config
 from benchmark.experiment.quiet import quiet
@@ -74,7 +75,6 @@ def evaluate(job: Job) -> dict:
     weights = folder / "weights.pth"
     data = DatasetInfo.load(job.pair.dataset)
     cfg = evaluation_config(job, data, WORK / "evaluate" / label / "detections.json")
-    quiet()
     start = time.perf_counter()
     runner = Runner.from_cfg(cfg)
     load_strict(runner.model, weights, "detector")
@@ -120,6 +120,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--params", default="params.yaml")
     args = parser.parse_args()
+    quiet()
     evaluate(load(args.params).student(args.run, args.seed))
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from mmdet.registry import MODELS
 from mmengine.registry import init_default_scope
 
+import pgd.plugin  # noqa: F401  registers with mmdet
 from benchmark.experiment.config import MINI, ROOT, detector_config
 from benchmark.experiment.settings import Detector
 from pgd.dense import UnsupportedHead

@@ -20,6 +20,7 @@ from pathlib import Path
 from mmdet.registry import MODELS
 from mmengine.config import Config
 
+import pgd.plugin  # noqa: F401  registers with mmdet
 from benchmark.experiment.cli import run_cli
 from benchmark.experiment.config import ROOT, WORK, DatasetInfo, detector_config
 from benchmark.experiment.settings import Job, Params, Run, SettingsError, load

@@ -17,8 +17,10 @@ from pathlib import Path
 
 from mmdet.registry import MODELS
 
+import pgd.plugin  # noqa: F401  registers with mmdet
 from benchmark.experiment.cli import run_cli
 from benchmark.experiment.config import ROOT, detector_config
+from benchmark.experiment.quiet import quiet
 from benchmark.experiment.settings import Params, load
 from benchmark.report import NOTEBOOKS
 from benchmark.train import folder_of
@@ -62,6 +64,7 @@ def check(params: Params, folder: Path) -> None:
 
 def main() -> None:
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    quiet()
     start = time.perf_counter()
     for leftover in ("work", "results"):
         shutil.rmtree(PROFILE / leftover, ignore_errors=True)

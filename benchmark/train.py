@@ -21,12 +21,13 @@ import torch
 from mmengine.runner import Runner
 
 import benchmark.training.dynamics  # noqa: F401  registers its hook
+import pgd.plugin  # noqa: F401  registers with mmdet
 from benchmark.experiment.cli import run_cli
 from benchmark.experiment.config import WORK, DatasetInfo, training_config
 from benchmark.experiment.quiet import quiet
 from benchmark.experiment.settings import Job, SettingsError, load
 from benchmark.match import TEACHERS, basis, teacher_weights
-from benchmark.training.hooks import Record, use_atomic_files
+from benchmark.training.hooks import Record
 from pgd.checkpoint import CheckpointError, InheritReport, export
 from pgd.methods.base import MethodError
 
@@ -75,8 +76,6 @@ def train(job: Job) -> Path:
     cfg.resume = resume
     if resume:
         print(f"{label}: going on from {Path((work_dir / 'last_checkpoint').read_text()).name}")
-    quiet()
-    use_atomic_files()
     runner = Runner.from_cfg(cfg)
     runner.train()
     seconds = next(hook.seconds for hook in runner.hooks if isinstance(hook, Record))
@@ -116,6 +115,7 @@ def main() -> None:
     distill.add_argument("run")
     distill.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
+    quiet()
     params = load(args.params)
     job = params.teacher(args.pair) if args.command == "teacher" else params.student(args.run, args.seed)
     train(job)

@@ -26,6 +26,7 @@ import yaml
 from benchmark.evaluate import evaluate
 from benchmark.experiment.cli import run_cli
 from benchmark.experiment.config import MINI, DatasetInfo, detector_config
+from benchmark.experiment.quiet import quiet
 from benchmark.experiment.settings import Params, Run, SettingsError, load, parse
 from benchmark.match import TEACHERS, match
 from benchmark.plan import plan
@@ -67,6 +68,7 @@ def _trial(params: Params, name: str, home: str) -> dict:
     """Train and evaluate one trial in the folder ``home``; runs in a process of its own."""
     import torch
 
+    quiet()
     os.chdir(home)
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     job = params.student(name)

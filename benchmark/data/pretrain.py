@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-import pgd  # noqa: F401  (serves mmcv's operators, which mmdet imports)
+import pgd.plugin  # noqa: F401  serves mmcv's operators, which mmdet imports
 from benchmark.data.scene import crop_of_one
 from benchmark.data.sprites import CATEGORIES
 from pgd.checkpoint import atomic_save

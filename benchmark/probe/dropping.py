@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from benchmark.probe.analysis import flattened, marked, random_cost, ranks, relative_distance, silenced, wanted
 from pgd.dense import Grid, View
-from pgd.distiller import Tape
 from pgd.maths.regions import PairQuality, Pairs, inside_pairs
+from pgd.tape import Tape
 
 PERCENTS = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0)
 MODES = ("predictions", "features")

@@ -24,6 +24,7 @@ from mmengine.registry import init_default_scope
 from pycocotools.coco import COCO
 from torch import Tensor, nn
 
+import pgd.plugin  # noqa: F401  registers with mmdet
 from benchmark.evidence.stats import indexed
 from benchmark.experiment.config import DatasetInfo, detector_config, model_dict
 from benchmark.experiment.settings import Params, SettingsError

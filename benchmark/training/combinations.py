@@ -23,6 +23,7 @@ from tqdm import tqdm
 from benchmark.evaluate import evaluate
 from benchmark.experiment.cli import run_cli
 from benchmark.experiment.config import DATASETS, MINI, WORK, detector_config
+from benchmark.experiment.quiet import quiet
 from benchmark.experiment.settings import Params, Run, SettingsError, load
 from benchmark.match import TEACHERS, match
 from benchmark.methods import refusal
@@ -89,6 +90,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--params", default="params.yaml")
     args = parser.parse_args()
+    quiet()
     table = grid(load(args.params))
     print(f"{(table['outcome'] == 'trained').sum()} combinations trained, {OUT} written")
 
