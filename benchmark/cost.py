@@ -7,7 +7,12 @@ Writes ``results/cost.csv``, one row a run: medians over the turns, relative to 
 
 from __future__ import annotations
 
-import argparse
+if __name__ == "__main__":
+    # help and usage errors come before the imports that take seconds
+    from benchmark.experiment.cli import answer_early
+
+    answer_early("cost")
+
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -21,7 +26,7 @@ from mmengine.runner import Runner
 from tqdm import tqdm
 
 import pgd.plugin  # noqa: F401  registers with mmdet
-from benchmark.experiment.cli import run_cli
+from benchmark.experiment.cli import command_parser, run_cli
 from benchmark.experiment.config import WORK, DatasetInfo, training_config
 from benchmark.experiment.quiet import quiet
 from benchmark.experiment.settings import Job, Params, Run, SettingsError, load
@@ -124,10 +129,7 @@ def measure(params: Params, turns: int) -> pd.DataFrame:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--turns", type=int, default=12, help="training steps of each run (default: %(default)s)")
-    parser.add_argument("--params", default="params.yaml")
-    args = parser.parse_args()
+    args = command_parser("cost").parse_args()
     quiet()
     table = measure(load(args.params), args.turns)
     OUT.parent.mkdir(parents=True, exist_ok=True)

@@ -7,7 +7,12 @@ and writes ``results/runs/<run>-<seed>.json``, ``results/curves/<run>-<seed>.csv
 
 from __future__ import annotations
 
-import argparse
+if __name__ == "__main__":
+    # help and usage errors come before the imports that take seconds
+    from benchmark.experiment.cli import answer_early
+
+    answer_early("evaluate")
+
 import contextlib
 import importlib.metadata
 import json
@@ -22,7 +27,7 @@ import torch
 from mmengine.runner import Runner
 
 import pgd.plugin  # noqa: F401  registers with mmdet
-from benchmark.experiment.cli import run_cli
+from benchmark.experiment.cli import command_parser, run_cli
 from benchmark.experiment.config import WORK, DatasetInfo, detector_config, evaluation_config
 from benchmark.experiment.quiet import quiet
 from benchmark.experiment.settings import TEACHER, Job, SettingsError, load
@@ -115,11 +120,7 @@ def evaluate(job: Job) -> dict:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--params", default="params.yaml")
-    args = parser.parse_args()
+    args = command_parser("evaluate").parse_args()
     quiet()
     evaluate(load(args.params).student(args.run, args.seed))
 

@@ -8,7 +8,12 @@ and neither does a docstring or a comment (digests are of the syntax tree withou
 
 from __future__ import annotations
 
-import argparse
+if __name__ == "__main__":
+    # help and usage errors come before the imports that take seconds
+    from benchmark.experiment.cli import answer_early
+
+    answer_early("plan")
+
 import ast
 import hashlib
 import importlib
@@ -21,7 +26,7 @@ from mmdet.registry import MODELS
 from mmengine.config import Config
 
 import pgd.plugin  # noqa: F401  registers with mmdet
-from benchmark.experiment.cli import run_cli
+from benchmark.experiment.cli import command_parser, run_cli
 from benchmark.experiment.config import ROOT, WORK, DatasetInfo, detector_config
 from benchmark.experiment.settings import Job, Params, Run, SettingsError, load
 from pgd.dense import reader_of
@@ -149,9 +154,7 @@ def write_entries(out: Path, entries: dict[str, dict]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--params", default="params.yaml")
-    args = parser.parse_args()
+    args = command_parser("plan").parse_args()
     params = load(args.params)
     try:
         plan(params)

@@ -7,7 +7,12 @@ table misses; here it is checked that every head takes part, and that no stage s
 
 from __future__ import annotations
 
-import argparse
+if __name__ == "__main__":
+    # help and usage errors come before the imports that take seconds
+    from benchmark.experiment.cli import answer_early
+
+    answer_early("smoke")
+
 import contextlib
 import shutil
 import subprocess
@@ -18,7 +23,7 @@ from pathlib import Path
 from mmdet.registry import MODELS
 
 import pgd.plugin  # noqa: F401  registers with mmdet
-from benchmark.experiment.cli import run_cli
+from benchmark.experiment.cli import command_parser, run_cli
 from benchmark.experiment.config import ROOT, detector_config
 from benchmark.experiment.quiet import quiet
 from benchmark.experiment.settings import Params, load
@@ -63,7 +68,7 @@ def check(params: Params, folder: Path) -> None:
 
 
 def main() -> None:
-    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    command_parser("smoke").parse_args()
     quiet()
     start = time.perf_counter()
     for leftover in ("work", "results"):

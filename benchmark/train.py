@@ -9,7 +9,12 @@ away otherwise.
 
 from __future__ import annotations
 
-import argparse
+if __name__ == "__main__":
+    # help and usage errors come before the imports that take seconds
+    from benchmark.experiment.cli import answer_early
+
+    answer_early("train")
+
 import hashlib
 import json
 import resource
@@ -22,7 +27,7 @@ from mmengine.runner import Runner
 
 import benchmark.training.dynamics  # noqa: F401  registers its hook
 import pgd.plugin  # noqa: F401  registers with mmdet
-from benchmark.experiment.cli import run_cli
+from benchmark.experiment.cli import command_parser, run_cli
 from benchmark.experiment.config import WORK, DatasetInfo, training_config
 from benchmark.experiment.quiet import quiet
 from benchmark.experiment.settings import Job, SettingsError, load
@@ -106,15 +111,7 @@ def train(job: Job) -> Path:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--params", default="params.yaml")
-    commands = parser.add_subparsers(dest="command", required=True)
-    teacher = commands.add_parser("teacher", help="train and evaluate the teacher of a pair")
-    teacher.add_argument("pair")
-    distill = commands.add_parser("distill", help="train the student of one run")
-    distill.add_argument("run")
-    distill.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
+    args = command_parser("train").parse_args()
     quiet()
     params = load(args.params)
     job = params.teacher(args.pair) if args.command == "teacher" else params.student(args.run, args.seed)
