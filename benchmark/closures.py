@@ -7,14 +7,13 @@ through it. Trainings have theirs, run by run, from the stage `plan`.
 
 from __future__ import annotations
 
-import argparse
-
+from benchmark.experiment.cli import command_parser
 from benchmark.experiment.digest import stage_closures
 from benchmark.experiment.folders import CLOSURES, write_entries
 
 
 def main() -> None:
-    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    command_parser("closures").parse_args()
     write_entries(CLOSURES, stage_closures())
 
 

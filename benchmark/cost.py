@@ -7,7 +7,12 @@ Writes ``results/cost.csv``, one row a run: medians over the turns, relative to 
 
 from __future__ import annotations
 
-import argparse
+if __name__ == "__main__":
+    # help and usage errors come before the imports that take seconds
+    from benchmark.experiment.cli import answer_early
+
+    answer_early("cost")
+
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,7 +25,8 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from tqdm import tqdm
 
-from benchmark.experiment.cli import run_cli
+import pgd.plugin  # noqa: F401  registers with mmdet
+from benchmark.experiment.cli import command_parser, run_cli
 from benchmark.experiment.config import DatasetInfo, training_config
 from benchmark.experiment.folders import WORK
 from benchmark.experiment.quiet import quiet
@@ -92,7 +98,6 @@ def measure(params: Params, turns: int) -> pd.DataFrame:
     alone = next((name for name, run in runs.items() if not run.needs_teacher), ALONE)
     # to compare with, even where the experiment does not train it
     jobs.setdefault(alone, replace(next(iter(jobs.values())), run=Run(pair=pair)))
-    quiet()
     init_default_scope("mmdet")
     batches = first_batches(jobs[alone], data, BATCHES)
     models, steps = {}, {}
@@ -125,10 +130,8 @@ def measure(params: Params, turns: int) -> pd.DataFrame:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--turns", type=int, default=12, help="training steps of each run (default: %(default)s)")
-    parser.add_argument("--params", default="params.yaml")
-    args = parser.parse_args()
+    args = command_parser("cost").parse_args()
+    quiet()
     table = measure(load(args.params), args.turns)
     OUT.parent.mkdir(parents=True, exist_ok=True)
     table.to_csv(OUT, index=False)

@@ -8,7 +8,12 @@ and writes ``results/runs/<run>-<seed>.json``, ``results/curves/<run>-<seed>.csv
 
 from __future__ import annotations
 
-import argparse
+if __name__ == "__main__":
+    # help and usage errors come before the imports that take seconds
+    from benchmark.experiment.cli import answer_early
+
+    answer_early("evaluate")
+
 import contextlib
 import importlib.metadata
 import json
@@ -23,7 +28,8 @@ import torch
 from mmengine.runner import Runner
 
 import benchmark.training.progress  # noqa: F401  registers its hook
-from benchmark.experiment.cli import run_cli
+import pgd.plugin  # noqa: F401  registers with mmdet
+from benchmark.experiment.cli import command_parser, run_cli
 from benchmark.experiment.config import DatasetInfo, detector_config
 from benchmark.experiment.evaluation import evaluation_config
 from benchmark.experiment.folders import TEACHER_METRICS, WORK, folder_of
@@ -77,7 +83,6 @@ def evaluate(job: Job) -> dict:
     weights = folder / "weights.pth"
     data = DatasetInfo.load(job.pair.dataset)
     cfg = evaluation_config(job, data, WORK / "evaluate" / label / "detections.json")
-    quiet()
     start = time.perf_counter()
     runner = Runner.from_cfg(cfg)
     load_strict(runner.model, weights, "detector")
@@ -119,12 +124,8 @@ def evaluate(job: Job) -> dict:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", help="name of a run, or of a pair with --teacher")
-    parser.add_argument("--teacher", action="store_true", help="evaluate the teacher of this pair")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--params", default="params.yaml")
-    args = parser.parse_args()
+    args = command_parser("evaluate").parse_args()
+    quiet()
     params = load(args.params)
     evaluate(params.teacher(args.run) if args.teacher else params.student(args.run, args.seed))
 

@@ -26,12 +26,16 @@ images take some two minutes on one core; on big sets, ``--limit`` takes the fir
 
 from __future__ import annotations
 
-import argparse
+if __name__ == "__main__":
+    # help and usage errors come before the imports that take seconds
+    from benchmark.experiment.cli import answer_early
+
+    answer_early("key_regions")
+
 import json
-import math
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
@@ -42,15 +46,15 @@ from torch import Tensor
 from tqdm import tqdm
 
 from benchmark.evaluate import machine
-from benchmark.experiment.cli import run_cli
+from benchmark.experiment.cli import command_parser, run_cli
 from benchmark.experiment.quiet import quiet
 from benchmark.experiment.settings import SettingsError, load
 from benchmark.match import file_digest
 from benchmark.probe.analysis import by_level, wanted
 from benchmark.probe.coco_many import ManyCoco
-from benchmark.probe.dropping import MODES, PERCENTS, Chosen, Dropper, Options, choose
+from benchmark.probe.dropping import Chosen, Dropper, Options, choose
+from benchmark.probe.options import FILES
 from benchmark.probe.subjects import (
-    EXAMPLE,
     Subject,
     batches,
     build,
@@ -63,9 +67,6 @@ from benchmark.probe.subjects import (
 )
 from pgd.checkpoint import CheckpointError
 from pgd.dense import UnsupportedHead
-
-OUT = Path("results/key_regions")
-FILES = ("config", "checkpoint", "annotations", "images")
 
 
 class Findings(NamedTuple):
@@ -217,57 +218,10 @@ def overview(table: pd.DataFrame) -> str:
     return wide.rename(columns="{:g}%".format).to_string(float_format="{:.1f}".format, index_names=False)
 
 
-def number(low: float, high: float, kind: type = float) -> Callable[[str], float]:
-    """A reader of numbers from ``low`` to ``high`` for the command line."""
-
-    def read(text: str) -> float:
-        if not low <= (value := kind(text)) <= high:
-            raise argparse.ArgumentTypeError(f"{text} is not from {low:g} to {high:g}")
-        return value
-
-    read.__name__ = "whole number" if kind is int else "number"
-    return read
-
-
-def arguments() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmark.key_regions",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    several, count = math.inf, number(1, math.inf, int)
-    parser.add_argument("pair", nargs="?", metavar="PAIR", help="a pair of params.yaml: its trained teacher")
-    parser.add_argument("--params", default="params.yaml", help="where the pair stands (default: %(default)s)")
-    own = parser.add_argument_group("any mmdet detector instead of a pair's teacher")
-    own.add_argument("--config", help=f"a config file, or the name of one that mmdet ships ({EXAMPLE})")
-    own.add_argument("--checkpoint", type=Path, help="its weights")
-    own.add_argument("--annotations", type=Path, help="COCO annotations")
-    own.add_argument("--images", type=Path, help="folder of the images")
-    own.add_argument("--name", help="names the results (default: the config's name)")
-    parser.add_argument("--limit", type=count, metavar="N", help="look at the first N images only")
-    parser.add_argument("--batch-size", type=count, default=1, metavar="N", help="images in one pass (default: 1)")
-    parser.add_argument(
-        "--percents", type=number(1e-3, 100), nargs="+", default=PERCENTS, metavar="P", help="shares to keep"
-    )
-    parser.add_argument("--modes", nargs="+", choices=MODES, default=MODES, help="(default: both)")
-    parser.add_argument(
-        "--xi", type=number(0, 1), default=0.8, help="exponent of the IoU in the quality (default: 0.8)"
-    )
-    parser.add_argument(
-        "--draws", type=number(0, several, int), default=3, metavar="N", help="random ones (default: 3)"
-    )
-    parser.add_argument("--seed", type=number(0, several, int), default=0, help="of the first draw (default: 0)")
-    parser.add_argument("--out", type=Path, default=OUT, help="folder of the results (default: %(default)s)")
-    return parser
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of the stage."""
-    parser = arguments()
-    args = parser.parse_args(argv)
+    args = command_parser("key_regions").parse_args(argv)
     files = [getattr(args, key) for key in FILES]
-    if any(files) == bool(args.pair) or any(files) != all(files):
-        parser.error(f"give either a PAIR or all of {', '.join(f'--{key}' for key in FILES)}")
     quiet()
     subject = subject_of_pair(load(args.params), args.pair) if args.pair else subject_of_files(*files, args.name)
     options = Options(

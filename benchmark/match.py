@@ -7,13 +7,18 @@ re-trains its own students and nobody else's.
 
 from __future__ import annotations
 
-import argparse
+if __name__ == "__main__":
+    # help and usage errors come before the imports that take seconds
+    from benchmark.experiment.cli import answer_early
+
+    answer_early("match")
+
 import hashlib
 import json
 import math
 from pathlib import Path
 
-from benchmark.experiment.cli import run_cli
+from benchmark.experiment.cli import command_parser, run_cli
 from benchmark.experiment.folders import MATCH, PLAN, TEACHER_METRICS, TEACHERS, write_entries
 from benchmark.experiment.settings import Job, Params, SettingsError, load
 from pgd.checkpoint import CheckpointError, load_state
@@ -67,9 +72,7 @@ def match(params: Params, out: Path = MATCH) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--params", default="params.yaml")
-    match(load(parser.parse_args().params))
+    match(load(command_parser("match").parse_args().params))
 
 
 if __name__ == "__main__":

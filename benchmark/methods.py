@@ -5,16 +5,22 @@ Writes the table of docs/methods.md, which a test compares with the registry.
 
 from __future__ import annotations
 
-import argparse
+if __name__ == "__main__":
+    # help and usage errors come before the imports that take seconds
+    from benchmark.experiment.cli import answer_early
+
+    answer_early("methods")
+
 import functools
 import inspect
 import re
 from dataclasses import replace
-from pathlib import Path
 
 from mmdet.registry import MODELS
 from mmengine.registry import init_default_scope
 
+import pgd.plugin  # noqa: F401  registers with mmdet
+from benchmark.experiment.cli import command_parser
 from benchmark.experiment.config import MINI, detector_config
 from benchmark.experiment.folders import ROOT
 from benchmark.experiment.settings import Detector
@@ -112,10 +118,8 @@ def table() -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=TABLE, help="file to write (default: docs/methods.md)")
-    args = parser.parse_args()
-    args.out.write_text(table())
+    args = command_parser("methods").parse_args()
+    (args.out or TABLE).write_text(table())
 
 
 if __name__ == "__main__":

@@ -6,7 +6,12 @@ here and writes ``results/notebooks/<name>.html``. A cell that fails ends the st
 
 from __future__ import annotations
 
-import argparse
+if __name__ == "__main__":
+    # help and usage errors come before the imports that take seconds
+    from benchmark.experiment.cli import answer_early
+
+    answer_early("notebooks")
+
 import os
 from pathlib import Path
 
@@ -15,7 +20,7 @@ from nbconvert import HTMLExporter
 from nbconvert.preprocessors import CellExecutionError, ExecutePreprocessor
 from tqdm import tqdm
 
-from benchmark.experiment.cli import run_cli
+from benchmark.experiment.cli import command_parser, run_cli
 from benchmark.report import NOTEBOOKS
 
 OUT = Path("results/notebooks")
@@ -43,9 +48,7 @@ def execute(notebook: Path, results: Path) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", help="notebooks to run (default: all)")
-    names = parser.parse_args().names or sorted(path.stem for path in NOTEBOOKS.glob("*.ipynb"))
+    names = command_parser("notebooks").parse_args().names or sorted(path.stem for path in NOTEBOOKS.glob("*.ipynb"))
     OUT.mkdir(parents=True, exist_ok=True)
     for name in tqdm(names, desc="notebooks"):
         (OUT / f"{name}.html").write_text(execute(NOTEBOOKS / f"{name}.ipynb", Path("results")), encoding="utf-8")

@@ -8,7 +8,12 @@ and neither does a docstring or a comment (digests are of the syntax tree withou
 
 from __future__ import annotations
 
-import argparse
+if __name__ == "__main__":
+    # help and usage errors come before the imports that take seconds
+    from benchmark.experiment.cli import answer_early
+
+    answer_early("plan")
+
 import hashlib
 import importlib.metadata
 import json
@@ -18,7 +23,8 @@ from pathlib import Path
 from mmdet.registry import MODELS
 from mmengine.config import Config
 
-from benchmark.experiment.cli import run_cli
+import pgd.plugin  # noqa: F401  registers with mmdet
+from benchmark.experiment.cli import command_parser, run_cli
 from benchmark.experiment.config import DYNAMICS, DatasetInfo, detector_config
 from benchmark.experiment.digest import BESIDE_TRAINING, PACKAGES, closure
 from benchmark.experiment.folders import PLAN, ROOT, write_entries
@@ -109,9 +115,7 @@ def plan(params: Params, out: Path = PLAN) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--params", default="params.yaml")
-    args = parser.parse_args()
+    args = command_parser("plan").parse_args()
     params = load(args.params)
     try:
         plan(params)

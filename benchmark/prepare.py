@@ -5,7 +5,12 @@
 annotations are converted to COCO's format; its metric reads a copy of the ``.odgt``.
 """
 
-import argparse
+if __name__ == "__main__":
+    # help and usage errors come before the imports that take seconds
+    from benchmark.experiment.cli import answer_early
+
+    answer_early("prepare")
+
 import hashlib
 import json
 from collections.abc import Callable
@@ -14,7 +19,7 @@ from pathlib import Path
 
 from benchmark.data import crowdhuman
 from benchmark.data.checks import DataError, check_split, read_annotations, subset, unpack
-from benchmark.experiment.cli import run_cli
+from benchmark.experiment.cli import command_parser, run_cli
 from benchmark.experiment.config import DatasetInfo
 from benchmark.experiment.folders import ROOT, WORK
 from benchmark.experiment.settings import Dataset, SettingsError, load
@@ -182,10 +187,7 @@ def prepare(name: str, settings: Dataset) -> DatasetInfo:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("dataset", help="name of a data set in params.yaml")
-    parser.add_argument("--params", default="params.yaml")
-    args = parser.parse_args()
+    args = command_parser("prepare").parse_args()
     datasets = load(args.params).datasets
     if args.dataset not in datasets:
         raise SettingsError(f"{args.params}: no data set '{args.dataset}'; there are: {', '.join(datasets)}")

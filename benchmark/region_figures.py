@@ -6,7 +6,12 @@ Reads the files that :mod:`benchmark.key_regions` wrote and draws ``accuracy.png
 
 from __future__ import annotations
 
-import argparse
+if __name__ == "__main__":
+    # help and usage errors come before the imports that take seconds
+    from benchmark.experiment.cli import answer_early
+
+    answer_early("region_figures")
+
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,10 +25,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from benchmark.experiment.cli import run_cli
+from benchmark.experiment.cli import command_parser, run_cli
 from benchmark.figures.plots import style
 
-RESULTS, OUT = Path("results/key_regions"), Path("results/key_regions_figures")
 #: Okabe and Ito's colours, without their yellow, and marks, one a detector
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#4d4d4d")
 MARKS = ("o", "s", "^", "D", "v", "P", "X")
@@ -214,14 +218,7 @@ def save_all(results: Path, out: Path) -> list[Path]:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmark.region_figures",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--results", type=Path, default=RESULTS, help="what was measured (default: %(default)s)")
-    parser.add_argument("--out", type=Path, default=OUT, help="where figures go (default: %(default)s)")
-    args = parser.parse_args(argv)
+    args = command_parser("region_figures").parse_args(argv)
     for path in save_all(args.results, args.out):
         print(path)
 

@@ -6,7 +6,12 @@ table that silently lacks a run is worse than none.
 
 from __future__ import annotations
 
-import argparse
+if __name__ == "__main__":
+    # help and usage errors come before the imports that take seconds
+    from benchmark.experiment.cli import answer_early
+
+    answer_early("report")
+
 import base64
 import io
 import json
@@ -42,7 +47,7 @@ from benchmark.evidence.records import (
     read_json,
 )
 from benchmark.evidence.tables import markdown, number
-from benchmark.experiment.cli import run_cli
+from benchmark.experiment.cli import command_parser, run_cli
 from benchmark.figures import ablation as plots_ablation
 from benchmark.figures import cost as plots_cost
 from benchmark.figures import plots, samples
@@ -242,11 +247,7 @@ def report(results: Path, work: Path, params: Path) -> str:
 
 def main(argv: list[str] | None = None) -> None:
     """Entry point; exits with 1 and one line on an error."""
-    parser = argparse.ArgumentParser(prog="python -m benchmark.report", description=__doc__.split("\n\n")[0])
-    parser.add_argument("--results", type=Path, default=Path("results"), help="records in, tables out")
-    parser.add_argument("--work", type=Path, default=Path("work"), help="folder of data set and detections")
-    parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="names the runs and seeds")
-    args = parser.parse_args(argv)
+    args = command_parser("report").parse_args(argv)
     run_cli(lambda: print(report(args.results, args.work, args.params)), ReportError)
 
 

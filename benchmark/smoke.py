@@ -7,7 +7,12 @@ table misses; here it is checked that every head takes part, and that no stage s
 
 from __future__ import annotations
 
-import argparse
+if __name__ == "__main__":
+    # help and usage errors come before the imports that take seconds
+    from benchmark.experiment.cli import answer_early
+
+    answer_early("smoke")
+
 import contextlib
 import shutil
 import subprocess
@@ -17,9 +22,11 @@ from pathlib import Path
 
 from mmdet.registry import MODELS
 
-from benchmark.experiment.cli import run_cli
+import pgd.plugin  # noqa: F401  registers with mmdet
+from benchmark.experiment.cli import command_parser, run_cli
 from benchmark.experiment.config import detector_config
 from benchmark.experiment.folders import ROOT, folder_of
+from benchmark.experiment.quiet import quiet
 from benchmark.experiment.settings import Params, load
 from benchmark.report import NOTEBOOKS
 from benchmark.training.combinations import grid
@@ -61,7 +68,8 @@ def check(params: Params, folder: Path) -> None:
 
 
 def main() -> None:
-    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    command_parser("smoke").parse_args()
+    quiet()
     start = time.perf_counter()
     for leftover in ("work", "results"):
         shutil.rmtree(PROFILE / leftover, ignore_errors=True)

@@ -9,7 +9,12 @@ away otherwise.
 
 from __future__ import annotations
 
-import argparse
+if __name__ == "__main__":
+    # help and usage errors come before the imports that take seconds
+    from benchmark.experiment.cli import answer_early
+
+    answer_early("train")
+
 import hashlib
 import importlib
 import json
@@ -19,13 +24,14 @@ from pathlib import Path
 from mmengine.runner import Runner
 
 import benchmark.training.progress  # noqa: F401  registers its hook
-from benchmark.experiment.cli import run_cli
+import pgd.plugin  # noqa: F401  registers with mmdet
+from benchmark.experiment.cli import command_parser, run_cli
 from benchmark.experiment.config import DYNAMICS, DatasetInfo, training_config
 from benchmark.experiment.folders import CHECKPOINTS, folder_of
 from benchmark.experiment.quiet import quiet
 from benchmark.experiment.settings import Job, SettingsError, load
 from benchmark.match import basis, teacher_weights
-from benchmark.training.hooks import Record, use_atomic_files
+from benchmark.training.hooks import Record
 from benchmark.training.usage import peak_memory_mb
 from pgd.checkpoint import CheckpointError, InheritReport, export
 from pgd.methods.base import MethodError
@@ -61,8 +67,6 @@ def train(job: Job) -> Path:
         print(f"{label}: going on from {Path((work_dir / 'last_checkpoint').read_text()).name}")
     if teacher is not None:
         importlib.import_module(DYNAMICS)  # registers its hook
-    quiet()
-    use_atomic_files()
     runner = Runner.from_cfg(cfg)
     runner.train()
     seconds = next(hook.seconds for hook in runner.hooks if isinstance(hook, Record))
@@ -93,15 +97,8 @@ def train(job: Job) -> Path:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--params", default="params.yaml")
-    commands = parser.add_subparsers(dest="command", required=True)
-    teacher = commands.add_parser("teacher", help="train the teacher of a pair")
-    teacher.add_argument("pair")
-    distill = commands.add_parser("distill", help="train the student of one run")
-    distill.add_argument("run")
-    distill.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
+    args = command_parser("train").parse_args()
+    quiet()
     params = load(args.params)
     job = params.teacher(args.pair) if args.command == "teacher" else params.student(args.run, args.seed)
     train(job)

@@ -11,7 +11,12 @@ those of the method's first run in params.yaml, by default the published ones, c
 
 from __future__ import annotations
 
-import argparse
+if __name__ == "__main__":
+    # help and usage errors come before the imports that take seconds
+    from benchmark.experiment.cli import answer_early
+
+    answer_early("tune")
+
 import contextlib
 import json
 import os
@@ -24,9 +29,10 @@ import pandas as pd
 import yaml
 
 from benchmark.evaluate import evaluate
-from benchmark.experiment.cli import run_cli
+from benchmark.experiment.cli import command_parser, run_cli
 from benchmark.experiment.config import MINI, DatasetInfo, detector_config
 from benchmark.experiment.folders import TEACHER_METRICS, TEACHERS
+from benchmark.experiment.quiet import quiet
 from benchmark.experiment.settings import Params, Run, SettingsError, load, parse
 from benchmark.match import match
 from benchmark.plan import plan
@@ -68,6 +74,7 @@ def _trial(params: Params, name: str, home: str) -> dict:
     """Train and evaluate one trial in the folder ``home``; runs in a process of its own."""
     import torch
 
+    quiet()
     os.chdir(home)
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     job = params.student(name)
@@ -151,19 +158,11 @@ def tune(params: Params, runs: dict[str, Run], pair: str, iterations: int, jobs:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("methods", nargs="*", help=f"of {', '.join(sorted(METHODS.module_dict))}")
-    parser.add_argument("--trials", type=Path, metavar="FILE", help="runs to try instead of weights")
-    parser.add_argument("--pair", default="gfl", help="teacher and student of params.yaml (default: %(default)s)")
-    parser.add_argument("--iterations", type=int, default=200)
-    parser.add_argument("--jobs", type=int, default=2, help="trials at once (default: %(default)s)")
-    parser.add_argument("--out", type=Path, help="default: results/tuning.csv, or trials.csv")
-    parser.add_argument("--params", default="params.yaml")
+    parser = command_parser("tune")
     args = parser.parse_args()
     params = load(args.params)
-    unknown = set(args.methods) - set(METHODS.module_dict)
-    if unknown or bool(args.methods) == bool(args.trials):
-        parser.error(f"name methods ({', '.join(sorted(METHODS.module_dict))}) or a file of trials")
+    if unknown := set(args.methods) - set(METHODS.module_dict):
+        parser.error(f"no method '{min(unknown)}'; there are: {', '.join(sorted(METHODS.module_dict))}")
     runs = named(args.trials, params, args.pair) if args.trials else weights(args.methods, params, args.pair)
     out = args.out or Path("results") / ("trials.csv" if args.trials else "tuning.csv")
     tune(params, runs, params.teacher(args.pair).pair_name, args.iterations, args.jobs, out)

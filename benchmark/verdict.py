@@ -6,7 +6,12 @@ reads what ``dvc metrics diff --json`` prints. The last line says yes or no, as 
 
 from __future__ import annotations
 
-import argparse
+if __name__ == "__main__":
+    # help and usage errors come before the imports that take seconds
+    from benchmark.experiment.cli import answer_early
+
+    answer_early("verdict")
+
 import json
 import math
 import subprocess
@@ -19,6 +24,7 @@ import pandas as pd
 
 from benchmark.evidence.records import ReportError, key_of, read_json
 from benchmark.evidence.tables import markdown, number
+from benchmark.experiment.cli import command_parser
 
 #: AP. Another CPU rounds differently: between two generations of one, seven runs of the default experiment differed
 #: by 0.4 at most (docs/mini-setting.md). The same CPU and thread count give the same figures.
@@ -107,16 +113,7 @@ def from_diff(text: str, now: Mapping[str, float]) -> pd.DataFrame:
 
 def main(argv: list[str] | None = None) -> int:
     """Entry point; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m benchmark.verdict", description=__doc__.split("\n\n")[0])
-    parser.add_argument("--results", type=Path, default=Path("results"), help="folder of metrics.json")
-    source = parser.add_mutually_exclusive_group()
-    source.add_argument("--against", type=Path, metavar="FILE", help="instead of the committed metrics.json")
-    source.add_argument("--from-diff", metavar="FILE", help="a dvc diff as JSON; - is stdin")
-    source.add_argument(
-        "--accept", action="store_true", help="write expected.json, the reference of the report's verdict, from now on"
-    )
-    parser.add_argument("--tolerance", type=float, help=f"AP (default: as in expected.json or {TOLERANCE:g})")
-    arguments = parser.parse_args(argv)
+    arguments = command_parser("verdict").parse_args(argv)
     metrics, expected = arguments.results / "metrics.json", arguments.results / "expected.json"
     try:
         tolerance = arguments.tolerance

@@ -16,6 +16,7 @@ import pytest
 import torch
 import yaml
 
+import pgd.plugin  # noqa: F401  registers with mmdet
 from benchmark.data.minicoco import SPLITS, annotate, coco_json, file_name, render
 from benchmark.experiment.config import MINI, DatasetInfo
 from benchmark.experiment.folders import TEACHER_METRICS, TEACHERS

@@ -13,7 +13,7 @@ from mmengine.logging import HistoryBuffer, MessageHub
 from torch import nn
 from torch.testing import assert_close
 
-import pgd  # noqa: F401  (registers what weights_only=True may read)
+import pgd.plugin  # noqa: F401  (registers what weights_only=True may read)
 from pgd.checkpoint import (
     CheckpointError,
     InheritReport,

@@ -24,7 +24,7 @@ import atexit, json, pkgutil, runpy, sys
 out, plug_ins, name, *sys.argv[1:] = sys.argv[1:]
 scan = pkgutil.iter_modules
 def some(path=None, prefix=""):
-    folders = ("pgd/methods", "pgd/heads")
+    folders = ("pgd/methods", "pgd/heads", "pgd/detectors")
     chosen = [p for p in path or () if p.endswith(folders)] and plug_ins != "all"
     return [m for m in scan(path, prefix) if not chosen or m.name in plug_ins.split(",")]
 pkgutil.iter_modules = some

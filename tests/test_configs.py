@@ -20,7 +20,7 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner, set_random_seed
 from torch import nn
 
-import pgd  # noqa: F401  registers heads and assigners
+import pgd.plugin  # noqa: F401  registers heads and assigners
 from benchmark.experiment.config import training_config
 from benchmark.experiment.folders import ROOT
 from benchmark.experiment.settings import Job, Pair, Teacher

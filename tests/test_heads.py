@@ -28,8 +28,9 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from pgd.dense import DistillStep, Grid, reader_of
-from pgd.distiller import Distiller, Tape
+from pgd.distiller import Distiller
 from pgd.methods.pgd import pgd_reg_loss
+from pgd.tape import Tape
 
 pytestmark = QUIET
 

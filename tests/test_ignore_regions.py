@@ -6,8 +6,8 @@ import torch
 from detectors import CLASSES, LABELS, QUIET, SIZE, detector, images, sample
 from mmengine.structures import InstanceData
 
-from pgd.distiller import Tape
-from pgd.heads.ddod import CostTopKAssigner
+from pgd.detectors.ddod import CostTopKAssigner
+from pgd.tape import Tape
 
 pytestmark = QUIET
 

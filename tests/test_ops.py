@@ -6,7 +6,8 @@ import importlib
 import math
 import sys
 
-from pgd import ops  # serves mmcv._ext, which mmcv.ops imports
+import pgd.plugin  # noqa: F401  serves mmcv._ext, which mmcv.ops imports
+from pgd import ops
 
 # isort: split
 import mmcv

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from pgd.dense import HeadReader, View, reader_of
-from pgd.distiller import Tape
 from pgd.methods import TowerPlace
+from pgd.tape import Tape
 
 pytestmark = QUIET
 #: blocks of the mini detectors' towers

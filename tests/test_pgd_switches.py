@@ -32,7 +32,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from pgd.dense import DistillStep, Grid, reader_of
-from pgd.heads.ddod import CostTopKAssigner
+from pgd.detectors.ddod import CostTopKAssigner
 from pgd.maths.masks import MASKS, mask
 from pgd.maths.regions import background_mask, pairwise_iou, prediction_guided_weights
 from pgd.methods.base import MethodContext, MethodError

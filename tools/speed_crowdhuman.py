@@ -21,7 +21,7 @@ import torch
 from mmdet.registry import METRICS
 from mmengine.logging import MMLogger
 
-import pgd  # noqa: F401  (serves mmcv's operators, which mmdet imports, and registers CrowdHumanBoxes)
+import pgd.plugin  # noqa: F401  (serves mmcv's operators, which mmdet imports, and registers CrowdHumanBoxes)
 from benchmark.experiment.cli import run_cli
 
 PERSONS, REGIONS = 23, 6

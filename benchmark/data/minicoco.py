@@ -7,7 +7,12 @@ function of (seed, split, i) alone, so that a part can be drawn again and compar
 
 from __future__ import annotations
 
-import argparse
+if __name__ == "__main__":
+    # help and usage errors come before the imports that take seconds
+    from benchmark.experiment.cli import answer_early
+
+    answer_early("data.minicoco")
+
 import json
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -19,6 +24,7 @@ from tqdm import tqdm
 from benchmark.data.archive import Split, jpeg, new_archive
 from benchmark.data.scene import Instance, random_scene
 from benchmark.data.sprites import CATEGORIES
+from benchmark.experiment.cli import command_parser
 
 SEED = 20220305
 SIZE = (160, 160)
@@ -96,10 +102,7 @@ def generate(archive: Path, workers: int = 2, splits: tuple[Split, ...] = SPLITS
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("archive", type=Path, nargs="?", default=Path("data/minicoco.zip"), help="zip file to write")
-    parser.add_argument("--workers", type=int, default=2, help="processes (default: %(default)s)")
-    args = parser.parse_args()
+    args = command_parser("data.minicoco").parse_args()
     generate(args.archive, args.workers)
     print(f"{args.archive}: {args.archive.stat().st_size / 1e6:.1f} MB")
 

@@ -17,7 +17,12 @@ The annotation is one JSON object a line, as in CrowdHuman's ``.odgt`` files; bo
 
 from __future__ import annotations
 
-import argparse
+if __name__ == "__main__":
+    # help and usage errors come before the imports that take seconds
+    from benchmark.experiment.cli import answer_early
+
+    answer_early("data.minicrowd")
+
 import json
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
@@ -29,6 +34,7 @@ from tqdm import tqdm
 
 from benchmark.data.archive import Split, jpeg, new_archive
 from benchmark.data.crowd_scene import PERSON, Seen, bounds, crowd_scene
+from benchmark.experiment.cli import command_parser
 
 SEED = 20220712
 #: height, width
@@ -100,10 +106,7 @@ def generate(archive: Path, workers: int = 2, splits: Iterable[Split] = SPLITS) 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("archive", type=Path, nargs="?", default=Path("data/minicrowd.zip"), help="zip file to write")
-    parser.add_argument("--workers", type=int, default=2, help="processes (default: %(default)s)")
-    args = parser.parse_args()
+    args = command_parser("data.minicrowd").parse_args()
     generate(args.archive, args.workers)
     print(f"{args.archive}: {args.archive.stat().st_size / 1e6:.1f} MB")
 

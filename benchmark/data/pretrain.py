@@ -7,7 +7,12 @@ no detection image is ever shown. The files are pinned by ``data.dvc``; run this
 
 from __future__ import annotations
 
-import argparse
+if __name__ == "__main__":
+    # help and usage errors come before the imports that take seconds
+    from benchmark.experiment.cli import answer_early
+
+    answer_early("data.pretrain")
+
 import json
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -20,9 +25,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-import pgd  # noqa: F401  (serves mmcv's operators, which mmdet imports)
+import pgd.plugin  # noqa: F401  serves mmcv's operators, which mmdet imports
 from benchmark.data.scene import crop_of_one
 from benchmark.data.sprites import CATEGORIES
+from benchmark.experiment.cli import command_parser
 from pgd.checkpoint import atomic_save
 
 CROP_SEED = 19690720
@@ -135,11 +141,7 @@ def pretrain(recipe: Recipe, train: tuple[Tensor, Tensor], test: tuple[Tensor, T
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="+", choices=sorted(BACKBONES))
-    parser.add_argument("--out", type=Path, default=Path("data/pretrained"))
-    parser.add_argument("--cache", type=Path, default=Path("work/crops"), help="drawn crops are kept here")
-    args = parser.parse_args()
+    args = command_parser("data.pretrain").parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     recipes = [BACKBONES[name] for name in args.names]
     crops, side = max(r.crops for r in recipes), recipes[0].side

@@ -1,9 +1,86 @@
-"""How a stage ends badly: one line on stderr for what the user can mend, a traceback for what is our fault."""
+"""How a command begins and how it ends badly.
+
+It begins with its arguments, read before torch is imported (:func:`answer_early`). It ends with one line on stderr for
+what the user can mend, and with a traceback for what is our fault.
+"""
 
 from __future__ import annotations
 
+import argparse
+import ast
+import importlib
+import importlib.metadata
+import re
 import sys
 from collections.abc import Callable
+from pathlib import Path
+
+
+class _Parser(argparse.ArgumentParser):
+    """Also refuses arguments that do not go together."""
+
+    check: Callable[[argparse.Namespace], str | None] = staticmethod(lambda args: None)
+
+    def parse_args(self, args=None, namespace=None):
+        found = super().parse_args(args, namespace)
+        if complaint := self.check(found):
+            self.error(complaint)
+        return found
+
+
+def _docstring(command: str) -> str:
+    """The docstring of a command's module, which is read and not imported."""
+    path = Path(__file__).parents[1].joinpath(*command.split(".")).with_suffix(".py")
+    return ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+
+
+def _summary(command: str) -> str:
+    """What a command does: the first line of its docstring without what the overview says anyway."""
+    line = _docstring(command).splitlines()[0]
+    return re.sub(r"^Stages? [^:]*: |:? *``python -m [^`]*``\.?", "", line)
+
+
+def _add_version(parser: argparse.ArgumentParser) -> None:
+    version = f"pgd {importlib.metadata.version('pgd')}"
+    parser.add_argument("--version", action="version", version=version)
+
+
+def _commands() -> dict:
+    # By name: the arguments of all commands are nothing that a result of one depends on, and who follows imports for a
+    # digest shall not come upon them.
+    return importlib.import_module("benchmark.experiment.arguments").COMMANDS
+
+
+def command_parser(command: str) -> argparse.ArgumentParser:
+    """The parser of ``python -m benchmark.<command>``."""
+    parser = _Parser(
+        prog=f"python -m benchmark.{command}",
+        description=_docstring(command),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    _add_version(parser)
+    add, parser.check = _commands()[command]
+    add(parser)
+    return parser
+
+
+def answer_early(command: str) -> None:
+    """Answer ``--help``, ``--version`` and usage errors; to be called before the imports that take seconds."""
+    command_parser(command).parse_args()
+
+
+def overview_parser() -> argparse.ArgumentParser:
+    """The parser of ``python -m benchmark``: it lists the commands."""
+    names = _commands()
+    width = max(map(len, names))
+    lines = [f"  {name:<{width}}  {_summary(name)}" for name in names]
+    parser = _Parser(
+        prog="python -m benchmark",
+        description="The commands: `python -m benchmark.COMMAND --help` says more of one.\n\n" + "\n".join(lines),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    _add_version(parser)
+    return parser
 
 
 def run_cli(main: Callable[[], None], *expected: type[Exception]) -> None:

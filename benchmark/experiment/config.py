@@ -171,6 +171,8 @@ def training_config(job: Job, data: DatasetInfo, teacher_checkpoint: Path | None
                     "interval": 1 if iterations is None else max(1, min(100, iterations // 4)),
                     # mmengine deletes the old one before it writes the new one: a kill between must leave one
                     "max_keep_ckpts": 2,
+                    # and a kill while it writes must leave no half file (benchmark/training/hooks.py)
+                    "backend_args": {"backend": "atomic"},
                 },
             },
             "custom_hooks": hooks,

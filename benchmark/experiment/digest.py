@@ -17,14 +17,16 @@ from benchmark.experiment.folders import ROOT
 #: the packages of this repository
 PACKAGES = ("pgd", "benchmark")
 #: Packages whose modules are loaded by scanning the folder.
-PLUG_INS = ("pgd.methods", "pgd.heads")
+PLUG_INS = ("pgd.methods", "pgd.heads", "pgd.detectors")
 #: What a training goes through but what cannot touch its weights: how it looks, how long it took, and the metric.
 #: A later change of the metric leaves the AP in the curves as it was when they were written.
 BESIDE_TRAINING = (
+    "benchmark.experiment.arguments",
     "benchmark.experiment.cli",
     "benchmark.experiment.quiet",
     "benchmark.training.progress",
     "benchmark.training.usage",
+    "benchmark.probe",
     "pgd.evaluation",
 )
 #: Stages that are no trainings, with the modules that they start from. Trainings are in benchmark/plan.py.
@@ -34,7 +36,7 @@ STAGES = {
     "match": ("benchmark.match",),
     "evaluate": ("benchmark.evaluate",),
     "cost": ("benchmark.cost", *PLUG_INS),
-    "key_regions": ("benchmark.key_regions", "pgd.heads"),
+    "key_regions": ("benchmark.key_regions", "pgd.heads", "pgd.detectors"),
     "region_figures": ("benchmark.region_figures",),
     "report": ("benchmark.report",),
     "notebooks": ("benchmark.notebooks", *PLUG_INS),
@@ -107,7 +109,8 @@ def closure(roots: Iterable[str], without: Collection[str] = ()) -> dict[str, st
 
 def stage_closures() -> dict[str, dict[str, str]]:
     """What each stage of :data:`STAGES` depends on."""
-    found = {stage: closure(roots) for stage, roots in STAGES.items()}
+    # commands look their arguments up by name
+    found = {stage: closure({*roots, "benchmark.experiment.arguments"}) for stage, roots in STAGES.items()}
     cells = {name for path in sorted((ROOT / "notebooks").glob("*.ipynb")) for name in imported(notebook_code(path))}
     found["notebooks"] |= closure(cells)
     return found

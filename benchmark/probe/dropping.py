@@ -10,12 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from benchmark.probe.analysis import flattened, marked, random_cost, ranks, relative_distance, silenced, wanted
+from benchmark.probe.options import MODES, PERCENTS
 from pgd.dense import Grid, View
-from pgd.distiller import Tape
 from pgd.maths.regions import PairQuality, Pairs, inside_pairs
+from pgd.tape import Tape
 
-PERCENTS = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0)
-MODES = ("predictions", "features")
 #: Positions of all settings that the head runs on at one time: bounds the memory.
 AT_ONCE = 2**16
 #: settings at once at most: mmcv's deformable convolutions take batches of up to this, or multiples of it

@@ -24,10 +24,12 @@ from mmengine.registry import init_default_scope
 from pycocotools.coco import COCO
 from torch import Tensor, nn
 
+import pgd.plugin  # noqa: F401  registers with mmdet
 from benchmark.evidence.stats import indexed
 from benchmark.experiment.config import DatasetInfo, detector_config, model_dict
 from benchmark.experiment.folders import TEACHERS
 from benchmark.experiment.settings import Params, SettingsError
+from benchmark.probe.options import EXAMPLE
 from pgd.checkpoint import load_strict
 from pgd.dense import reader_of
 from pgd.evaluation.coco import COCO_AREAS
@@ -38,7 +40,6 @@ KEYS = {
     "categories": ("id", "name"),
     "annotations": ("id", "image_id", "category_id", "bbox"),
 }
-EXAMPLE = "mmdet::gfl/gfl_r50_fpn_1x_coco.py"
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from mmdet.registry import DATASETS, MODELS
 from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 
-import pgd.heads  # noqa: F401  registers the readers
+import pgd.plugin  # noqa: F401  registers with mmdet
 from benchmark.evidence.records import ReportError
 from benchmark.experiment.config import DatasetInfo, detector_config, training_config
 from benchmark.experiment.folders import TEACHERS
@@ -29,10 +29,10 @@ from benchmark.probe.subjects import batches, build, class_names, read_annotatio
 from benchmark.training.dynamics import REGIONS, first_images, key_count, pgd_settings, regions
 from pgd.checkpoint import CheckpointError
 from pgd.dense import Grid, UnsupportedHead, View, reader_of
-from pgd.distiller import Tape
 from pgd.maths.masks import MASKS, mask
 from pgd.maths.regions import background_mask, inside_pairs, prediction_guided_weights
 from pgd.methods.base import settings_of
+from pgd.tape import Tape
 
 #: Images with fewer objects than this are shown only if there are no others.
 OBJECTS = 3

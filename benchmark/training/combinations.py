@@ -8,7 +8,12 @@ mean nothing; a loss that is not finite ends the stage.
 
 from __future__ import annotations
 
-import argparse
+if __name__ == "__main__":
+    # help and usage errors come before the imports that take seconds
+    from benchmark.experiment.cli import answer_early
+
+    answer_early("training.combinations")
+
 import contextlib
 import os
 import shutil
@@ -21,9 +26,10 @@ import pandas as pd
 from tqdm import tqdm
 
 from benchmark.evaluate import evaluate
-from benchmark.experiment.cli import run_cli
+from benchmark.experiment.cli import command_parser, run_cli
 from benchmark.experiment.config import MINI, detector_config
 from benchmark.experiment.folders import DATASETS, TEACHER_METRICS, TEACHERS, WORK
+from benchmark.experiment.quiet import quiet
 from benchmark.experiment.settings import Params, Run, SettingsError, load
 from benchmark.match import match
 from benchmark.methods import refusal
@@ -87,9 +93,8 @@ def grid(params: Params, out: Path = OUT) -> pd.DataFrame:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--params", default="params.yaml")
-    args = parser.parse_args()
+    args = command_parser("training.combinations").parse_args()
+    quiet()
     table = grid(load(args.params))
     print(f"{(table['outcome'] == 'trained').sum()} combinations trained, {OUT} written")
 

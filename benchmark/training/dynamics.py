@@ -20,9 +20,10 @@ from torch import Tensor, nn
 from benchmark.experiment.config import MINI
 from benchmark.training.hooks import Record
 from pgd.dense import Grid, reader_of
-from pgd.distiller import Distiller, Tape
+from pgd.distiller import Distiller
 from pgd.maths.regions import inside, prediction_guided_weights
 from pgd.scaling import FULL, published_settings
+from pgd.tape import Tape
 
 REGIONS = ("key", "box", "background")
 PLACES = ("neck", "cls_tower", "reg_tower")

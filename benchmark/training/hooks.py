@@ -83,16 +83,15 @@ def read_curve(path: Path) -> list[dict]:
     return entries
 
 
+@register_backend("atomic", force=True)
 class AtomicBackend(LocalBackend):
-    """mmengine's local files, written beside their place and then moved there: a kill leaves no half checkpoint."""
+    """mmengine's local files, written beside their place and then moved there: a kill leaves no half checkpoint.
+
+    Used where a config names it: ``CheckpointHook(backend_args={"backend": "atomic"})``.
+    """
 
     def put(self, obj: bytes, filepath: str | Path) -> None:
         target = Path(filepath)
         partial = target.with_name(target.name + ".partial")
         super().put(obj, partial)
         partial.replace(target)
-
-
-def use_atomic_files() -> None:
-    """Make mmengine write its checkpoints through :class:`AtomicBackend`."""
-    register_backend("local", AtomicBackend, prefixes="", force=True)

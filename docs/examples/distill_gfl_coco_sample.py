@@ -2,7 +2,7 @@
 
 _base_ = "gfl_r18_coco_sample.py"
 
-custom_imports = dict(imports=["pgd"])
+custom_imports = dict(imports=["pgd.plugin"])
 model = dict(
     _delete_=True,
     type="Distiller",

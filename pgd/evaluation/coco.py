@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from mmdet.registry import METRICS
 from mmengine.evaluator import BaseMetric
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
@@ -57,7 +56,6 @@ def coco_box_metrics(
     return {name: 100 * s if (s := float(evaluation.stats[i])) >= 0 else float("nan") for i, name in FIGURES.items()}
 
 
-@METRICS.register_module()
 class CocoBoxes(BaseMetric):
     """Collects mmdet predictions as COCO results and evaluates them.
 

@@ -32,7 +32,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from mmdet.registry import METRICS
 from mmengine.evaluator import BaseMetric
 from scipy.optimize import linear_sum_assignment
 
@@ -220,7 +219,6 @@ def _some(names: Sequence[str]) -> str:
     return f"'{names[0]}'" + (f" and {len(names) - 1} more" if len(names) > 1 else "")
 
 
-@METRICS.register_module()
 class CrowdHumanBoxes(BaseMetric):
     """Collects mmdet predictions and evaluates them on the images that were seen; AP, MR and JI in percent.
 

@@ -36,8 +36,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from mmdet.structures.bbox import bbox_overlaps
-from mmdet.utils import reduce_mean
+from mmengine import dist
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -74,19 +73,32 @@ def distribution_divergence(logits: Tensor, teacher_logits: Tensor) -> Tensor:
     return F.kl_div(log_p, log_q, reduction="none", log_target=True).sum(dim=-1).mean(dim=-1)
 
 
+def aligned_overlaps(a: Tensor, b: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """IoU and GIoU of boxes one by one, as mmdet computes them: ``[..., 4]`` xyxy to two ``[...]``."""
+    areas = [(boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1]) for boxes in (a, b)]
+    common = (torch.min(a[..., 2:], b[..., 2:]) - torch.max(a[..., :2], b[..., :2])).clamp(min=0).prod(dim=-1)
+    union = (areas[0] + areas[1] - common).clamp(min=eps)
+    around = (torch.max(a[..., 2:], b[..., 2:]) - torch.min(a[..., :2], b[..., :2])).clamp(min=0).prod(dim=-1)
+    around = around.clamp(min=eps)
+    iou = common / union
+    return iou, iou - (around - union) / around
+
+
 def giou_loss(boxes: Tensor, teacher_boxes: Tensor) -> Tensor:
     """1 - GIoU of boxes one by one: ``[..., 4]`` xyxy to ``[...]``."""
-    return 1 - bbox_overlaps(boxes.float(), teacher_boxes.detach().float(), mode="giou", is_aligned=True, eps=1e-7)
+    return 1 - aligned_overlaps(boxes.float(), teacher_boxes.detach().float(), eps=1e-7)[1]
 
 
 def log_iou_loss(boxes: Tensor, teacher_boxes: Tensor) -> Tensor:
     """-log IoU of boxes one by one, IoU at least 1e-6: ``[..., 4]`` xyxy to ``[...]``."""
-    return -bbox_overlaps(boxes.float(), teacher_boxes.detach().float(), is_aligned=True).clamp(min=1e-6).log()
+    return -aligned_overlaps(boxes.float(), teacher_boxes.detach().float(), eps=1e-6)[0].clamp(min=1e-6).log()
 
 
 def mean_count(weights: Tensor) -> Tensor:
     """Sum of ``weights`` (of any shape, or bool), mean over processes, at least 1."""
-    return reduce_mean(weights.sum().float()).clamp(min=1)
+    count = weights.sum().float()
+    dist.all_reduce(count, "mean")
+    return count.clamp(min=1)
 
 
 BOX_LOSSES = {"giou": giou_loss, "iou": log_iou_loss}

@@ -1,0 +1,189 @@
+"""The arguments of every command, apart from the commands: nothing here imports torch or mmdet.
+
+So help and usage errors are answered at once. One function a command adds its arguments; a check, where there is one,
+says what is wrong with their combination.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from benchmark.probe.options import EXAMPLE, FILES, MODES, PERCENTS
+
+
+class Command(NamedTuple):
+    """How a command is called."""
+
+    add: Callable[[ArgumentParser], None]
+    #: a complaint about arguments that do not go together, or None
+    check: Callable[[Namespace], str | None] = lambda args: None
+
+
+def number(low: float, high: float, kind: type = float) -> Callable[[str], float]:
+    """A reader of numbers from ``low`` to ``high``."""
+
+    def read(text: str) -> float:
+        if not low <= (value := kind(text)) <= high:
+            raise argparse.ArgumentTypeError(f"{text} is not from {low:g} to {high:g}")
+        return value
+
+    read.__name__ = "whole number" if kind is int else "number"
+    return read
+
+
+def _params(parser: ArgumentParser) -> None:
+    parser.add_argument("--params", default="params.yaml")
+
+
+def _nothing(parser: ArgumentParser) -> None:
+    """The command takes no arguments."""
+
+
+def _train(parser: ArgumentParser) -> None:
+    _params(parser)
+    commands = parser.add_subparsers(dest="command", required=True)
+    teacher = commands.add_parser("teacher", help="train the teacher of a pair")
+    teacher.add_argument("pair")
+    distill = commands.add_parser("distill", help="train the student of one run")
+    distill.add_argument("run")
+    distill.add_argument("--seed", type=int, default=0)
+
+
+def _evaluate(parser: ArgumentParser) -> None:
+    parser.add_argument("run", help="name of a run, or of a pair with --teacher")
+    parser.add_argument("--teacher", action="store_true", help="evaluate the teacher of this pair")
+    parser.add_argument("--seed", type=int, default=0)
+    _params(parser)
+
+
+def _prepare(parser: ArgumentParser) -> None:
+    parser.add_argument("dataset", help="name of a data set in params.yaml")
+    _params(parser)
+
+
+def _cost(parser: ArgumentParser) -> None:
+    parser.add_argument("--turns", type=int, default=12, help="training steps of each run (default: %(default)s)")
+    _params(parser)
+
+
+def _key_regions(parser: ArgumentParser) -> None:
+    several, count = math.inf, number(1, math.inf, int)
+    parser.add_argument("pair", nargs="?", metavar="PAIR", help="a pair of params.yaml: its trained teacher")
+    parser.add_argument("--params", default="params.yaml", help="where the pair stands (default: %(default)s)")
+    own = parser.add_argument_group("any mmdet detector instead of a pair's teacher")
+    own.add_argument("--config", help=f"a config file, or the name of one that mmdet ships ({EXAMPLE})")
+    own.add_argument("--checkpoint", type=Path, help="its weights")
+    own.add_argument("--annotations", type=Path, help="COCO annotations")
+    own.add_argument("--images", type=Path, help="folder of the images")
+    own.add_argument("--name", help="names the results (default: the config's name)")
+    parser.add_argument("--limit", type=count, metavar="N", help="look at the first N images only")
+    parser.add_argument("--batch-size", type=count, default=1, metavar="N", help="images in one pass (default: 1)")
+    parser.add_argument(
+        "--percents", type=number(1e-3, 100), nargs="+", default=PERCENTS, metavar="P", help="shares to keep"
+    )
+    parser.add_argument("--modes", nargs="+", choices=MODES, default=MODES, help="(default: both)")
+    parser.add_argument(
+        "--xi", type=number(0, 1), default=0.8, help="exponent of the IoU in the quality (default: 0.8)"
+    )
+    parser.add_argument(
+        "--draws", type=number(0, several, int), default=3, metavar="N", help="random ones (default: 3)"
+    )
+    parser.add_argument("--seed", type=number(0, several, int), default=0, help="of the first draw (default: 0)")
+    out = Path("results/key_regions")
+    parser.add_argument("--out", type=Path, default=out, help="folder of the results (default: %(default)s)")
+
+
+def _one_subject(args: Namespace) -> str | None:
+    files = [getattr(args, key) for key in FILES]
+    if any(files) == bool(args.pair) or any(files) != all(files):
+        return f"give either a PAIR or all of {', '.join(f'--{key}' for key in FILES)}"
+    return None
+
+
+def _region_figures(parser: ArgumentParser) -> None:
+    results, out = Path("results/key_regions"), Path("results/key_regions_figures")
+    parser.add_argument("--results", type=Path, default=results, help="what was measured (default: %(default)s)")
+    parser.add_argument("--out", type=Path, default=out, help="where figures go (default: %(default)s)")
+
+
+def _report(parser: ArgumentParser) -> None:
+    parser.add_argument("--results", type=Path, default=Path("results"), help="records in, tables out")
+    parser.add_argument("--work", type=Path, default=Path("work"), help="folder of data set and detections")
+    parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="names the runs and seeds")
+
+
+def _verdict(parser: ArgumentParser) -> None:
+    parser.add_argument("--results", type=Path, default=Path("results"), help="folder of metrics.json")
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--against", type=Path, metavar="FILE", help="instead of the committed metrics.json")
+    source.add_argument("--from-diff", metavar="FILE", help="a dvc diff as JSON; - is stdin")
+    source.add_argument(
+        "--accept", action="store_true", help="write expected.json, the reference of the report's verdict, from now on"
+    )
+    parser.add_argument("--tolerance", type=float, help="AP (default: as in expected.json)")
+
+
+def _notebooks(parser: ArgumentParser) -> None:
+    parser.add_argument("names", nargs="*", help="notebooks to run (default: all)")
+
+
+def _methods(parser: ArgumentParser) -> None:
+    parser.add_argument("--out", type=Path, help="file to write (default: docs/methods.md)")
+
+
+def _tune(parser: ArgumentParser) -> None:
+    parser.add_argument("methods", nargs="*", help="names of docs/methods.md")
+    parser.add_argument("--trials", type=Path, metavar="FILE", help="runs to try instead of weights")
+    parser.add_argument("--pair", default="gfl", help="teacher and student of params.yaml (default: %(default)s)")
+    parser.add_argument("--iterations", type=int, default=200)
+    parser.add_argument("--jobs", type=int, default=2, help="trials at once (default: %(default)s)")
+    parser.add_argument("--out", type=Path, help="default: results/tuning.csv, or trials.csv")
+    _params(parser)
+
+
+def _one_kind_of_trial(args: Namespace) -> str | None:
+    return "name methods (see docs/methods.md) or a file of trials" if bool(args.methods) == bool(args.trials) else None
+
+
+def _archive(name: str) -> Callable[[ArgumentParser], None]:
+    def add(parser: ArgumentParser) -> None:
+        target = Path("data") / f"{name}.zip"
+        parser.add_argument("archive", type=Path, nargs="?", default=target, help="zip file to write")
+        parser.add_argument("--workers", type=int, default=2, help="processes (default: %(default)s)")
+
+    return add
+
+
+def _pretrain(parser: ArgumentParser) -> None:
+    parser.add_argument("names", nargs="+", choices=("resnet18_c16", "resnet18_c8", "resnet34_c16"))
+    parser.add_argument("--out", type=Path, default=Path("data/pretrained"))
+    parser.add_argument("--cache", type=Path, default=Path("work/crops"), help="drawn crops are kept here")
+
+
+#: By the name of the module below ``benchmark``: the pipeline's stages in their order, then what is run by hand.
+COMMANDS = {
+    "closures": Command(_nothing),
+    "prepare": Command(_prepare),
+    "plan": Command(_params),
+    "train": Command(_train),
+    "match": Command(_params),
+    "evaluate": Command(_evaluate),
+    "cost": Command(_cost),
+    "key_regions": Command(_key_regions, _one_subject),
+    "region_figures": Command(_region_figures),
+    "report": Command(_report),
+    "notebooks": Command(_notebooks),
+    "verdict": Command(_verdict),
+    "smoke": Command(_nothing),
+    "training.combinations": Command(_params),
+    "tune": Command(_tune, _one_kind_of_trial),
+    "methods": Command(_methods),
+    "data.minicoco": Command(_archive("minicoco")),
+    "data.minicrowd": Command(_archive("minicrowd")),
+    "data.pretrain": Command(_pretrain),
+}
