@@ -119,8 +119,8 @@ def test_odd_batches(method, name):
 @pytest.mark.parametrize(("method", "name"), SERVED)
 def test_order_of_images_does_not_matter(method, name):
     still = STILL.get(method, {})
-    if method == "pgd_released":  # B1 mixes images, B5 is noise
-        still = {"faults": sorted(build(method, name).method.faults - {"B1", "B5"})}
+    if method == "pgd_released":  # B1 mixes images, B3 decodes by the place in the batch, B5 is noise
+        still = {"faults": sorted(build(method, name).method.faults - {"B1", "B3", "B5"})}
     model = build(method, name, **still)
     boxes, labels = [*BOXES, [], BOXES[0][:1]], [*LABELS, [], LABELS[0][:1]]
     inputs, order = images(4), [2, 0, 3, 1]
