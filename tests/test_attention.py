@@ -12,7 +12,8 @@ from pgd.maths.attention import (
     spatial_attention,
     weighted_square_distance,
 )
-from pgd.methods.pgd import pgd_cls_loss, pgd_reg_loss
+from pgd.methods import pgd
+from pgd.methods.pgd import pgd_cls_weights, pgd_reg_loss
 
 DOUBLE = {"dtype": torch.float64}
 CLS = {"alpha": 0.04, "beta": 0.02, "delta": 8e-4, "temperature": 0.8}
@@ -30,6 +31,14 @@ def masks(seed: int = 0, n: int = N) -> tuple[torch.Tensor, torch.Tensor]:
     weights = torch.rand(n, H, W, generator=g, **DOUBLE)
     foreground = weights * (torch.rand(n, H, W, generator=g) < 0.3)
     return foreground, (foreground == 0).to(weights.dtype)
+
+
+def pgd_cls_loss(student, teacher, foreground, background, mixed=False, *, delta, temperature, **masking):
+    """L_cls of masks; ``mixed``: every image's weights weigh every image's features, as released (B1)."""
+    weights = pgd_cls_weights(foreground, background, **masking)
+    if mixed:
+        weights = weights.sum(dim=0, keepdim=True)
+    return pgd.pgd_cls_loss(student, teacher, weights, delta=delta, temperature=temperature)
 
 
 def flat(value: float) -> torch.Tensor:
@@ -69,10 +78,10 @@ def test_weighted_square_distance_broadcasts_its_weight():
     assert_close(weighted_square_distance(s, t, weight), torch.tensor(gap, **DOUBLE).sum(dim=1))
 
 
-@pytest.mark.parametrize("mix_batch", [False, True])
-def test_student_equal_to_teacher_costs_nothing(mix_batch):
+@pytest.mark.parametrize("mixed", [False, True])
+def test_student_equal_to_teacher_costs_nothing(mixed):
     f = features(4)
-    assert float(pgd_cls_loss(f, f.clone(), *masks(), mix_batch=mix_batch, **CLS)) == 0
+    assert float(pgd_cls_loss(f, f.clone(), *masks(), mixed=mixed, **CLS)) == 0
     assert float(pgd_reg_loss(f, f.clone(), masks()[0], **REG)) == 0
 
 
@@ -103,7 +112,7 @@ def test_batch_loss_is_the_mean_of_its_images(seed):
     s, t, (foreground, background) = features(7 + seed), features(17 + seed), masks(seed)
     one = [slice(i, i + 1) for i in range(N)]
     for mixed in (False, True):
-        settings = {**CLS, "mix_batch": mixed}
+        settings = {**CLS, "mixed": mixed}
         whole = pgd_cls_loss(s, t, foreground, background, **settings)
         alone = [pgd_cls_loss(s[i], t[i], foreground[i], background[i], **settings) for i in one]
         mean = torch.stack(alone).mean()
@@ -124,9 +133,9 @@ def test_mixed_batch_is_the_cross_formula():
     spatial, channel = spatial_attention(t, 0.8), channel_attention(t, 0.8)
     gap = [spatial[j] * (channel[j] * (s[j] - t[j]) ** 2).sum(dim=0) for j in range(N)]
     expected = sum((mask[i] * gap[j]).sum() for i in range(N) for j in range(N)) / N
-    assert_close(pgd_cls_loss(s, t, foreground, background, mix_batch=True, **bare), expected)
+    assert_close(pgd_cls_loss(s, t, foreground, background, mixed=True, **bare), expected)
     first = s[:1], t[:1], foreground[:1], background[:1]
-    assert_close(pgd_cls_loss(*first, mix_batch=True, **CLS), pgd_cls_loss(*first, **CLS))
+    assert_close(pgd_cls_loss(*first, mixed=True, **CLS), pgd_cls_loss(*first, **CLS))
 
 
 def test_image_without_foreground_or_background():
@@ -151,13 +160,13 @@ def test_regression_looks_at_the_foreground_alone():
 
 
 @pytest.mark.parametrize("scale", [1.0, 50.0])
-@pytest.mark.parametrize("mix_batch", [False, True])
-def test_half_precision_features(scale, mix_batch):
+@pytest.mark.parametrize("mixed", [False, True])
+def test_half_precision_features(scale, mixed):
     """bfloat16 features with single precision masks, as under autocast: finite, and near the exact value."""
     s, t = features(14, scale), features(15, scale)
     half = s.bfloat16().requires_grad_(), t.bfloat16()
     for loss, exact_masks, settings in (
-        (pgd_cls_loss, masks(), {**CLS, "mix_batch": mix_batch}),
+        (pgd_cls_loss, masks(), {**CLS, "mixed": mixed}),
         (pgd_reg_loss, masks()[:1], REG),
     ):
         value = loss(*half, *(m.float() for m in exact_masks), **settings)

@@ -28,7 +28,6 @@ REFUSED |= {(method, "autoassign"): "AutoAssign" for method in ("crosskd", "bckd
 #: settings that make what is drawn at random the same for each image
 STILL = {
     "mgd": {"mask_ratio": 0.0},
-    "pgd_released": {"jitter": 0.0, "mix_batch": False},
     "icd": {"fakes": 0.0, "jitter": 0.0},
 }
 #: adapters' parameters without effect: a softmax over positions does not see a bias
@@ -119,7 +118,10 @@ def test_odd_batches(method, name):
 
 @pytest.mark.parametrize(("method", "name"), SERVED)
 def test_order_of_images_does_not_matter(method, name):
-    model = build(method, name, **STILL.get(method, {}))
+    still = STILL.get(method, {})
+    if method == "pgd_released":  # B1 mixes images, B3 decodes by the place in the batch, B5 is noise
+        still = {"faults": sorted(build(method, name).method.faults - {"B1", "B3", "B5"})}
+    model = build(method, name, **still)
     boxes, labels = [*BOXES, [], BOXES[0][:1]], [*LABELS, [], LABELS[0][:1]]
     inputs, order = images(4), [2, 0, 3, 1]
     samples = [sample(*both) for both in zip(boxes, labels, strict=True)]
@@ -186,5 +188,5 @@ def test_settings_are_known(method):
         assert cls.weight_setting in settings and cls.scaling.keys() <= settings.keys()
         assert cls.published.get(detector, {}).items() <= settings.items(), "unchanged at full scale"
     assert set(cls.published) <= set(ALL)
-    assert cls.__module__ == f"pgd.methods.{method.removesuffix('_released')}", "one file each, named after it"
+    assert cls.__module__ == f"pgd.methods.{method}", "one file each, named after it"
     assert model_config("gfl")["neck"]["out_channels"] == MINI.channels

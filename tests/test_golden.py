@@ -6,7 +6,7 @@ import pytest
 from golden import assert_close, load, value_and_grad
 
 from pgd.maths.regions import background_mask, prediction_guided_weights
-from pgd.methods.pgd import pgd_cls_loss, pgd_reg_loss
+from pgd.methods.pgd import pgd_cls_loss, pgd_cls_weights, pgd_reg_loss
 
 
 @pytest.mark.parametrize("case", [0, 1, 2])
@@ -22,11 +22,13 @@ def test_pgd_weights_as_released(case):
 @pytest.mark.parametrize("mixed", [False, True], ids=["per_image", "released"])
 def test_pgd_cls_loss(case, mixed):
     meta, a = load(f"pgd_loss_{case}")
-    settings = {k: meta[k] for k in ("alpha", "beta", "delta", "temperature", "level_weight")}
+    masking, settings = (
+        {k: meta[k] for k in keys} for keys in (("alpha", "beta", "level_weight"), ("delta", "temperature"))
+    )
 
     def loss(student):
-        masks = a["foreground"].squeeze(1), a["background"].squeeze(1)
-        return pgd_cls_loss(student, a["teacher"], *masks, mix_batch=mixed, **settings)
+        weights = pgd_cls_weights(a["foreground"].squeeze(1), a["background"].squeeze(1), **masking)
+        return pgd_cls_loss(student, a["teacher"], weights.sum(dim=0, keepdim=True) if mixed else weights, **settings)
 
     value, grad = value_and_grad(loss, a["student"])
     kind = "cls_released" if mixed else "cls_per_image"

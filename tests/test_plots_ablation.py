@@ -46,6 +46,13 @@ def test_each_run_is_a_change_of_the_one_that_is_nearest_to_all():
     assert [run for run in found["run"] if run.startswith("k")] == ["k3", "k20"], "numbers are in their order"
 
 
+def test_a_setting_can_be_a_list():
+    runs = {"none": ({}, 21.0), "one": ({"faults": ["B1"]}, 20.0), "two": ({"faults": ["B1", "B4"]}, 19.0)}
+    found = variants(records(runs, "pgd_released"))
+    assert found["base"].tolist() == ["none", "none"]
+    assert found["value"].tolist() == [[["B1"]], [["B1", "B4"]]]
+
+
 def test_two_runs_or_others_of_other_methods_are_no_ablation():
     two = {name: RUNS[name] for name in ("base", "box")}
     assert variants(records(two)).empty

@@ -18,7 +18,9 @@ PREFIX = "method."
 
 def settings_of(record: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that a run names; what it leaves to its method's defaults is not in its record."""
-    return {key[len(PREFIX) :]: value for key, value in record.items() if key.startswith(PREFIX) and pd.notna(value)}
+    own = {key[len(PREFIX) :]: value for key, value in record.items() if key.startswith(PREFIX)}
+    # pandas looks into lists (faults, level_weights); only the cell of a run without the setting is NaN
+    return {key: value for key, value in own.items() if isinstance(value, list) or pd.notna(value)}
 
 
 def changed(base: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:

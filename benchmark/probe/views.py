@@ -32,12 +32,11 @@ from pgd.dense import Grid, UnsupportedHead, View, reader_of
 from pgd.maths.masks import MASKS, mask
 from pgd.maths.regions import background_mask, inside_pairs, prediction_guided_weights
 from pgd.methods.base import settings_of
+from pgd.methods.pgd_released import JITTER
 from pgd.tape import Tape
 
 #: Images with fewer objects than this are shown only if there are no others.
 OBJECTS = 3
-#: Half-width in pixels of the noise on positions in the released code.
-JITTER = 0.05
 #: PGD's maps, those of the released order of steps, and these with the axes swapped as for FCOS and AutoAssign.
 VERSIONS = ("as meant", "released order", "released, axes swapped")
 

@@ -15,16 +15,13 @@ w = 1, 1.25, 1.5, 1.75, 2; alpha 0.04 (FCOS, GFL) or 0.08 (ATSS, AutoAssign, DDO
 K 30 (ATSS 9); xi 0.8 / 0.6.
 
 Deviations: each image is weighed by its own mask, boxes are decoded and tested where they are, the in-box test precedes
-top-K, a ridge replaces random jitter, and regions without annotation are no background. Every difference from the
-released code has a switch (:class:`PGD`); ``pgd_released`` turns on those that apply to the detector.
-docs/deviations.md lists them.
+top-K, a ridge replaces random jitter, and regions without annotation are no background. What the released code does
+instead: :mod:`pgd.methods.pgd_released` and docs/deviations.md.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -32,7 +29,7 @@ from torch import Tensor, nn
 from pgd.dense import DistillStep, Grid
 from pgd.maths.attention import channel_attention, spatial_attention, weighted_square_distance
 from pgd.maths.masks import MASKS, Candidates, mask_maps
-from pgd.maths.regions import Pairs, inside_pairs, prediction_guided_weights
+from pgd.maths.regions import Pairs, inside_pairs
 from pgd.methods.base import METHODS, Method, MethodContext, MethodError
 
 LEVEL_WEIGHTS = (1.0, 1.25, 1.5, 1.75, 2.0)
@@ -45,30 +42,19 @@ def _share(mask: Tensor) -> Tensor:
     return mask / (mask != 0).sum(dim=(1, 2), keepdim=True).clamp(min=1e-10)
 
 
-def pgd_cls_loss(
-    student: Tensor,
-    teacher: Tensor,
-    foreground: Tensor,
-    background: Tensor,
-    *,
-    alpha: float,
-    beta: float,
-    delta: float,
-    temperature: float,
-    level_weight: float = 1.0,
-    mix_batch: bool = False,
+def pgd_cls_weights(
+    foreground: Tensor, background: Tensor, *, alpha: float, beta: float, level_weight: float = 1.0
 ) -> Tensor:
-    """L_cls of one level: features ``[N, C, H, W]``, masks ``[N, H, W]``; a scalar.
+    """What L_cls weighs positions with: w_l [alpha W/#W + beta B/#B], masks and result ``[N, H, W]``."""
+    return level_weight * (alpha * _share(foreground) + beta * _share(background))
 
-    ``mix_batch=True``: every image's mask weighs every image's features, as the release's broadcasting does.
-    """
+
+def pgd_cls_loss(student: Tensor, teacher: Tensor, weights: Tensor, *, delta: float, temperature: float) -> Tensor:
+    """L_cls of one level: features ``[N, C, H, W]``, :func:`pgd_cls_weights` ``[N or 1, H, W]``; a scalar."""
     n, _, h, w = student.shape
     spatial_t, channel_t = spatial_attention(teacher, temperature), channel_attention(teacher, temperature)
     spatial_s, channel_s = spatial_attention(student, temperature), channel_attention(student, temperature)
-    mask = level_weight * (alpha * _share(foreground) + beta * _share(background))
-    if mix_batch:
-        mask = mask.sum(dim=0, keepdim=True)
-    weight = (mask * spatial_t).unsqueeze(1) * channel_t
+    weight = (weights * spatial_t).unsqueeze(1) * channel_t
     feature = weighted_square_distance(student, teacher, weight).sum() / n
     attention = (channel_s - channel_t).abs().sum() / (n * h * w) + (spatial_s - spatial_t).abs().sum() / n
     return feature + delta * attention
@@ -108,13 +94,7 @@ class PGD(Method):
         mask: what weighs the foreground, a name of :data:`pgd.maths.masks.MASKS`.
         branches: ``both``, or ``cls`` or ``reg`` for L_cls or L_reg alone.
         ignored: what a position in a region without annotation and in no box is: ``background``, or neither
-            (``exclude``). The release knows no such regions, which makes them background.
-        mix_batch: released, B1: every image's mask weighs all images of the batch.
-        swap_axes: released, B2: x and y swapped in the in-box test (FCOS, AutoAssign).
-        strides_by_image: released, B3: boxes of image i decoded with the stride of level i (GFL).
-        released_order: released, B4: top-K before the in-box test, no ridge.
-        jitter: released, B5: half-width of the noise on positions, pixels (0.05).
-        assign_by_teacher: released: the student's assigners judge the teacher's predictions (DDOD).
+            (``exclude``).
     """
 
     needs = frozenset({"towers", "predictions", "ground_truth"})
@@ -147,22 +127,11 @@ class PGD(Method):
         mask: str = "pgw",
         branches: str = "both",
         ignored: str = "exclude",
-        mix_batch: bool = False,
-        swap_axes: bool = False,
-        strides_by_image: bool = False,
-        released_order: bool = False,
-        jitter: float = 0.0,
-        assign_by_teacher: bool = False,
     ) -> None:
         super().__init__(context)
         for setting, value in (("mask", mask), ("branches", branches), ("ignored", ignored)):
             if value not in CHOICES[setting]:
                 raise MethodError(f"pgd: no {setting} '{value}'; there are: {', '.join(CHOICES[setting])}")
-        if mask != "pgw" and (released_order or swap_axes or jitter):
-            raise MethodError(
-                f"pgd: released_order, swap_axes and jitter are faults of the release's Gaussian weights, and mask "
-                f"'{mask}' has none: leave them off (method pgd), or set mask: pgw"
-            )
         student, teacher = context.student_tower_channels, context.teacher_tower_channels
         self.cls_adapter = self.reg_adapter = nn.Identity()
         if adapter:
@@ -177,33 +146,30 @@ class PGD(Method):
             )
         if len(level_weights) < context.num_levels:
             raise MethodError(f"pgd: level_weights has {len(level_weights)} entries for {context.num_levels} levels")
-        if strides_by_image and context.bins is None:
-            raise MethodError("pgd: strides_by_image is a fault of the released GFL; this head has no distributions")
-        if assign_by_teacher and not context.judges_predictions:
-            raise MethodError(
-                "pgd: the student's head assigns labels without looking at predictions, so no teacher can drive its "
-                "assignment; set assign_by_teacher: false"
-            )
         self.alpha = alpha
         self.beta, self.gamma = beta_ratio * alpha, gamma_ratio * alpha
         self.delta, self.temperature, self.topk = delta, temperature, topk
         self.xi_cls, self.xi_reg = xi_cls, xi_reg
         self.level_weights = tuple(level_weights)
         self.mask, self.branches, self.ignored = mask, branches, ignored
-        self.mix_batch, self.swap_axes, self.strides_by_image = mix_batch, swap_axes, strides_by_image
-        self.released_order, self.jitter, self.assign_by_teacher = released_order, jitter, assign_by_teacher
+
+    # How the released code differs, :class:`pgd.methods.pgd_released.PGDReleased` says by overriding these four steps.
 
     def teacher_boxes(self, step: DistillStep) -> Tensor:
         """The boxes that quality is measured with, ``[N, P A, 4]``."""
-        if not self.strides_by_image:
-            return step.teacher.boxes
-        images, strides = len(step.gt_boxes), self.context.strides
-        if images > len(strides):
-            raise MethodError(
-                f"pgd: strides_by_image takes image i's stride from level i: at most {len(strides)} images a batch"
-            )
-        wrong = step.grid.centers.new_tensor(strides[:images])[:, None].expand(-1, len(step.grid.centers))
-        return step.teacher.reader.boxes(step.teacher.outputs, replace(step.grid, strides=wrong))
+        return step.teacher.boxes
+
+    def in_boxes(self, grid: Grid, boxes: Tensor) -> Pairs:
+        """Which positions of an image lie in which of its boxes ``[G, 4]``."""
+        return inside_pairs(grid.centers, boxes, grid.levels)
+
+    def foreground(self, candidates: Candidates) -> Sequence[Tensor]:
+        """Weights of an image's predictions for every xi, ``[P A]`` each."""
+        return mask_maps(self.mask, candidates)
+
+    def mix(self, weights: Tensor) -> Tensor:
+        """What L_cls weighs a batch's features with, of the weights of its images ``[N, H, W]``: each by its own."""
+        return weights
 
     @torch.no_grad()
     def masks(self, step: DistillStep) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
@@ -212,11 +178,6 @@ class PGD(Method):
         maps = [self.masks_of(step.grid, *image) for image in zip(*images, strict=True)]
         cls_maps, reg_maps, backgrounds = (torch.stack(kind) for kind in zip(*maps, strict=True))
         return tuple(step.grid.split(m) for m in (cls_maps, reg_maps, backgrounds * step.grid.valid))
-
-    def in_boxes(self, grid: Grid, boxes: Tensor) -> Pairs:
-        """Which positions of an image lie in which of its boxes ``[G, 4]``."""
-        # Swapped boxes hold the positions that the boxes hold when positions are swapped.
-        return inside_pairs(grid.centers, boxes[:, [1, 0, 3, 2]] if self.swap_axes else boxes, grid.levels)
 
     def masks_of(
         self,
@@ -232,18 +193,10 @@ class PGD(Method):
         background = torch.ones_like(grid.centers[:, 0]).index_fill_(0, pairs.position, 0)
         if self.ignored == "exclude" and ignored_boxes is not None and len(ignored_boxes):
             background.index_fill_(0, self.in_boxes(grid, ignored_boxes).position, 0)
+        strides, pairs = grid.strides.repeat_interleave(grid.per_position), pairs.repeated(grid.per_position)
+        predictions = scores, boxes, grid.prediction_centers, strides
         xis = self.xi_cls, self.xi_reg
-        centers = grid.prediction_centers
-        if self.released_order:
-            settings = self.topk, True, self.swap_axes, self.jitter
-            weights = [
-                prediction_guided_weights(scores, boxes, centers, gt_boxes, gt_labels, xi, *settings) for xi in xis
-            ]
-        else:
-            strides, pairs = grid.strides.repeat_interleave(grid.per_position), pairs.repeated(grid.per_position)
-            objects = gt_boxes, gt_labels, pairs
-            candidates = Candidates(scores, boxes, centers, strides, *objects, xis, self.topk, self.jitter)
-            weights = mask_maps(self.mask, candidates)
+        weights = self.foreground(Candidates(*predictions, gt_boxes, gt_labels, pairs, xis, self.topk))
         if grid.per_position > 1:
             weights = [grid.to_positions(w) for w in weights]
         return *weights, background
@@ -253,46 +206,18 @@ class PGD(Method):
         levels, terms = range(step.grid.num_levels), {}
         common = {"delta": self.delta, "temperature": self.temperature}
         if self.branches != "reg":
+            weights = [
+                pgd_cls_weights(cls_maps[i], backgrounds[i], alpha=self.alpha, beta=self.beta, level_weight=w)
+                for i, w in zip(levels, self.level_weights, strict=False)
+            ]
+            student, teacher = step.student.cls_tower, step.teacher.cls_tower
             terms["loss_pgd_cls"] = sum(
-                pgd_cls_loss(
-                    self.cls_adapter(step.student.cls_tower[i]),
-                    step.teacher.cls_tower[i],
-                    cls_maps[i],
-                    backgrounds[i],
-                    alpha=self.alpha,
-                    beta=self.beta,
-                    level_weight=self.level_weights[i],
-                    mix_batch=self.mix_batch,
-                    **common,
-                )
-                for i in levels
+                pgd_cls_loss(self.cls_adapter(student[i]), teacher[i], self.mix(weights[i]), **common) for i in levels
             )
         if self.branches != "cls":
+            student, teacher = step.student.reg_tower, step.teacher.reg_tower
             terms["loss_pgd_reg"] = sum(
-                pgd_reg_loss(
-                    self.reg_adapter(step.student.reg_tower[i]),
-                    step.teacher.reg_tower[i],
-                    reg_maps[i],
-                    gamma=self.gamma,
-                    **common,
-                )
+                pgd_reg_loss(self.reg_adapter(student[i]), teacher[i], reg_maps[i], gamma=self.gamma, **common)
                 for i in levels
             )
         return terms
-
-
-@METHODS.register_module(name="pgd_released")
-class PGDReleased(PGD):
-    """PGD with every fault of the released code that concerns the detector; settings as for :class:`PGD`."""
-
-    def __init__(self, context: MethodContext, alpha: float = 0.04, **settings: Any) -> None:
-        released = {
-            "mix_batch": True,
-            "swap_axes": context.anchor_free,
-            "strides_by_image": context.bins is not None,
-            "released_order": True,
-            "jitter": 0.05,
-            "assign_by_teacher": context.judges_predictions,
-            "ignored": "background",
-        }
-        super().__init__(context, alpha, **{**released, **settings})

@@ -1,4 +1,4 @@
-"""PGD's maps on every detector, its settings, and the switches that bring back what the released code does."""
+"""PGD's maps on every detector, its settings, and the faults of the released code, one by one."""
 
 from __future__ import annotations
 
@@ -33,10 +33,12 @@ from torch.testing import assert_close
 
 from pgd.dense import DistillStep, Grid, reader_of
 from pgd.detectors.ddod import CostTopKAssigner
+from pgd.distiller import Distiller
 from pgd.maths.masks import MASKS, mask
 from pgd.maths.regions import background_mask, pairwise_iou, prediction_guided_weights
 from pgd.methods.base import MethodContext, MethodError
 from pgd.methods.pgd import LEVEL_WEIGHTS, PGD
+from pgd.methods.pgd_released import PGDReleased
 from tools.speed_maps import compare
 
 pytestmark = QUIET
@@ -44,7 +46,14 @@ SWAP = [1, 0, 3, 2]
 
 
 def maps_of(grid: Grid, *arguments: Tensor, **settings) -> tuple[Tensor, Tensor, Tensor]:
-    return PGD(MethodContext(32, 32, 32, 32, 5, CLASSES, STRIDES, None), **settings).masks_of(grid, *arguments)
+    """Of PGD, or of its release where ``faults`` are given; those of any head."""
+    context = MethodContext(32, 32, 32, 32, 5, CLASSES, STRIDES, None, anchor_free=True)
+    return (PGDReleased if "faults" in settings else PGD)(context, **settings).masks_of(grid, *arguments)
+
+
+def with_fault(name: str, *faults: str) -> Distiller:
+    """A pair with these faults of the release alone."""
+    return pair(name, method="pgd_released", faults=faults, ignored="exclude")
 
 
 def transposed(values: Tensor, grid: Grid) -> Tensor:
@@ -62,7 +71,7 @@ def test_maps_equal_those_of_the_dense_formulation(name, swap_axes):
     grid, scores, boxes = taught(name)
     points = grid.centers.flip(1) if swap_axes else grid.centers
     for gt in ((torch.tensor(BOXES[0]), torch.tensor(LABELS[0])), objects(40)):
-        maps = maps_of(grid, scores, boxes, *gt, swap_axes=swap_axes)
+        maps = maps_of(grid, scores, boxes, *gt, faults=["B2"] if swap_axes else [])
         for ours, xi in zip(maps, (0.8, 0.6), strict=False):
             arguments = scores, boxes, grid.prediction_centers, *gt, xi, 30
             assert_close(ours, grid.to_positions(prediction_guided_weights(*arguments, swap_axes=swap_axes)))
@@ -149,15 +158,15 @@ def golden_image(case: int) -> tuple[dict, dict, Grid, tuple[Tensor, ...]]:
 @pytest.mark.parametrize(("swap_axes", "kind"), [(False, "anchor_based"), (True, "anchor_free_released")])
 def test_maps_as_released(case, swap_axes, kind):
     meta, a, grid, (scores, boxes, *gt) = golden_image(case)
-    settings = {"topk": meta["topk"], "swap_axes": swap_axes}
+    xi, topk = meta["xi"], meta["topk"]
     arguments = scores, boxes, grid.centers, *gt
     assert_close_to_golden(
-        prediction_guided_weights(*arguments, meta["xi"], released=True, **settings), a[f"weights_{kind}"]
+        prediction_guided_weights(*arguments, xi, topk, released=True, swap_axes=swap_axes), a[f"weights_{kind}"]
     )
     points = grid.centers.flip(1) if swap_axes else grid.centers
     assert_close_to_golden(background_mask(points, gt[0]), a[f"background_{kind}"])
-    both = {"xi_cls": meta["xi"], "xi_reg": meta["xi"], "released_order": True, **settings}
-    *weights, background = maps_of(grid, scores, boxes, *gt, **both)
+    faults = ["B2", "B4"] if swap_axes else ["B4"]
+    *weights, background = maps_of(grid, scores, boxes, *gt, faults=faults, topk=topk, xi_cls=xi, xi_reg=xi)
     for ours in weights:
         assert_close_to_golden(ours, a[f"weights_{kind}"])
     assert_close_to_golden(background, a[f"background_{kind}"])
@@ -266,39 +275,58 @@ def test_regions_without_annotation(name):
         ({"mask": "gauss"}, r"no mask 'gauss'; there are: box, .*, pgw"),
         ({"branches": "all"}, "no branches 'all'; there are: both, cls, reg"),
         ({"ignored": "skip"}, "no ignored 'skip'; there are: exclude, background"),
-        ({"mask": "kde", "jitter": 0.05}, "mask 'kde' has none"),
-        ({"mask": "box", "released_order": True}, "mask 'box' has none"),
-        ({"mask": "topk", "swap_axes": True}, "mask 'topk' has none"),
-        ({"mask": "box", "method": "pgd_released"}, r"leave them off \(method pgd\), or set mask: pgw"),
+        ({"mask": "kde", "faults": ["B5"]}, "mask 'kde' has none"),
+        ({"mask": "box", "faults": ["B4"]}, "mask 'box' has none"),
+        ({"mask": "topk", "faults": ["B2"]}, "mask 'topk' has none"),
+        ({"mask": "box", "faults": None}, r"leave them off \(method pgd\), or set mask: pgw"),
+        ({"faults": ["B1", "B6"]}, "no fault 'B6'; there are: B1, B2, B3, B4, B5, assignment"),
+        ({"faults": "B1"}, r"'B1' is no list; .* faults: \[B1\]"),
     ],
 )
 def test_settings_that_cannot_work(settings, message):
     with pytest.raises(MethodError, match=message):
-        pair("gfl", **settings)
+        pair("fcos", method="pgd_released" if "faults" in settings else "pgd", **settings)
 
 
-# ------------------------------------------------------------------------------------------- one switch at a time
+@pytest.mark.parametrize(
+    ("name", "fault", "message"),
+    [
+        *((n, "B2", "this head has anchors: leave B2 out") for n in ALL if n not in ("fcos", "autoassign")),
+        *((n, "B3", "no distributions: leave B3 out") for n in ALL if n != "gfl"),
+        *((n, "assignment", "assigns labels .* leave assignment out") for n in ALL if n != "ddod"),
+    ],
+)
+def test_a_fault_that_does_not_concern_the_head_is_refused(name, fault, message):
+    with pytest.raises(MethodError, match=message):
+        with_fault(name, fault)
 
-#: what a switch changes: weights, background, L_cls, L_reg, the detector's own loss
+
+# -------------------------------------------------------------------------------------------- one fault at a time
+
+#: what a mask or a fault changes: weights, background, L_cls, L_reg, the detector's own loss
 CHANGES = {
-    "mask": ("topk", {"weights", "cls", "reg"}),
-    "mix_batch": (True, {"cls"}),
-    "swap_axes": (True, {"weights", "background", "cls", "reg"}),
-    "released_order": (True, {"weights", "cls", "reg"}),
-    "jitter": (0.05, {"weights", "cls", "reg"}),
-    "strides_by_image": (True, {"weights", "cls", "reg"}),
-    "assign_by_teacher": (True, {"own"}),
+    "topk": {"weights", "cls", "reg"},
+    "B1": {"cls"},
+    "B2": {"weights", "background", "cls", "reg"},
+    "B4": {"weights", "cls", "reg"},
+    "B5": {"weights", "cls", "reg"},
+    "B3": {"weights", "cls", "reg"},
+    "assignment": {"own"},
 }
-ONLY = {"strides_by_image": "gfl", "assign_by_teacher": "ddod"}
+ONLY = {"B2": ("fcos", "autoassign"), "B3": ("gfl",), "assignment": ("ddod",)}
 
 
-@pytest.mark.parametrize(("name", "switch"), [(n, s) for s in CHANGES for n in PAPER if ONLY.get(s, n) == n])
-def test_a_switch_changes_what_it_should(name, switch):
-    value, expected = CHANGES[switch]
-    models = pair(name), pair(name, **{switch: value})
+@pytest.mark.parametrize(("name", "change"), [(n, c) for c in CHANGES for n in PAPER if n in ONLY.get(c, PAPER)])
+def test_a_fault_changes_what_it_should(name, change):
+    expected = CHANGES[change]
+
+    def built() -> tuple[Distiller, Distiller]:
+        return pair(name), pair(name, mask=change) if change == "topk" else with_fault(name, change)
+
+    models = built()
     seen = [step_of(model, *batch()) for model in models]
     maps = [model.method.masks(step) for model, step in zip(models, seen, strict=True)]
-    losses = [pair(name, **settings).loss(*batch()) for settings in ({}, {switch: value})]
+    losses = [model.loss(*batch()) for model in built()]
     own = [
         torch.stack([sum(v) if isinstance(v, list) else v for k, v in x.items() if k not in terms(x)]) for x in losses
     ]
@@ -315,20 +343,20 @@ def test_a_switch_changes_what_it_should(name, switch):
 @pytest.mark.parametrize("name", PAPER)
 def test_mixing_a_batch_of_one_changes_nothing(name):
     inputs, samples = batch()
-    ours, theirs = (terms(pair(name, mix_batch=mix).loss(inputs[:1], samples[:1])) for mix in (False, True))
+    ours, theirs = (terms(model.loss(inputs[:1], samples[:1])) for model in (pair(name), with_fault(name, "B1")))
     assert_close(ours, theirs)
 
 
 def test_swapping_axes_keeps_boxes_on_the_diagonal():
     grid, scores, boxes = taught("fcos")
     gt = torch.tensor([[10.0, 10, 60, 60], [40, 40, 90, 90]]), torch.tensor([0, 3])
-    for ours, theirs in zip(*(maps_of(grid, scores, boxes, *gt, swap_axes=s) for s in (False, True)), strict=True):
+    for ours, theirs in zip(*(maps_of(grid, scores, boxes, *gt, faults=f) for f in ([], ["B2"])), strict=True):
         assert_close(ours, theirs)
 
 
 def test_strides_by_image():
     """Image i is decoded with the stride of level i everywhere: that level is right, the others are scaled."""
-    model = pair("gfl", strides_by_image=True)
+    model = with_fault("gfl", "B3")
     step = step_of(model, *batch())
     centers, strides = step.grid.centers, step.grid.strides[:, None]
     for i, (right, wrong) in enumerate(zip(step.teacher.boxes, model.method.teacher_boxes(step), strict=True)):
@@ -339,8 +367,6 @@ def test_strides_by_image():
         assert not torch.isclose(wrong[~same], right[~same]).all(dim=1).any()
     with pytest.raises(MethodError, match="at most 5 images a batch"):
         model.loss(images(6), batch()[1] * 3)
-    with pytest.raises(MethodError, match="no distributions"):
-        pair("atss", strides_by_image=True)
 
 
 def test_jitter_is_drawn_anew_and_follows_the_seed():
@@ -348,7 +374,7 @@ def test_jitter_is_drawn_anew_and_follows_the_seed():
     maps = []
     for seed in (0, 0, 1):
         torch.manual_seed(seed)
-        maps.append(maps_of(grid, scores, boxes, *objects(5), jitter=0.05, xi_reg=0.8))
+        maps.append(maps_of(grid, scores, boxes, *objects(5), faults=["B5"], xi_reg=0.8))
     plain = maps_of(grid, scores, boxes, *objects(5))[0]
     assert torch.equal(maps[0][0], maps[1][0]) and not torch.equal(maps[0][0], maps[2][0])
     # as released, each branch has noise of its own
@@ -358,31 +384,27 @@ def test_jitter_is_drawn_anew_and_follows_the_seed():
 
 def test_assigning_by_the_teacher():
     """DDOD's labels are those that the teacher would give itself; nothing changes where it says the same."""
-    model, mirror, given, labels = pair("ddod", assign_by_teacher=True), pair("ddod"), batch(), []
+    model, mirror, given, labels = with_fault("ddod", "assignment"), pair("ddod"), batch(), []
     mirror.student.load_state_dict(model.teacher.state_dict())
     for each in (model, mirror):
         each.method.needs = each.method.needs | {"assignment"}
         labels.append(step_of(each, *given).labels)
     assert torch.equal(*labels) and bool((labels[0] < CLASSES).any())
-    equal = [pair("ddod", equal=True, assign_by_teacher=on).loss(*given) for on in (False, True)]
+    settings = {"method": "pgd_released", "ignored": "exclude"}
+    equal = [pair("ddod", equal=True, faults=f, **settings).loss(*given) for f in ([], ["assignment"])]
     assert_close(*equal, rtol=0, atol=0)
     assert "process_predictions_and_anchors" not in vars(model.student.bbox_head)
-
-
-@pytest.mark.parametrize("name", [n for n in ALL if n != "ddod"])
-def test_no_teacher_drives_an_assignment_without_predictions(name):
-    with pytest.raises(MethodError, match=r"assigns labels .* set assign_by_teacher: false"):
-        pair(name, assign_by_teacher=True)
 
 
 @pytest.mark.parametrize("name", ALL)
 def test_pgd_released_turns_on_what_concerns_the_detector(name):
     method = pair(name, method="pgd_released").method
-    assert method.mix_batch and method.released_order and method.jitter == 0.05
-    assert method.swap_axes == (name in ("fcos", "autoassign"))
-    assert method.strides_by_image == (name == "gfl") and method.assign_by_teacher == (name == "ddod")
-    alone = pair(name, method="pgd_released", mix_batch=False, alpha=0.08).method
-    assert not alone.mix_batch and alone.released_order and (alone.alpha, alone.beta) == (0.08, 0.04)
+    own = {"fcos": {"B2"}, "autoassign": {"B2"}, "gfl": {"B3"}, "ddod": {"assignment"}}
+    assert method.faults == {"B1", "B4", "B5"} | own.get(name, set())
+    assert method.assign_by_teacher == (name == "ddod")
+    chosen = pair(name, method="pgd_released", faults=["B4"], alpha=0.08).method
+    assert chosen.faults == {"B4"}
+    assert (chosen.alpha, chosen.beta) == (0.08, 0.04)
     losses = terms(pair(name, method="pgd_released").loss(*batch()))
     assert all(bool(v.isfinite()) and v > 0 for v in losses.values())
 
