@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from benchmark.probe.analysis import flattened, marked, random_cost, ranks, relative_distance, silenced, wanted
 from pgd.dense import Grid, View
 from pgd.distiller import Tape
-from pgd.maths.regions import PairQuality, Pairs, inside_pairs
+from pgd.maths.regions import Objects, PairQuality, Pairs, Predictions, inside_pairs
 
 PERCENTS = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0)
 MODES = ("predictions", "features")
@@ -87,7 +87,8 @@ def choose(
     own = grid.valid[image][pairs.position]
     places = Pairs(pairs.position[own], pairs.box[own])
     pairs, centers = places.repeated(grid.per_position), grid.prediction_centers
-    values = PairQuality.of(view.scores[image], view.boxes[image], gt_boxes, gt_labels, pairs).quality(options.xi)
+    predictions = Predictions(view.scores[image], view.boxes[image], centers)
+    values = PairQuality.of(predictions, Objects(gt_boxes, gt_labels), pairs).quality(options.xi)
     if mode == "features":
         values, pairs, centers = values.unflatten(0, (-1, grid.per_position)).amax(dim=1), places, grid.centers
     counts = torch.bincount(pairs.box, minlength=len(gt_boxes))
