@@ -19,8 +19,9 @@ import importlib.metadata
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-from mmdet.registry import MODELS
+from mmdet.registry import MODELS, TASK_UTILS
 from mmengine.config import Config
 
 import pgd.plugin  # noqa: F401  registers with mmdet
@@ -29,21 +30,32 @@ from benchmark.experiment.config import DYNAMICS, DatasetInfo, detector_config
 from benchmark.experiment.digest import BESIDE_TRAINING, PACKAGES, closure
 from benchmark.experiment.folders import PLAN, ROOT, write_entries
 from benchmark.experiment.settings import Job, Params, Run, SettingsError, load
-from pgd.dense import reader_of
+from pgd.dense import reader_of, served_heads
 from pgd.methods.base import MethodError, method_class, settings_of
 
 LIBRARIES = ("torch", "torchvision", "mmdet", "mmengine", "numpy")
 
 
-def sources(heads: set[str], run: Run | None) -> dict[str, str]:
+def parts_of(model: Any) -> set[type]:
+    """The classes that a model's config names: detector, backbone, head, losses, assigners."""
+    if isinstance(model, list | tuple):
+        return set().union(*map(parts_of, model))
+    if not isinstance(model, dict):
+        return set()
+    named = [registry.get(model["type"]) for registry in (MODELS, TASK_UTILS) if isinstance(model.get("type"), str)]
+    return {cls for cls in named if isinstance(cls, type)}.union(*map(parts_of, model.values()))
+
+
+def sources(parts: set[type], run: Run | None) -> dict[str, str]:
     """Digests of the modules that a training goes through, by module name.
 
-    Followed by their imports from the training, the readers of the detectors' heads and the method's file, so that a
-    new head or method, which nothing imports by name, changes nothing for the others.
+    Followed by their imports from the training, the detectors' parts, the readers of their heads and the method's file,
+    so that a new head or method, which nothing imports by name, changes nothing for the others.
     """
-    roots = {"benchmark.train"}
-    for head in map(MODELS.get, heads):
-        roots |= {cls.__module__ for cls in (head, *reader_of.dispatch(head).__mro__)}
+    roots = {"benchmark.train"} | {cls.__module__ for cls in parts}
+    for part in parts:
+        if issubclass(part, tuple(served_heads())):
+            roots |= {cls.__module__ for cls in reader_of.dispatch(part).__mro__}
     if run is not None and run.needs_teacher:
         roots.add(DYNAMICS)
     if run is not None and run.method != "none":
@@ -87,9 +99,9 @@ def entry(job: Job) -> dict:
     """What the result of one training depends on, besides its seed and the teacher's weights."""
     cfg = detector_config(job.detector, job.options)
     taught = job.run is not None and job.run.needs_teacher
-    heads = {cfg.model.bbox_head.type}
+    parts = parts_of(cfg.model)
     if taught:
-        heads.add(detector_config(job.pair.teacher).model.bbox_head.type)
+        parts |= parts_of(detector_config(job.pair.teacher).model)
     return {
         "pair": job.pair_name,
         "dataset": job.pair.dataset,
@@ -100,7 +112,7 @@ def entry(job: Job) -> dict:
         "teacher_min_ap": job.pair.teacher.min_ap if taught else None,
         "pretrained": check_pretrained(cfg),
         "config": hashlib.sha256(portable_text(cfg).encode()).hexdigest()[:16],
-        "code": sources(heads, job.run),
+        "code": sources(parts, job.run),
         "libraries": {name: importlib.metadata.version(name) for name in LIBRARIES},
     }
 

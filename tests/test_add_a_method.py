@@ -18,6 +18,7 @@ PAGE = ROOT / "docs" / "add-a-method.md"
 SCRIPT = """
 import json, sys
 import pgd
+from mmdet.registry import MODELS
 from benchmark import smoke, tune
 from benchmark.methods import refusal, row, DETECTORS
 from benchmark.experiment.settings import load
@@ -37,7 +38,7 @@ print(json.dumps({
     "row": row("energy"),
     "losses": losses,
     "trials": len(tune.weights(["energy"], params, "gfl")),
-    "code": sorted(sources({"GFLHead"}, params.runs["energy"])),
+    "code": sorted(sources({MODELS.get("GFLHead")}, params.runs["energy"])),
 }))
 """
 

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 import yaml
+from mmdet.registry import MODELS
 
 from benchmark import plan as stage
 from benchmark.experiment import digest
@@ -18,7 +19,7 @@ from benchmark.experiment.config import DatasetInfo, detector_config, training_c
 from benchmark.experiment.digest import code_digest
 from benchmark.experiment.folders import ROOT
 from benchmark.experiment.settings import Detector, Params, Run, SettingsError, parse
-from benchmark.plan import check_pretrained, portable_text, sources
+from benchmark.plan import check_pretrained, parts_of, portable_text, sources
 from pgd.methods import METHODS
 from pgd.methods.base import method_class
 
@@ -230,9 +231,14 @@ def test_editing_shared_code(before, tmp_path, monkeypatch, quick_digest, module
 
 def test_sources_are_real_modules():
     for method in METHODS.module_dict:
-        found = sources({"GFLHead"}, Run(method))
+        gfl = {MODELS.get("GFLHead")}
+        found = sources(gfl, Run(method))
         assert method_class(method).__module__ in found and all(len(v) == 16 for v in found.values())
-        assert found.items() >= sources({"GFLHead"}, Run()).items() == sources({"GFLHead"}, None).items()
+        assert (
+            found.items()
+            >= sources({MODELS.get("GFLHead")}, Run()).items()
+            == sources({MODELS.get("GFLHead")}, None).items()
+        )
 
 
 def test_stale_files_go(tmp_path):
@@ -297,3 +303,9 @@ def test_training_config(tiny_data):
     assert cfg.model.method == {"type": "pgd", "alpha": 2.0} and cfg.model.inherit == "none"
     assert cfg.model.teacher.backbone.depth == 34 and cfg.model.teacher.backbone.init_cfg is None
     assert cfg.val_dataloader.dataset.indices == 6 and cfg.val_evaluator.areas == tuple(data.areas)
+
+
+def test_an_assigner_of_ours_is_a_part():
+    """DDOD's assigner stands in a file that its head does not import."""
+    model = detector_config(Detector("benchmark/configs/mini/ddod_r18.py")).model
+    assert "pgd.detectors.ddod" in sources(parts_of(model), None)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from benchmark.probe.analysis import flattened, marked, random_cost, ranks, relative_distance, silenced, wanted
 from benchmark.probe.options import MODES, PERCENTS
 from pgd.dense import Grid, View
-from pgd.maths.regions import PairQuality, Pairs, inside_pairs
+from pgd.maths.regions import Objects, PairQuality, Pairs, Predictions, inside_pairs
 from pgd.tape import Tape
 
 #: Positions of all settings that the head runs on at one time: bounds the memory.
@@ -86,7 +86,8 @@ def choose(
     own = grid.valid[image][pairs.position]
     places = Pairs(pairs.position[own], pairs.box[own])
     pairs, centers = places.repeated(grid.per_position), grid.prediction_centers
-    values = PairQuality.of(view.scores[image], view.boxes[image], gt_boxes, gt_labels, pairs).quality(options.xi)
+    predictions = Predictions(view.scores[image], view.boxes[image], centers)
+    values = PairQuality.of(predictions, Objects(gt_boxes, gt_labels), pairs).quality(options.xi)
     if mode == "features":
         values, pairs, centers = values.unflatten(0, (-1, grid.per_position)).amax(dim=1), places, grid.centers
     counts = torch.bincount(pairs.box, minlength=len(gt_boxes))

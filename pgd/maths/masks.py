@@ -29,7 +29,17 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from pgd.maths.regions import RIDGE, PairQuality, Pairs, heaviest, heaviest_by_xi, inside_pairs, weights_of_pairs
+from pgd.maths.regions import (
+    RIDGE,
+    Objects,
+    PairQuality,
+    Pairs,
+    Predictions,
+    heaviest,
+    heaviest_by_xi,
+    inside_pairs,
+    weights_of_pairs,
+)
 
 #: Standard deviation of ``box_gaussian`` in sides of the box: that of positions spread evenly over it, whose
 #: maximum-likelihood Gaussian (``pgw`` with a K that takes in the whole box) this is.
@@ -42,18 +52,9 @@ CENTER_RADIUS = 1.5
 class Candidates:
     """The in-box predictions of one image, of which a mask is made."""
 
-    #: ``[P, C]`` class probabilities of the teacher
-    scores: Tensor
-    #: ``[P, 4]`` boxes that the teacher predicts
-    boxes: Tensor
-    #: ``[P, 2]`` positions (x, y), pixels
-    centers: Tensor
-    #: ``[P]`` strides of their levels, pixels
-    strides: Tensor
-    #: ``[G, 4]``
-    gt_boxes: Tensor
-    #: ``[G]`` class indices
-    gt_labels: Tensor
+    #: of the teacher, with strides
+    predictions: Predictions
+    objects: Objects
     #: which prediction lies in which box
     pairs: Pairs
     #: X balances of localisation against classification
@@ -63,19 +64,24 @@ class Candidates:
     #: of ``pgw`` as released, see :func:`pgd.maths.regions.gaussian_weights`
     jitter: float = 0.0
 
+    @property
+    def centers(self) -> Tensor:
+        """``[P, 2]`` positions (x, y), pixels."""
+        return self.predictions.centers
+
     @cached_property
     def quality(self) -> PairQuality:
-        return PairQuality.of(self.scores, self.boxes, self.gt_boxes, self.gt_labels, self.pairs)
+        return PairQuality.of(self.predictions, self.objects, self.pairs)
 
     @cached_property
     def top(self) -> tuple[Tensor, Tensor]:
         """Every box's top-K: indices ``[K, X, G]`` and whether they exist."""
-        return self.quality.top(self.pairs, len(self.gt_boxes), self.xis, self.topk)
+        return self.quality.top(self.pairs, len(self.objects.boxes), self.xis, self.topk)
 
     @cached_property
     def offsets(self) -> tuple[Tensor, Tensor]:
         """From the box's centre to the position ``[M, 2]``, and the box's sides ``[M, 2]``, pixels."""
-        near, far = self.gt_boxes[self.pairs.box].split(2, dim=1)
+        near, far = self.objects.boxes[self.pairs.box].split(2, dim=1)
         return self.centers[self.pairs.position] - (near + far) / 2, far - near
 
     def on_positions(self, weights: Tensor) -> Tensor:
@@ -97,7 +103,7 @@ def box_gaussian(candidates: Candidates) -> Tensor:
 
 def center(candidates: Candidates) -> Tensor:
     """The middle of the box: at most 3 x 3 positions of each level, less where the box is smaller."""
-    radius = CENTER_RADIUS * candidates.strides[candidates.pairs.position]
+    radius = CENTER_RADIUS * candidates.predictions.strides[candidates.pairs.position]
     return candidates.on_positions(candidates.offsets[0].abs().amax(dim=1) < radius)
 
 
@@ -136,7 +142,7 @@ def kde(candidates: Candidates) -> Tensor:
 def pgw(candidates: Candidates) -> Tensor:
     """PGD's prediction-guided weights (section 3.2)."""
     c = candidates
-    return weights_of_pairs(c.quality, c.pairs, c.centers, len(c.gt_boxes), c.xis, c.topk, c.jitter)
+    return weights_of_pairs(c.quality, c.pairs, c.centers, len(c.objects.boxes), c.xis, c.topk, c.jitter)
 
 
 #: From the name of a mask to what computes it: ``[X, P]`` of at least one pair.
@@ -165,9 +171,10 @@ def mask(
     xi: float,
     topk: int,
 ) -> Tensor:
-    """One mask of one image, ``[P]``; arguments as the fields of :class:`Candidates`.
+    """One mask of one image, ``[P]``; arguments as the fields of
+    :class:`pgd.maths.regions.Predictions` and :class:`pgd.maths.regions.Objects`.
 
     Raises ValueError where there is no mask of this ``kind``.
     """
-    pairs = inside_pairs(centers, gt_boxes)
-    return mask_maps(kind, Candidates(scores, boxes, centers, strides, gt_boxes, gt_labels, pairs, (xi,), topk))[0]
+    predictions, objects = Predictions(scores, boxes, centers, strides), Objects(gt_boxes, gt_labels)
+    return mask_maps(kind, Candidates(predictions, objects, inside_pairs(centers, gt_boxes), (xi,), topk))[0]

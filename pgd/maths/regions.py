@@ -40,6 +40,28 @@ def pairwise_iou(boxes: Tensor, gt_boxes: Tensor) -> Tensor:
     return overlap / (area - overlap).clamp(min=1e-6)
 
 
+class Predictions(NamedTuple):
+    """What a detector predicts on one image: P predictions, at positions in input pixels."""
+
+    #: ``[P, C]`` class probabilities
+    scores: Tensor
+    #: ``[P, 4]`` predicted boxes
+    boxes: Tensor
+    #: ``[P, 2]`` positions (x, y)
+    centers: Tensor
+    #: ``[P]`` strides of their levels, pixels; where they are needed
+    strides: Tensor | None = None
+
+
+class Objects(NamedTuple):
+    """The ground truth of one image: G objects."""
+
+    #: ``[G, 4]``
+    boxes: Tensor
+    #: ``[G]`` class indices
+    labels: Tensor
+
+
 class Pairs(NamedTuple):
     """Which position lies in which box: M pairs of indices, two tensors ``[M]`` ordered by box."""
 
@@ -113,16 +135,15 @@ class PairQuality(NamedTuple):
     log_iou: Tensor
 
     @classmethod
-    def of(cls, scores: Tensor, boxes: Tensor, gt_boxes: Tensor, gt_labels: Tensor, pairs: Pairs) -> PairQuality:
-        """Arguments as for :func:`quality`."""
+    def of(cls, predictions: Predictions, objects: Objects, pairs: Pairs) -> PairQuality:
         # side by side: four short gathers and plain products are much faster than rows of four and reductions over them
-        x1, y1, x2, y2 = (side.index_select(0, pairs.position) for side in boxes.unbind(dim=1))
-        left, top, right, bottom = (side.index_select(0, pairs.box) for side in gt_boxes.unbind(dim=1))
+        x1, y1, x2, y2 = (side.index_select(0, pairs.position) for side in predictions.boxes.unbind(dim=1))
+        left, top, right, bottom = (side.index_select(0, pairs.box) for side in objects.boxes.unbind(dim=1))
         width = (torch.minimum(x2, right) - torch.maximum(x1, left)).clamp_(min=0)
         overlap = width * (torch.minimum(y2, bottom) - torch.maximum(y1, top)).clamp_(min=0)
         area = (x2 - x1) * (y2 - y1) + (right - left) * (bottom - top)
         iou = overlap / (area - overlap).clamp_(min=1e-6)
-        score = scores[pairs.position, gt_labels.index_select(0, pairs.box)]
+        score = predictions.scores[pairs.position, objects.labels.index_select(0, pairs.box)]
         # a floor far below any quality that matters keeps zeros comparable; only rounding passes 1
         return cls(*(value.float().clamp(_FLOOR, 1).log_() for value in (score, iou)))
 
@@ -223,7 +244,7 @@ def prediction_guided_weights(
     tested = centers.flip(1) if swap_axes else centers
     if not released:
         pairs = inside_pairs(tested, gt_boxes)
-        values = PairQuality.of(scores, boxes, gt_boxes, gt_labels, pairs)
+        values = PairQuality.of(Predictions(scores, boxes, centers), Objects(gt_boxes, gt_labels), pairs)
         return weights_of_pairs(values, pairs, centers, gt_boxes.size(0), (xi,), topk, jitter)[0]
     best, index = _raw_quality(scores, boxes, gt_boxes, gt_labels, xi).topk(min(topk, centers.size(0)), dim=0)
     exists = torch.ones_like(best, dtype=torch.bool)

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from pgd.dense import DistillStep, Grid
 from pgd.maths.attention import channel_attention, spatial_attention, weighted_square_distance
 from pgd.maths.masks import MASKS, Candidates, mask_maps
-from pgd.maths.regions import Pairs, inside_pairs
+from pgd.maths.regions import Objects, Pairs, Predictions, inside_pairs
 from pgd.methods.base import METHODS, Method, MethodContext, MethodError
 
 LEVEL_WEIGHTS = (1.0, 1.25, 1.5, 1.75, 2.0)
@@ -194,9 +194,9 @@ class PGD(Method):
         if self.ignored == "exclude" and ignored_boxes is not None and len(ignored_boxes):
             background.index_fill_(0, self.in_boxes(grid, ignored_boxes).position, 0)
         strides, pairs = grid.strides.repeat_interleave(grid.per_position), pairs.repeated(grid.per_position)
-        predictions = scores, boxes, grid.prediction_centers, strides
+        predictions = Predictions(scores, boxes, grid.prediction_centers, strides)
         xis = self.xi_cls, self.xi_reg
-        weights = self.foreground(Candidates(*predictions, gt_boxes, gt_labels, pairs, xis, self.topk))
+        weights = self.foreground(Candidates(predictions, Objects(gt_boxes, gt_labels), pairs, xis, self.topk))
         if grid.per_position > 1:
             weights = [grid.to_positions(w) for w in weights]
         return *weights, background

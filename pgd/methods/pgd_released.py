@@ -115,7 +115,7 @@ class PGDReleased(PGD):
         if "B4" not in self.faults:
             return super().foreground(replace(candidates, jitter=self.jitter))
         c = candidates
-        image = c.scores, c.boxes, c.centers, c.gt_boxes, c.gt_labels
+        image = *c.predictions[:3], *c.objects
         settings = {"topk": c.topk, "released": True, "swap_axes": "B2" in self.faults, "jitter": self.jitter}
         return [prediction_guided_weights(*image, xi, **settings) for xi in c.xis]
 
