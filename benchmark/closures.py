@@ -7,6 +7,12 @@ through it. Trainings have theirs, run by run, from the stage `plan`.
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    # help and usage errors come before the imports that take seconds
+    from benchmark.experiment.cli import answer_early
+
+    answer_early("closures")
+
 from benchmark.experiment.cli import command_parser
 from benchmark.experiment.digest import stage_closures
 from benchmark.experiment.folders import CLOSURES, write_entries
