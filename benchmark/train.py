@@ -32,7 +32,7 @@ from benchmark.experiment.quiet import quiet
 from benchmark.experiment.settings import Job, SettingsError, load
 from benchmark.match import basis, teacher_weights
 from benchmark.training.hooks import Record
-from benchmark.training.usage import peak_memory_mb
+from benchmark.training.usage import effective_rate, peak_memory_mb
 from pgd.checkpoint import CheckpointError, InheritReport, export
 from pgd.methods.base import MethodError
 
@@ -80,8 +80,7 @@ def train(job: Job) -> Path:
     shutil.copy(work_dir / "curve.jsonl", out / "curve.jsonl")
     record = {
         "iterations": runner.max_iters,
-        "batch_size": cfg.train_dataloader.batch_size,
-        "lr": cfg.optim_wrapper.optimizer.lr,
+        **effective_rate(cfg, runner.world_size),
         "optimizer": cfg.optim_wrapper.optimizer.type,
         "train_seconds": round(seconds, 1),
         "resumed": resume,
