@@ -1,9 +1,8 @@
 """Stage `evaluate`: accuracy of one trained detector on the whole validation set, and its flat record.
 
-``python -m benchmark.evaluate RUN --seed S`` (or ``PAIR --teacher``) loads the exported weights
-into the plain detector (no teacher, no method)
-and writes ``results/runs/<run>-<seed>.json``, ``results/curves/<run>-<seed>.csv`` and the detections under
-``work/evaluate/``.
+``python -m benchmark.evaluate RUN --seed S`` (stage `evaluate_teacher`: ``PAIR --teacher``) loads the exported weights
+into the plain detector (no teacher, no method) and writes ``results/runs/<run>-<seed>.json``,
+``results/curves/<run>-<seed>.csv`` and the detections under ``work/evaluate/``.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Runs the smoke profile from nothing and checks that it left what it should. ``python -m benchmark.smoke``
+"""Runs the smoke experiment from nothing and checks that it left what it should. ``python -m benchmark.smoke``
 
-First the pipeline of the profile, by DVC; then, on its teachers, every method on every detector that it fits
+First the pipeline of the experiment, by DVC; then, on its teachers, every method on every detector that it fits
 (:mod:`benchmark.training.combinations`). The stages themselves fail on a loss that is not finite and on a run that a
 table misses; here it is checked that every head takes part, and that no stage succeeded without writing its files.
 """
@@ -25,7 +25,7 @@ from mmdet.registry import MODELS
 import pgd.plugin  # noqa: F401  registers with mmdet
 from benchmark.experiment.cli import command_parser, run_cli
 from benchmark.experiment.config import detector_config
-from benchmark.experiment.folders import ROOT, folder_of
+from benchmark.experiment.folders import ROOT, TEACHER_METRICS, folder_of
 from benchmark.experiment.quiet import quiet
 from benchmark.experiment.settings import Params, load
 from benchmark.report import NOTEBOOKS
@@ -41,10 +41,11 @@ class SmokeError(RuntimeError):
 
 
 def expected_files(params: Params) -> list[Path]:
-    """What the profile must leave, relative to its folder."""
+    """What the experiment must leave, relative to its folder."""
     jobs = [params.teacher(pair) for pair in params.pairs]
     jobs += [params.student(run, seed) for run in params.runs for seed in params.seeds]
     files = [Path(p) for p in ("results/table.csv", "results/table.md", "results/report.html", "results/metrics.json")]
+    files += [TEACHER_METRICS / f"{pair}.json" for pair in params.pairs]
     for job in jobs:
         files += [folder_of(job) / "weights.pth", Path(f"work/evaluate/{job.label}/detections.json")]
         files += [Path(f"results/runs/{job.label}.json"), Path(f"results/curves/{job.label}.csv")]

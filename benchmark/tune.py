@@ -31,7 +31,7 @@ import yaml
 from benchmark.evaluate import evaluate
 from benchmark.experiment.cli import command_parser, run_cli
 from benchmark.experiment.config import MINI, DatasetInfo, detector_config
-from benchmark.experiment.folders import TEACHER_METRICS, TEACHERS
+from benchmark.experiment.folders import TEACHER_METRICS, TEACHERS, link_into
 from benchmark.experiment.quiet import quiet
 from benchmark.experiment.settings import Params, Run, SettingsError, load, parse
 from benchmark.match import match
@@ -107,18 +107,13 @@ def named(path: Path, params: Params, pair: str) -> dict[str, Run]:
 def held_out(params: Params, pair: str, home: Path) -> None:
     """Make ``home`` a place to train in: data that is split anew, and the pair's teacher."""
     name = params.pairs[pair].dataset
-    path, link = home / DatasetInfo.path(name), home / TEACHERS / pair
+    path = home / DatasetInfo.path(name)
     data = split_train(DatasetInfo.load(name), home / "data")
     ends = ("images", "annotations", "odgt")
     absolute = {k: str(Path(v).resolve()) for k, v in asdict(data).items() if v and k.endswith(ends)}
-    for file in (path, link):
-        file.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({**asdict(data), **absolute}, indent=2))
-    if not link.exists():
-        link.symlink_to((TEACHERS / pair).resolve())
-        metrics = home / TEACHER_METRICS
-        metrics.parent.mkdir(parents=True, exist_ok=True)
-        metrics.symlink_to(TEACHER_METRICS.resolve())
+    link_into(home, TEACHERS / pair, TEACHER_METRICS)
 
 
 def tune(params: Params, runs: dict[str, Run], pair: str, iterations: int, jobs: int, out: Path) -> None:

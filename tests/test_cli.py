@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pkgutil
 import subprocess
 import sys
 from pathlib import Path
@@ -79,13 +78,9 @@ def test_every_command_is_listed():
     """A module that calls ``answer_early`` does so under its own name, and is in the table."""
     root = Path(benchmark.__file__).parent
     found = {}
-    for module in pkgutil.walk_packages([str(root)]):
-        path = root.joinpath(*module.name.split(".")).with_suffix(".py")
-        if path.is_file() and "def main(" in (text := path.read_text()):
-            found[module.name] = f'answer_early("{module.name}")' in text
-    for path in root.glob("*/*.py"):
+    for path in root.rglob("*.py"):
         if "\ndef main(" in (text := path.read_text()):
-            name = f"{path.parent.name}.{path.stem}"
+            name = ".".join(path.relative_to(root).with_suffix("").parts)
             found[name] = f'answer_early("{name}")' in text
     assert found == dict.fromkeys(COMMANDS, True)
 

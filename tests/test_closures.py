@@ -14,7 +14,8 @@ from conftest import light_content
 
 from benchmark.closures import main as write_closures
 from benchmark.experiment import digest
-from benchmark.experiment.digest import BESIDE_TRAINING, STAGES, closure, imported, stage_closures
+from benchmark.experiment.config import DYNAMICS
+from benchmark.experiment.digest import BESIDE_TRAINING, PLUG_INS, STAGES, closure, imported, stage_closures
 from benchmark.experiment.folders import CLOSURES, PLAN, ROOT
 
 #: Runs a module as a command, with some plug-ins only (or all), and writes down which modules of this repository were
@@ -89,7 +90,7 @@ def test_stages_declare_what_they_import(folder):
             continue
         if stage in planned:
             declared = set(json.loads((folder / PLAN / f"{planned[stage]}.json").read_text())["code"])
-            loaded = {m for m in loaded if not digest._is_in(m, BESIDE_TRAINING)}
+            loaded = {m for m in loaded if not digest.is_in(m, BESIDE_TRAINING)}
         else:
             declared = set(json.loads((folder / CLOSURES / f"{declared_by.get(stage, stage)}.json").read_text()))
         holes[stage] = sorted(m for m in loaded - declared if m != "pgd.heads.gfl")
@@ -131,6 +132,21 @@ def test_evaluation_and_reporting_are_in_no_training():
     found = closure({"benchmark.train", "benchmark.training.dynamics"}, BESIDE_TRAINING)
     rooms = ("benchmark.evidence", "benchmark.figures", "benchmark.probe", "pgd.evaluation", "benchmark.evaluate")
     assert [m for m in found if m.startswith((*rooms, "benchmark.report", "benchmark.experiment.evaluation"))] == []
+
+
+def test_the_plan_goes_through_the_code_of_all_trainings():
+    """Or a change of it would leave the plan, and with it every training, as up to date."""
+    trainings = closure({"benchmark.train", DYNAMICS, *PLUG_INS}, BESIDE_TRAINING)
+    assert trainings.items() <= stage_closures()["plan"].items()
+
+
+@pytest.mark.parametrize("stage", yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"])
+def test_no_stage_names_code_by_hand(stage):
+    """Code is depended on through closures alone; configs, notebooks and templates are data."""
+    depends = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"][stage]["deps"]
+    shared = {d.removeprefix("${repo}/") for d in depends if d.startswith("${repo}/")}
+    data = {"data", "data/pretrained", "benchmark/configs", "benchmark/templates", "notebooks"}
+    assert shared <= data | ({"benchmark", "pgd"} if stage == "closures" else set())
 
 
 def circles() -> list[str]:

@@ -209,6 +209,15 @@ def batch_of(count: int, scale: Scale, device: str) -> tuple[Tensor, list[DetDat
     return inputs.to(device), samples
 
 
+def step_of(model: Distiller, inputs: Tensor, samples: list[DetDataSample]) -> DistillStep:
+    """What the method is given in a step on this batch."""
+    kept: list[DistillStep] = []
+    handle = model.method.register_forward_pre_hook(lambda module, arguments: kept.append(arguments[0]))
+    model.loss(inputs, samples)
+    handle.remove()
+    return kept[0]
+
+
 class Turns:
     """The variants of one block and their times."""
 
@@ -244,12 +253,8 @@ class Turns:
         """As in a step, of which the teacher's outputs are kept."""
         model = self.subjects["pgd"].model
         if self.step is None:
-            kept: list[DistillStep] = []
-            handle = model.method.register_forward_pre_hook(lambda module, arguments: kept.append(arguments[0]))
             with torch.no_grad(), self.precision.cast():
-                model.loss(*self.batch)
-            handle.remove()
-            self.step = kept[0]
+                self.step = step_of(model, *self.batch)
             self.step.student = None
         view = self.step.teacher
         # a new view has decoded nothing yet

@@ -7,6 +7,7 @@ folder scan (methods, heads) does not, so that a new method touches nobody else:
 from __future__ import annotations
 
 import ast
+import functools
 import hashlib
 import json
 from collections.abc import Collection, Iterable
@@ -32,7 +33,8 @@ BESIDE_TRAINING = (
 #: Stages that are no trainings, with the modules that they start from. Trainings are in benchmark/plan.py.
 STAGES = {
     "prepare": ("benchmark.prepare",),
-    "plan": ("benchmark.plan", *PLUG_INS),
+    # it digests the code of all trainings
+    "plan": ("benchmark.plan", "benchmark.train", "benchmark.training.dynamics", *PLUG_INS),
     "match": ("benchmark.match",),
     "evaluate": ("benchmark.evaluate",),
     "cost": ("benchmark.cost", *PLUG_INS),
@@ -54,7 +56,13 @@ def file_of(module: str) -> Path | None:
 
 def code_digest(path: Path) -> str:
     """Hash of a module's code: equal for files that differ in comments, layout or docstrings only."""
-    tree = ast.parse(path.read_text())
+    return _digest(path.read_text())
+
+
+# Closures of stages and runs share most of their modules: each text is parsed once.
+@functools.cache
+def _digest(source: str) -> str:
+    tree = ast.parse(source)
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
         if not isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) or not body:
@@ -65,7 +73,8 @@ def code_digest(path: Path) -> str:
     return hashlib.sha256(ast.dump(tree).encode()).hexdigest()[:16]
 
 
-def imported(source: str) -> set[str]:
+@functools.cache
+def imported(source: str) -> frozenset[str]:
     """Modules of this repository that a piece of code imports, anywhere in it."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(source)):
@@ -74,7 +83,7 @@ def imported(source: str) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and node.module:
             # what is imported from a package may be a module of it
             names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-    return {name for name in names if name.split(".")[0] in PACKAGES and file_of(name)}
+    return frozenset(name for name in names if name.split(".")[0] in PACKAGES and file_of(name))
 
 
 def notebook_code(path: Path) -> str:
@@ -84,7 +93,8 @@ def notebook_code(path: Path) -> str:
     return "\n".join("" if line.startswith(("%", "!")) else line for line in lines)
 
 
-def _is_in(module: str, packages: Collection[str]) -> bool:
+def is_in(module: str, packages: Collection[str]) -> bool:
+    """Whether a module is one of these modules or packages or lies in one."""
     return any(module == package or module.startswith(f"{package}.") for package in packages)
 
 
@@ -98,7 +108,7 @@ def closure(roots: Iterable[str], without: Collection[str] = ()) -> dict[str, st
     todo, found = set(roots), set()
     for package in todo & set(PLUG_INS):
         todo |= {f"{package}.{path.stem}" for path in file_of(package).parent.glob("*.py") if path.stem != "__init__"}
-    while todo := {name for name in todo if not _is_in(name, without)} - found:
+    while todo := {name for name in todo if not is_in(name, without)} - found:
         found |= todo
         files = [file_of(name) for name in todo]
         # a module's packages are imported before it

@@ -31,6 +31,15 @@ def folder_of(job: Job) -> Path:
     return TEACHERS / job.pair_name if job.run is None else RUNS / job.label
 
 
+def link_into(home: Path, *parts: Path) -> None:
+    """Show ``parts``, relative to the current folder, at the same places below ``home``; what stands there stays."""
+    for part in parts:
+        link = home / part
+        link.parent.mkdir(parents=True, exist_ok=True)
+        if not link.exists():
+            link.symlink_to(part.resolve())
+
+
 def write_entries(out: Path, entries: dict[str, dict]) -> None:
     """One JSON file an entry, equal bytes for equal content; files of entries that are gone go too."""
     out.mkdir(parents=True, exist_ok=True)

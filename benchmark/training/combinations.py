@@ -28,7 +28,7 @@ from tqdm import tqdm
 from benchmark.evaluate import evaluate
 from benchmark.experiment.cli import command_parser, run_cli
 from benchmark.experiment.config import MINI, detector_config
-from benchmark.experiment.folders import DATASETS, TEACHER_METRICS, TEACHERS, WORK
+from benchmark.experiment.folders import DATASETS, TEACHER_METRICS, TEACHERS, WORK, link_into
 from benchmark.experiment.quiet import quiet
 from benchmark.experiment.settings import Params, Run, SettingsError, load
 from benchmark.match import match
@@ -61,10 +61,7 @@ def place_beside(work: Path):
     """A folder of its own to train in, with the pipeline's data and teachers; the process stands in it."""
     home = work / "grid"
     shutil.rmtree(home, ignore_errors=True)
-    for part in (DATASETS, TEACHERS, TEACHER_METRICS):
-        link = home / part
-        link.parent.mkdir(parents=True, exist_ok=True)
-        link.symlink_to(part.resolve())
+    link_into(home, DATASETS, TEACHERS, TEACHER_METRICS)
     with contextlib.chdir(home):
         yield
 

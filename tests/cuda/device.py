@@ -7,10 +7,10 @@ from test_conformance import REFUSED, STILL
 from torch import Tensor
 
 from benchmark.experiment.config import MINI
-from pgd.dense import DistillStep
 from pgd.distiller import Distiller
 from pgd.methods import METHODS
 from pgd.scaling import published_settings
+from tools.gpu_speed import step_of
 
 __all__ = ["CUDA", "QUIET", "SERVED", "batch", "build", "step_of"]
 
@@ -42,12 +42,3 @@ def batch(device: str, crowd: int = 0) -> tuple[Tensor, list]:
         drawn = [objects(crowd, seed) for seed in range(len(samples))]
         samples = [sample(boxes.tolist(), labels.tolist()) for boxes, labels in drawn]
     return images(len(samples)).to(device), [s.to(device) for s in samples]
-
-
-def step_of(model: Distiller, inputs: Tensor, samples: list) -> DistillStep:
-    """What the method was given in a step on this batch."""
-    kept: list[DistillStep] = []
-    handle = model.method.register_forward_pre_hook(lambda module, arguments: kept.append(arguments[0]))
-    model.loss(inputs, samples)
-    handle.remove()
-    return kept[0]
