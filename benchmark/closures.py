@@ -15,12 +15,12 @@ if __name__ == "__main__":
 
 from benchmark.experiment.cli import command_parser
 from benchmark.experiment.digest import stage_closures
-from benchmark.experiment.folders import CLOSURES, write_entries
+from benchmark.experiment.workspace import HERE, write_entries
 
 
 def main() -> None:
     command_parser("closures").parse_args()
-    write_entries(CLOSURES, stage_closures())
+    write_entries(HERE.closures, stage_closures())
 
 
 if __name__ == "__main__":

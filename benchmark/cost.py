@@ -28,9 +28,9 @@ from tqdm import tqdm
 import pgd.plugin  # noqa: F401  registers with mmdet
 from benchmark.experiment.cli import command_parser, run_cli
 from benchmark.experiment.config import DatasetInfo, training_config
-from benchmark.experiment.folders import WORK
 from benchmark.experiment.quiet import quiet
 from benchmark.experiment.settings import Job, Params, Run, SettingsError, load
+from benchmark.experiment.workspace import HERE
 from benchmark.match import teacher_weights
 from pgd.checkpoint import CheckpointError
 
@@ -43,7 +43,7 @@ MB = 2**20
 
 def build(job: Job, data: DatasetInfo, teacher: Path | None) -> tuple[torch.nn.Module, Callable[[dict], None]]:
     """The model of a run and a function that trains it on one batch."""
-    cfg = training_config(job, data, teacher, WORK / "cost")
+    cfg = training_config(job, data, teacher, HERE.work / "cost")
     cfg.custom_hooks = []
     runner = Runner.from_cfg(cfg)
     runner.model.init_weights()
@@ -60,7 +60,7 @@ def build(job: Job, data: DatasetInfo, teacher: Path | None) -> tuple[torch.nn.M
 
 def first_batches(job: Job, data: DatasetInfo, count: int) -> list[dict]:
     """The first batches that every run of this data set is trained on."""
-    cfg = training_config(replace(job, run=Run(pair=job.pair_name)), data, None, WORK / "cost")
+    cfg = training_config(replace(job, run=Run(pair=job.pair_name)), data, None, HERE.work / "cost")
     loader = cfg.train_dataloader
     loader.update(num_workers=0, persistent_workers=False)
     batches = iter(Runner.build_dataloader(loader, seed=job.seed))

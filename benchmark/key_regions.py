@@ -45,7 +45,6 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from benchmark.evaluate import machine
 from benchmark.experiment.cli import command_parser, run_cli
 from benchmark.experiment.quiet import quiet
 from benchmark.experiment.settings import SettingsError, load
@@ -65,6 +64,7 @@ from benchmark.probe.subjects import (
     subject_of_pair,
     truth_of,
 )
+from benchmark.training.usage import machine
 from pgd.checkpoint import CheckpointError
 from pgd.dense import UnsupportedHead
 

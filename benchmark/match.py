@@ -19,8 +19,8 @@ import math
 from pathlib import Path
 
 from benchmark.experiment.cli import command_parser, run_cli
-from benchmark.experiment.folders import MATCH, PLAN, TEACHER_METRICS, TEACHERS, write_entries
 from benchmark.experiment.settings import Job, Params, SettingsError, load
+from benchmark.experiment.workspace import HERE, Workspace, write_entries
 from pgd.checkpoint import CheckpointError, load_state
 
 
@@ -29,18 +29,18 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def teacher_of(pair: str) -> dict:
+def teacher_of(pair: str, space: Workspace) -> dict:
     """Digest and AP of a pair's trained teacher."""
-    weights, record = TEACHERS / pair / "weights.pth", TEACHER_METRICS / f"{pair}.json"
+    weights, record = space.teacher(pair) / "weights.pth", space.teacher_metrics(pair)
     load_state(weights)
     ap = json.loads(record.read_text())["AP"] if record.is_file() else math.nan
-    return {"weights": str(weights), "sha256": file_digest(weights), "AP": ap}
+    return {"sha256": file_digest(weights), "AP": ap}
 
 
-def teacher_weights(job: Job) -> Path:
+def teacher_weights(job: Job, space: Workspace = HERE) -> Path:
     """The weights that a run was matched with, once they are known to be good enough."""
-    teacher = json.loads(basis(job).read_text())["teacher"]
-    weights, bound = Path(teacher["weights"]), job.pair.teacher.min_ap
+    teacher = json.loads(basis(job, space).read_text())["teacher"]
+    weights, bound = space.teacher(job.pair_name) / "weights.pth", job.pair.teacher.min_ap
     if not teacher["AP"] >= bound:
         raise SettingsError(
             f"{weights}: the teacher has {teacher['AP']:.1f} AP, below pairs.{job.pair_name}.teacher.min_ap = {bound}; "
@@ -48,27 +48,27 @@ def teacher_weights(job: Job) -> Path:
         )
     load_state(weights)
     if file_digest(weights) != teacher["sha256"]:
-        raise CheckpointError(f"{weights}: not the teacher that {basis(job)} names; run `dvc repro match`")
+        raise CheckpointError(f"{weights}: not the teacher that {basis(job, space)} names; run `dvc repro match`")
     return weights
 
 
-def basis(job: Job) -> Path:
+def basis(job: Job, space: Workspace = HERE) -> Path:
     """The file that says what a training depends on."""
-    path = PLAN / f"{job.name}.json" if job.run is None else MATCH / f"{job.name}.json"
+    path = (space.plan if job.run is None else space.match) / f"{job.name}.json"
     if not path.is_file():
         raise SettingsError(f"{path}: not there; run `dvc repro {path.parent.name}`")
     return path
 
 
-def match(params: Params, out: Path = MATCH) -> None:
+def match(params: Params, space: Workspace = HERE) -> None:
     """Write one file a run."""
     wanted = {run.pair for run in params.runs.values() if run.needs_teacher}
-    teachers = {pair: teacher_of(pair) for pair in params.pairs if pair in wanted}
+    teachers = {pair: teacher_of(pair, space) for pair in params.pairs if pair in wanted}
     entries = {}
     for name, run in params.runs.items():
-        plan = json.loads((PLAN / f"{name}.json").read_text())
+        plan = json.loads((space.plan / f"{name}.json").read_text())
         entries[name] = {"plan": plan, "teacher": teachers[run.pair] if run.needs_teacher else None}
-    write_entries(out, entries)
+    write_entries(space.match, entries)
 
 
 def main() -> None:

@@ -22,12 +22,12 @@ from mmengine.registry import init_default_scope
 import pgd.plugin  # noqa: F401  registers with mmdet
 from benchmark.experiment.cli import command_parser
 from benchmark.experiment.config import MINI, detector_config
-from benchmark.experiment.folders import ROOT
 from benchmark.experiment.settings import Detector
+from benchmark.experiment.workspace import ROOT
 from pgd.dense import UnsupportedHead
 from pgd.distiller import context_of
 from pgd.methods import METHODS, MethodContext, build_method
-from pgd.methods.base import NEEDS, MethodError, method_class
+from pgd.methods.base import NEEDS, PLACES, MethodError, method_class
 from pgd.scaling import FULL, Size, published_settings
 
 #: detectors that have a config in small, in the order of PGD's table, then those that it does not have
@@ -39,7 +39,8 @@ INTRO = """\
 Generated from the registry by `python -m benchmark.methods`. The formula of each method, its settings for each
 detector and where it differs from its release stand at the top of its file in [pgd/methods/](../pgd/methods).
 
-- **Place**: what is compared between teacher and student.
+- **Place**: where teacher and student are compared; of methods that also compare predictions, where features are.
+{places}
 - **Needs**: what a training step has to hand to the method:
 {needs}
 - **Extra parameters**: trained with the student and thrown away after it; for GFL at full scale (256 channels,
@@ -77,23 +78,20 @@ def refusal(method: str, detector: str, size: Size = MINI) -> str | None:
     return None
 
 
-def _sentence(method: str) -> tuple[str, str]:
-    """Title and place of a method from its file's docstring."""
+def _source(method: str) -> str:
+    """The first sentence of a method's file."""
     text = inspect.getdoc(inspect.getmodule(method_class(method)))
-    title = " ".join(text.split("\n\n")[0].split()).rstrip(".")
-    place = re.search(r"Place:\s+(.+?)[.;:(]", text, re.DOTALL)
-    return title, " ".join(place[1].split()).rstrip(",") if place else ""
+    return " ".join(text.split("\n\n")[0].split()).rstrip(".")
 
 
 def row(method: str) -> list[str]:
     """One line of the table."""
     built = build_method(method, full_context("gfl"), **published_settings(method, "gfl"))
-    title, place = _sentence(method)
     parameters = sum(p.numel() for p in built.parameters())
     served = [detector for detector in DETECTORS if refusal(method, detector) is None]
     needs = ", ".join(need.replace("_", " ") for need in NEEDS if need in built.needs)
     detectors = "all" if len(served) == len(DETECTORS) else ", ".join(served)
-    return [f"`{method}`", title, place, needs, f"{parameters:,}" if parameters else "none", detectors]
+    return [f"`{method}`", _source(method), built.place, needs, f"{parameters:,}" if parameters else "none", detectors]
 
 
 def reasons(method: str) -> list[str]:
@@ -112,8 +110,14 @@ def table() -> str:
     methods = sorted(METHODS.module_dict)
     lines = [header, rule, *map(row, methods)]
     needs = "\n".join(f"  - *{name.replace('_', ' ')}*: {what}" for name, what in NEEDS.items())
+    places = "\n".join(f"  - *{name}*: {what}" for name, what in PLACES.items())
     body = "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
-    text = INTRO.format(needs=needs) + body + "\n" + "".join(line for method in methods for line in reasons(method))
+    text = (
+        INTRO.format(needs=needs, places=places)
+        + body
+        + "\n"
+        + "".join(line for method in methods for line in reasons(method))
+    )
     return re.sub(r":attr:`Method\.(\w+)`", r"`\1`", text).replace("``", "`")
 
 

@@ -16,7 +16,6 @@ if __name__ == "__main__":
 
 import hashlib
 import importlib.metadata
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -26,10 +25,10 @@ from mmengine.config import Config
 
 import pgd.plugin  # noqa: F401  registers with mmdet
 from benchmark.experiment.cli import command_parser, run_cli
-from benchmark.experiment.config import DYNAMICS, DatasetInfo, detector_config
+from benchmark.experiment.config import DYNAMICS, DatasetInfo, config_digest, detector_config
 from benchmark.experiment.digest import BESIDE_TRAINING, PACKAGES, closure
-from benchmark.experiment.folders import PLAN, ROOT, write_entries
 from benchmark.experiment.settings import Job, Params, Run, SettingsError, load
+from benchmark.experiment.workspace import HERE, Workspace, write_entries
 from pgd.dense import reader_of, served_heads
 from pgd.methods.base import MethodError, method_class, settings_of
 
@@ -90,12 +89,7 @@ def check_pretrained(cfg: Config) -> str | None:
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
-def portable_text(cfg: Config) -> str:
-    """The config's content without the folder that this repository happens to lie in."""
-    return json.dumps(cfg.to_dict(), sort_keys=True, default=repr).replace(f"{ROOT}/", "")
-
-
-def entry(job: Job) -> dict:
+def entry(job: Job, space: Workspace = HERE) -> dict:
     """What the result of one training depends on, besides its seed and the teacher's weights."""
     cfg = detector_config(job.detector, job.options)
     taught = job.run is not None and job.run.needs_teacher
@@ -105,25 +99,25 @@ def entry(job: Job) -> dict:
     return {
         "pair": job.pair_name,
         "dataset": job.pair.dataset,
-        "data": DatasetInfo.load(job.pair.dataset).digest,
+        "data": DatasetInfo.load(job.pair.dataset, space).digest,
         "detector": {key: value for key, value in asdict(job.detector).items() if key != "min_ap"},
         "run": asdict(job.run) if job.run else None,
         # A change of the gate leaves the teacher as it is, but a student must be checked against it.
         "teacher_min_ap": job.pair.teacher.min_ap if taught else None,
         "pretrained": check_pretrained(cfg),
-        "config": hashlib.sha256(portable_text(cfg).encode()).hexdigest()[:16],
+        "config": config_digest(cfg),
         "code": sources(parts, job.run),
         "libraries": {name: importlib.metadata.version(name) for name in LIBRARIES},
     }
 
 
-def plan(params: Params, out: Path = PLAN) -> None:
+def plan(params: Params, space: Workspace = HERE) -> None:
     """Check everything, then write one file a training (unchanged content leaves DVC's hashes unchanged)."""
-    entries = {job.name: entry(job) for job in map(params.teacher, params.pairs)}
+    entries = {job.name: entry(job, space) for job in map(params.teacher, params.pairs)}
     for name in params.runs:
         check_run(name, params)
-        entries[name] = entry(params.student(name))
-    write_entries(out, entries)
+        entries[name] = entry(params.student(name), space)
+    write_entries(space.plan, entries)
 
 
 def main() -> None:

@@ -21,8 +21,8 @@ from benchmark.data import crowdhuman
 from benchmark.data.checks import DataError, check_split, read_annotations, subset, unpack
 from benchmark.experiment.cli import command_parser, run_cli
 from benchmark.experiment.config import DatasetInfo
-from benchmark.experiment.folders import ROOT, WORK
 from benchmark.experiment.settings import Dataset, SettingsError, load
+from benchmark.experiment.workspace import HERE, ROOT
 from pgd.evaluation.coco import COCO_AREAS
 
 __all__ = ["DataError", "check_split", "prepare", "read_annotations", "subset", "unpack"]
@@ -36,7 +36,7 @@ MINI_AREAS = (17**2, 27**2)
 MINI_IMAGES = {"train": 2000, "val": 500}
 CROWD_IMAGES = {"train": 800, "val": 300}
 #: sizes of images whose annotations lie where nothing can be written
-SIZES = WORK / "image_sizes"
+SIZES = HERE.work / "image_sizes"
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ def _minicrowd(settings: Dataset, work: Path) -> Located:
     return _crowd(root, settings, work, sources=(CROWD_ARCHIVE,))
 
 
-#: what finds and checks a data set, by kind (benchmark.experiment.settings.KINDS)
+#: what finds and checks a data set, by kind (benchmark.experiment.settings.Dataset)
 LOCATE: dict[str, Callable[[Dataset, Path], Located]] = {
     "minicoco": _minicoco,
     "coco": _coco,
@@ -156,7 +156,7 @@ LOCATE: dict[str, Callable[[Dataset, Path], Located]] = {
 
 def prepare(name: str, settings: Dataset) -> DatasetInfo:
     """Make the data set ``name`` ready and write down where it is; raises :class:`DataError`."""
-    out = DatasetInfo.path(name)
+    out = HERE.dataset(name)
     work = out.parent
     work.mkdir(parents=True, exist_ok=True)
     located = LOCATE[settings.kind](settings, work)

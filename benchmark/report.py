@@ -30,21 +30,17 @@ from benchmark.evidence import tables
 from benchmark.evidence.captions import CAPTIONS, CROWD_NOTES, INTERVALS, NOTES, SAMPLES
 from benchmark.evidence.intervals import over_images
 from benchmark.evidence.published import CAVEAT, published
+from benchmark.evidence.record import METRICS, TEACHER, ReportError, read_json
 from benchmark.evidence.records import (
     COSTS,
-    ENVIRONMENT,
     FOOTING,
-    METRICS,
-    TEACHER,
-    ReportError,
+    METHOD,
     aggregate,
     by_kind,
-    key_of,
     load_costs,
     load_curves,
     load_records,
     metrics_of,
-    read_json,
 )
 from benchmark.evidence.tables import markdown, number
 from benchmark.experiment.cli import command_parser, run_cli
@@ -56,6 +52,8 @@ from benchmark.verdict import verdict
 #: The stage `notebooks` leaves a page of each beside the report.
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 SEED_COLUMNS = ("run", "seed", "role", "method", *FOOTING)
+#: of what a record says of the machine
+ENVIRONMENT = "environment."
 
 
 def write(path: Path, content: str | bytes) -> None:
@@ -80,7 +78,7 @@ def png(figure: Figure) -> bytes:
 def metrics(records: pd.DataFrame) -> dict[str, dict[str, float]]:
     """Accuracy by run and seed, for ``dvc metrics``; what could not be measured is left out."""
     return {
-        key_of(record): {name: round(record[name], 3) for name in METRICS[record["metric"]] if pd.notna(record[name])}
+        record["key"]: {name: round(record[name], 3) for name in METRICS[record["metric"]] if pd.notna(record[name])}
         for record in records.to_dict("records")
     }
 
@@ -93,7 +91,7 @@ def distinct(values: pd.Series) -> str:
 def settings(records: pd.DataFrame) -> dict[str, dict[str, str]]:
     """For each run all that was recorded but for accuracy and environment; all values where seeds differ."""
     accuracy = metrics_of(records)
-    skip = {"run", "metric", *accuracy, *ENVIRONMENT}
+    skip = {"key", "run", "metric", *METHOD[1:], *accuracy, *(key for key in records if key.startswith(ENVIRONMENT))}
     table = {}
     for run, group in records.groupby("run", sort=False):
         present = group.drop(columns=[key for key in group if key in skip]).dropna(axis=1, how="all")
@@ -105,8 +103,14 @@ def settings(records: pd.DataFrame) -> dict[str, dict[str, str]]:
 
 
 def readable(column: pd.Series) -> pd.Series:
-    """Floats without a long tail, and without a point where they are whole."""
-    return column.map(lambda value: f"{value:.10g}" if isinstance(value, float) else value)
+    """Floats without a long tail, and without a point where they are whole; lists as text."""
+
+    def text(value: Any) -> Any:
+        if isinstance(value, list):
+            return " ".join(str(text(one)) for one in value) or "none"
+        return f"{value:.10g}" if isinstance(value, float) else value
+
+    return column.map(text)
 
 
 def blocks(table: pd.DataFrame, work: Path) -> list[dict[str, Any]]:
@@ -166,7 +170,9 @@ def page(
             if name in images
         ],
         settings=settings(records),
-        environment={key: distinct(records[key]) for key in ENVIRONMENT if key in records},
+        environment={
+            key.removeprefix(ENVIRONMENT): distinct(records[key]) for key in records if key.startswith(ENVIRONMENT)
+        },
         published=published(set(records["metric"])),
         caveat=CAVEAT,
         notebooks=sorted(path.stem for path in NOTEBOOKS.glob("*.ipynb")),

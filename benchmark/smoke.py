@@ -13,7 +13,6 @@ if __name__ == "__main__":
 
     answer_early("smoke")
 
-import contextlib
 import shutil
 import subprocess
 import sys
@@ -25,32 +24,30 @@ from mmdet.registry import MODELS
 import pgd.plugin  # noqa: F401  registers with mmdet
 from benchmark.experiment.cli import command_parser, run_cli
 from benchmark.experiment.config import detector_config
-from benchmark.experiment.folders import ROOT, TEACHER_METRICS, folder_of
 from benchmark.experiment.quiet import quiet
 from benchmark.experiment.settings import Params, load
+from benchmark.experiment.workspace import ROOT, Workspace
 from benchmark.report import NOTEBOOKS
 from benchmark.training.combinations import grid
 from pgd.dense import served_heads
 from pgd.methods import METHODS
 
-PROFILE = ROOT / "experiments" / "smoke"
+PROFILE = Workspace(ROOT / "experiments" / "smoke")
 
 
 class SmokeError(RuntimeError):
     """The smoke run did not do what it should."""
 
 
-def expected_files(params: Params) -> list[Path]:
-    """What the experiment must leave, relative to its folder."""
+def expected_files(params: Params, space: Workspace) -> list[Path]:
+    """What the experiment must leave."""
     jobs = [params.teacher(pair) for pair in params.pairs]
     jobs += [params.student(run, seed) for run in params.runs for seed in params.seeds]
-    files = [Path(p) for p in ("results/table.csv", "results/table.md", "results/report.html", "results/metrics.json")]
-    files += [TEACHER_METRICS / f"{pair}.json" for pair in params.pairs]
+    files = [space.results / name for name in ("table.csv", "table.md", "report.html", "metrics.json")]
+    files += [space.teacher_metrics(pair) for pair in params.pairs]
     for job in jobs:
-        files += [folder_of(job) / "weights.pth", Path(f"work/evaluate/{job.label}/detections.json")]
-        files += [Path(f"results/runs/{job.label}.json"), Path(f"results/curves/{job.label}.csv")]
-    files += [Path(f"results/notebooks/{path.stem}.html") for path in NOTEBOOKS.glob("*.ipynb")]
-    return files
+        files += [space.trained(job) / "weights.pth", space.detections(job), space.record(job), space.curve(job)]
+    return files + [space.results / "notebooks" / f"{path.stem}.html" for path in NOTEBOOKS.glob("*.ipynb")]
 
 
 def left_out(params: Params) -> list[str]:
@@ -59,33 +56,32 @@ def left_out(params: Params) -> list[str]:
     return [head.__name__ for head in served_heads() if not any(issubclass(own, head) for own in heads)]
 
 
-def check(params: Params, folder: Path) -> None:
+def check(params: Params, space: Workspace) -> None:
     """Raise :class:`SmokeError` when a head is left out or a file is missing or empty."""
     if missing := left_out(params):
-        raise SmokeError(f"{folder}/params.yaml: no pair with a {missing[0]}; add one")
-    for file in expected_files(params):
-        if not (folder / file).is_file() or (folder / file).stat().st_size == 0:
-            raise SmokeError(f"{folder / file}: a stage ended well but did not write it")
+        raise SmokeError(f"{space.params}: no pair with a {missing[0]}; add one")
+    for file in expected_files(params, space):
+        if not file.is_file() or file.stat().st_size == 0:
+            raise SmokeError(f"{file}: a stage ended well but did not write it")
 
 
 def main() -> None:
     command_parser("smoke").parse_args()
     quiet()
     start = time.perf_counter()
-    for leftover in ("work", "results"):
-        shutil.rmtree(PROFILE / leftover, ignore_errors=True)
+    for leftover in (PROFILE.work, PROFILE.results):
+        shutil.rmtree(leftover, ignore_errors=True)
     # Neither the run cache nor a lock: an earlier result would prove nothing about today's code.
     command = ["dvc", "repro", "--force", "--no-run-cache", "--no-commit", "dvc.yaml"]
     try:
-        if subprocess.run(command, cwd=PROFILE, check=False).returncode:
+        if subprocess.run(command, cwd=PROFILE.root, check=False).returncode:
             raise SmokeError("the smoke pipeline failed; the stage's own error stands above")
     finally:
         # DVC refuses a lock that git ignores, so it is taken away instead.
-        (PROFILE / "dvc.lock").unlink(missing_ok=True)
-    params = load(PROFILE / "params.yaml")
+        (PROFILE.root / "dvc.lock").unlink(missing_ok=True)
+    params = load(PROFILE.params)
     check(params, PROFILE)
-    with contextlib.chdir(PROFILE):
-        trained = (grid(params)["outcome"] == "trained").sum()
+    trained = (grid(params, PROFILE)["outcome"] == "trained").sum()
     seconds = time.perf_counter() - start
     parts = f"every stage and {trained} pairs of {len(METHODS)} methods and {len(params.pairs)} detectors"
     print(f"smoke: {parts} ran in {seconds:.0f} s", file=sys.stderr)

@@ -26,15 +26,16 @@ from mmengine.runner import Runner
 import benchmark.training.progress  # noqa: F401  registers its hook
 import pgd.plugin  # noqa: F401  registers with mmdet
 from benchmark.experiment.cli import command_parser, run_cli
-from benchmark.experiment.config import DYNAMICS, DatasetInfo, training_config
-from benchmark.experiment.folders import CHECKPOINTS, folder_of
+from benchmark.experiment.config import DYNAMICS, DatasetInfo, config_digest, training_config
 from benchmark.experiment.quiet import quiet
 from benchmark.experiment.settings import Job, SettingsError, load
+from benchmark.experiment.workspace import HERE, Workspace
 from benchmark.match import basis, teacher_weights
 from benchmark.training.hooks import Record
-from benchmark.training.usage import effective_rate, peak_memory_mb
+from benchmark.training.result import Training
+from benchmark.training.usage import effective_rate, machine, peak_memory_mb
 from pgd.checkpoint import CheckpointError, InheritReport, export
-from pgd.methods.base import MethodError
+from pgd.methods.base import Method, MethodError
 
 
 def claim(work_dir: Path, mark: str) -> bool:
@@ -52,16 +53,29 @@ def _count(parameters) -> int:
     return sum(p.numel() for p in parameters)
 
 
-def train(job: Job) -> Path:
+def describe(method: Method | None) -> dict:
+    """The parts of a training's record that tell of its method."""
+    if method is None:
+        return {"extra_parameters": 0}
+    return {
+        "method_title": method.title,
+        "method_place": method.place,
+        "settings": dict(method.effective_settings),
+        "extra_parameters": _count(method.parameters()),
+    }
+
+
+def train(job: Job, space: Workspace = HERE) -> Path:
     """Train (or finish) one detector; returns the folder with its results."""
-    data = DatasetInfo.load(job.pair.dataset)
+    data = DatasetInfo.load(job.pair.dataset, space)
     # The basis names all that the result depends on but for the seed.
-    mark = hashlib.sha256(f"{basis(job).read_text()}\n{job.seed}".encode()).hexdigest()
-    teacher = teacher_weights(job) if job.run is not None and job.run.needs_teacher else None
+    mark = hashlib.sha256(f"{basis(job, space).read_text()}\n{job.seed}".encode()).hexdigest()
+    teacher = teacher_weights(job, space) if job.run is not None and job.run.needs_teacher else None
     label = job.label
-    work_dir, out = CHECKPOINTS / label, folder_of(job)
+    work_dir, out = space.checkpoints(job), space.trained(job)
     resume = claim(work_dir, mark)
     cfg = training_config(job, data, teacher, work_dir)
+    digest = config_digest(cfg)
     cfg.resume = resume
     if resume:
         print(f"{label}: going on from {Path((work_dir / 'last_checkpoint').read_text()).name}")
@@ -78,20 +92,20 @@ def train(job: Job) -> Path:
     export(model.student, out / "weights.pth", data.classes)
     (out / "inherit.json").write_text(json.dumps(report.as_dict(), indent=2) + "\n")
     shutil.copy(work_dir / "curve.jsonl", out / "curve.jsonl")
-    record = {
-        "iterations": runner.max_iters,
+    Training(
+        **describe(model.method),
+        config_digest=digest,
+        iterations=runner.max_iters,
         **effective_rate(cfg, runner.world_size),
-        "optimizer": cfg.optim_wrapper.optimizer.type,
-        "train_seconds": round(seconds, 1),
-        "resumed": resume,
-        "peak_memory_mb": round(peak_memory_mb()),
-        "parameters": _count(model.student.parameters()),
-        "extra_parameters": 0 if model.method is None else _count(model.method.parameters()),
-        "inherited_tensors": len(report.copied),
-        "left_tensors": len(report.skipped),
-        "left": "; ".join(f"{name}: {why}" for name, why in report.skipped.items()),
-    }
-    (out / "train.json").write_text(json.dumps(record, indent=2) + "\n")
+        train_seconds=round(seconds, 1),
+        resumed=resume,
+        peak_memory_mb=round(peak_memory_mb()),
+        parameters=_count(model.student.parameters()),
+        inherited_tensors=len(report.copied),
+        left_tensors=len(report.skipped),
+        left="; ".join(f"{name}: {why}" for name, why in report.skipped.items()),
+        environment=machine(),
+    ).write(out / "train.json")
     return out
 
 
@@ -102,7 +116,7 @@ def main() -> None:
     job = params.teacher(args.pair) if args.command == "teacher" else params.student(args.run, args.seed)
     train(job)
     # All is written: the next `dvc repro --force` shall train, not resume at the last iteration.
-    shutil.rmtree(CHECKPOINTS / job.label)
+    shutil.rmtree(HERE.checkpoints(job))
 
 
 if __name__ == "__main__":

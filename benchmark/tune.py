@@ -17,7 +17,6 @@ if __name__ == "__main__":
 
     answer_early("tune")
 
-import contextlib
 import json
 import os
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -29,11 +28,12 @@ import pandas as pd
 import yaml
 
 from benchmark.evaluate import evaluate
+from benchmark.evidence.record import Record
 from benchmark.experiment.cli import command_parser, run_cli
 from benchmark.experiment.config import MINI, DatasetInfo, detector_config
-from benchmark.experiment.folders import TEACHER_METRICS, TEACHERS, link_into
 from benchmark.experiment.quiet import quiet
 from benchmark.experiment.settings import Params, Run, SettingsError, load, parse
+from benchmark.experiment.workspace import HERE, Workspace
 from benchmark.match import match
 from benchmark.plan import plan
 from benchmark.train import train
@@ -70,16 +70,15 @@ def split_train(data: DatasetInfo, folder: Path) -> DatasetInfo:
     )
 
 
-def _trial(params: Params, name: str, home: str) -> dict:
-    """Train and evaluate one trial in the folder ``home``; runs in a process of its own."""
+def _trial(params: Params, name: str, space: Workspace) -> Record:
+    """Train and evaluate one trial; runs in a process of its own."""
     import torch
 
     quiet()
-    os.chdir(home)
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     job = params.student(name)
-    train(job)
-    return evaluate(job)
+    train(job, space)
+    return evaluate(job, space)
 
 
 def weights(methods: list[str], params: Params, pair: str) -> dict[str, Run]:
@@ -104,32 +103,28 @@ def named(path: Path, params: Params, pair: str) -> dict[str, Run]:
     return parse({**asdict(params), "runs": content, "seeds": list(params.seeds)}).runs
 
 
-def held_out(params: Params, pair: str, home: Path) -> None:
-    """Make ``home`` a place to train in: data that is split anew, and the pair's teacher."""
+def held_out(params: Params, pair: str, space: Workspace, own: Workspace) -> None:
+    """Put the pair's data set, split anew, into the workspace ``own``."""
     name = params.pairs[pair].dataset
-    path = home / DatasetInfo.path(name)
-    data = split_train(DatasetInfo.load(name), home / "data")
-    ends = ("images", "annotations", "odgt")
-    absolute = {k: str(Path(v).resolve()) for k, v in asdict(data).items() if v and k.endswith(ends)}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({**asdict(data), **absolute}, indent=2))
-    link_into(home, TEACHERS / pair, TEACHER_METRICS)
+    path = own.dataset(name)
+    data = split_train(DatasetInfo.load(name, space), path.parent).placed(Path.cwd())
+    path.write_text(json.dumps(asdict(data), indent=2))
 
 
 def tune(params: Params, runs: dict[str, Run], pair: str, iterations: int, jobs: int, out: Path) -> None:
     """Train and evaluate the runs that ``out`` does not hold yet, and add them to it."""
-    home, own = Path("work/tune").resolve(), params.pairs[pair]
-    held_out(params, pair, home)
-    short = replace(params, pairs={pair: replace(own, student=replace(own.student, iterations=iterations))}, runs=runs)
-    with contextlib.chdir(home):
-        plan(short)
-        match(short)
+    space, whole = Workspace(HERE.work / "tune", teachers_of=HERE.root), params.pairs[pair]
+    held_out(params, pair, HERE, space)
+    cut = replace(whole, student=replace(whole.student, iterations=iterations))
+    short = replace(params, pairs={pair: cut}, runs=runs)
+    plan(short, space)
+    match(short, space)
     rows = pd.read_csv(out).to_dict("records") if out.is_file() else []
     done = {(row["pair"], row["trial"], row["iterations"]) for row in rows}
     failed: dict[str, BaseException] = {}
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
         names = [name for name in runs if (pair, name, iterations) not in done]
-        futures = {pool.submit(_trial, short, name, str(home)): name for name in names}
+        futures = {pool.submit(_trial, short, name, space): name for name in names}
         for future in as_completed(futures):
             name = futures[future]
             if error := future.exception():
@@ -143,7 +138,12 @@ def tune(params: Params, runs: dict[str, Run], pair: str, iterations: int, jobs:
                 "method": runs[name].method,
                 "settings": json.dumps(runs[name].settings),
             }
-            row |= {"iterations": iterations, "seed": record["seed"], "AP": record["AP"], "AP50": record["AP50"]}
+            row |= {
+                "iterations": iterations,
+                "seed": record.seed,
+                "AP": record.accuracy["AP"],
+                "AP50": record.accuracy["AP50"],
+            }
             rows.append(row)
             out.parent.mkdir(parents=True, exist_ok=True)
             pd.DataFrame(rows).to_csv(out, index=False)

@@ -22,7 +22,7 @@ from typing import Any
 
 import pandas as pd
 
-from benchmark.evidence.records import ReportError, key_of, read_json
+from benchmark.evidence.record import ReportError, read_json
 from benchmark.evidence.tables import markdown, number
 from benchmark.experiment.cli import command_parser
 
@@ -72,7 +72,7 @@ def verdict(records: pd.DataFrame, expected: Mapping[str, Any] | None) -> tuple[
     """Records against ``expected.json``: yes or no (None without one), and Markdown, the sentence first."""
     if expected is None:
         return None, "No reference figures are committed: nothing to compare with.\n"
-    now = {key_of(record): record["AP"] for record in records.to_dict("records")}
+    now = dict(zip(records["key"], records["AP"], strict=True))
     reference = expected.get("AP", {})
     table = compare(now, reference)
     passed, sentence = judge(table, expected.get("tolerance_ap", TOLERANCE))

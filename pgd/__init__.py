@@ -18,7 +18,10 @@ _PLACES = {
     "Distiller": "pgd.plugin",
 }
 
-__all__ = ["METHODS", "CocoBoxes", "CrowdHumanBoxes", "Distiller", "Method"]
+#: what a student can take over from its teacher before training
+INHERIT_CHOICES = ("none", "head+neck")
+
+__all__ = ["INHERIT_CHOICES", "METHODS", "CocoBoxes", "CrowdHumanBoxes", "Distiller", "Method"]
 
 
 def __getattr__(name: str):

@@ -124,7 +124,6 @@ class InheritReport:
 
 #: Names that the text of a report gives for each reason; its dictionary has all.
 _NAMED = 6
-INHERIT_CHOICES = ("none", "head+neck")
 
 
 def inherit(student: nn.Module, teacher: nn.Module) -> InheritReport:

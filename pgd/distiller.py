@@ -20,7 +20,8 @@ from mmengine.hub import get_config
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from pgd.checkpoint import INHERIT_CHOICES, InheritReport, inherit, load_strict
+from pgd import INHERIT_CHOICES
+from pgd.checkpoint import InheritReport, inherit, load_strict
 from pgd.dense import DistillStep, reader_of
 from pgd.methods import MethodContext, build_method
 from pgd.tape import Tape

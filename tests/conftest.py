@@ -18,10 +18,11 @@ import yaml
 
 import pgd.plugin  # noqa: F401  registers with mmdet
 from benchmark.data.minicoco import SPLITS, annotate, coco_json, file_name, render
+from benchmark.evidence.record import Record
 from benchmark.experiment.config import MINI, DatasetInfo
-from benchmark.experiment.folders import TEACHER_METRICS, TEACHERS
 from benchmark.experiment.quiet import skip_config_formatting
 from benchmark.experiment.settings import TEACHER, Job, Params, load
+from benchmark.experiment.workspace import Workspace
 from benchmark.match import match
 from benchmark.plan import plan
 from benchmark.prepare import MINI_AREAS
@@ -95,13 +96,13 @@ class World:
     """A folder with params.yaml and a prepared data set; the test's process stands in it."""
 
     def __init__(self, folder: Path, data: DatasetInfo) -> None:
-        self.folder = folder
+        self.folder, self.space = folder, Workspace(folder)
         self.describe(data)
 
     def describe(self, data: DatasetInfo) -> None:
         """Write what `prepare` would have written."""
         self.data = data
-        path = self.folder / DatasetInfo.path(data.name)
+        path = self.space.dataset(data.name)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(asdict(data)))
 
@@ -127,7 +128,7 @@ class World:
 
         return self.folder / train(self.job(params, name, seed))
 
-    def evaluate(self, params: Params, name: str, seed: int | None = None) -> dict:
+    def evaluate(self, params: Params, name: str, seed: int | None = None) -> Record:
         from benchmark.evaluate import evaluate
 
         return evaluate(self.job(params, name, seed))
@@ -194,14 +195,15 @@ def teacher_folder(tmp_path_factory, tiny_data) -> Path:
         params = world.settle()
         world.train(params, TEACHER)
         world.evaluate(params, TEACHER)
-    return folder / TEACHERS / "gfl"
+    return world.space.teacher("gfl")
 
 
 @pytest.fixture
 def taught_world(tiny_world, teacher_folder) -> World:
     """A world that has a trained teacher."""
-    shutil.copytree(teacher_folder, tiny_world.folder / TEACHERS / "gfl")
-    shutil.copytree(teacher_folder.parents[2] / TEACHER_METRICS, tiny_world.folder / TEACHER_METRICS)
+    theirs, own = Workspace(teacher_folder.parents[2]), tiny_world.space
+    shutil.copytree(theirs.teacher("gfl"), own.teacher("gfl"))
+    shutil.copytree(theirs.teacher_metrics("gfl").parent, own.teacher_metrics("gfl").parent)
     return tiny_world
 
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from benchmark.data.checks import DataError
-from benchmark.experiment.config import DatasetInfo
 from benchmark.experiment.settings import Dataset
+from benchmark.experiment.workspace import HERE
 from benchmark.prepare import prepare
 
 FIRST = "273271,1a0d6000b9e1f5b7"
@@ -104,7 +104,7 @@ def asked(root: Path, **settings) -> Dataset:
 def error_of(settings: Dataset) -> str:
     with pytest.raises(DataError) as caught:
         prepare("crowd", settings)
-    assert not DatasetInfo.path("crowd").exists()
+    assert not HERE.dataset("crowd").exists()
     assert "\n" not in str(caught.value)
     return str(caught.value)
 

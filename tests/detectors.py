@@ -15,7 +15,7 @@ from mmengine.runner import set_random_seed
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-from benchmark.experiment.folders import ROOT
+from benchmark.experiment.workspace import ROOT
 from pgd.dense import View, reader_of
 from pgd.distiller import Distiller
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
@@ -10,7 +11,8 @@ import yaml
 from PIL import Image
 
 from benchmark import report
-from benchmark.evidence.records import key_of, load_records
+from benchmark.evidence.record import Record
+from benchmark.evidence.records import load_records
 
 ROOT = Path(__file__).parents[1]
 #: run -> (method, inherit, AP with seed 0, AP with seed 1)
@@ -21,25 +23,56 @@ RUNS = {
 }
 
 
+#: method -> (title, place)
+METHODS = {"none": ("none", "none"), "pgd": ("PGD", "key regions")}
+
+
 def record(run: str, seed: int, method: str, inherit: str, ap: float) -> dict:
-    role, backbone = ("teacher", "r34") if run == "teacher-gfl" else ("student", "r18")
-    what = {
-        "run": run,
-        "seed": seed,
-        "role": role,
-        "method": method,
-        "inherit": inherit,
-        "detector": "gfl",
-        "pair": "gfl",
-    }
-    schedule = {"dataset": "<mini>", "backbone": backbone, "iterations": 400, "batch_size": 16, "lr": 0.001}
-    settings = {"method.topk": 9} if method == "pgd" else {}
-    sizes = {"AP_small": None, "AP_medium": ap, "AP_large": ap}
-    accuracy = {"AP": ap, "AP50": 1.5 * ap, "AP75": ap + 1, **sizes, "AR100": 50.0}
-    times = {"train_seconds": 90.0 + 60 * seed, "eval_seconds": 3.0, "resumed": False}
-    weights = {"parameters": 1234567, "extra_parameters": 0, "checkpoint_sha256": f"{seed:064x}"}
-    machine = {"peak_memory_mb": 100, "torch": "2.0", "cpu": "a <fast> one", "gpu": None}
-    return {**what, **schedule, **settings, **accuracy, **times, **weights, **machine}
+    """The content of a record on a made-up pair."""
+    teacher = run.startswith("teacher")
+    title, place = METHODS[method]
+    accuracy = {"AP": ap, "AP50": 1.5 * ap, "AP75": ap + 1, "AP_small": None, "AP_medium": ap, "AP_large": ap}
+    return asdict(
+        Record(
+            run=run,
+            seed=seed,
+            pair="gfl",
+            role="teacher" if teacher else "student",
+            method=method,
+            method_title=title,
+            method_place=place,
+            settings={"topk": 9} if method == "pgd" else {},
+            inherit=inherit,
+            dataset="<mini>",
+            metric="coco",
+            detector="gfl",
+            backbone="r34" if teacher else "r18",
+            config="gfl.py",
+            config_digest="abcd",
+            options={},
+            iterations=400,
+            batch_size=16,
+            effective_batch=16,
+            lr=0.001,
+            base_lr=0.001,
+            optimizer="AdamW(lr=0.001)",
+            schedule="LinearLR(end=40)",
+            accuracy={**accuracy, "AR100": 50.0},
+            train_seconds=90.0 + 60 * seed,
+            eval_seconds=3.0,
+            resumed=False,
+            peak_memory_mb=100,
+            parameters=1234567,
+            extra_parameters=0,
+            checkpoint_sha256=f"{seed:064x}",
+            environment={"torch": "2.0", "cpu": "a <fast> one", "gpu": None},
+        )
+    )
+
+
+def key_of(content: dict) -> str:
+    """Names a record's file."""
+    return content["run"] if content["role"] == "teacher" else f"{content['run']}-{content['seed']}"
 
 
 def write_json(path: Path, content) -> None:
@@ -51,15 +84,22 @@ def write_run(root: Path, content: dict) -> None:
     key = key_of(content)
     write_json(root / "results" / "runs" / f"{key}.json", content)
     losses = "".join(f"{s},{5 / s},0.001,{5 / s},\n" for s in range(10, 110, 10))
+    ap = content["accuracy"]["AP"]
     curve = root / "results" / "curves" / f"{key}.csv"
     curve.parent.mkdir(exist_ok=True)
-    curve.write_text(f"step,loss,lr,loss_cls,AP\n{losses}50,,,,{content['AP'] / 2}\n100,,,,{content['AP']}\n")
+    curve.write_text(f"step,loss,lr,loss_cls,AP\n{losses}50,,,,{ap / 2}\n100,,,,{ap}\n")
     found = [{"image_id": i, "category_id": 1, "bbox": [4, 4, 20, 20], "score": 0.9} for i in (1, 2)]
     write_json(root / "work" / "evaluate" / key / "detections.json", found)
 
 
 def write_params(root: Path, pairs: list[str], runs: list[str], seeds: int) -> None:
-    content = {"pairs": {pair: {} for pair in pairs}, "seeds": list(range(seeds)), "runs": {run: {} for run in runs}}
+    detectors = {"teacher": {"config": "r34.py"}, "student": {"config": "r18.py"}}
+    content = {
+        "datasets": {"minicoco": {}},
+        "pairs": dict.fromkeys(pairs, detectors),
+        "seeds": list(range(seeds)),
+        "runs": {run: {"pair": pairs[0]} for run in runs},
+    }
     (root / "params.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
 
 
@@ -134,10 +174,8 @@ def add_crowd(root: Path, seeds: int = 2) -> None:
 
 def write_crowd_run(root: Path, run: str, seed: int, method: str, inherit: str, figures: tuple) -> None:
     content = record(run, seed, method, inherit, figures[0])
-    content = {key: value for key, value in content.items() if not key.startswith("AP") and key != "AR100"}
-    content |= dict(zip(("AP", "MR", "JI"), figures, strict=True))
+    content["accuracy"] = dict(zip(("AP", "MR", "JI"), figures, strict=True))
     content |= {"pair": "ddod", "dataset": "crowd", "detector": "ddod", "metric": "crowdhuman"}
-    content["role"] = "teacher" if run.startswith("teacher") else "student"
     write_run(root, content)
     found = PEOPLE if method == "pgd" else PEOPLE[:1]
     boxes = [[*person["fbox"], 0.9 - 0.1 * k] for k, person in enumerate(found)]

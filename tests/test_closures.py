@@ -16,7 +16,7 @@ from benchmark.closures import main as write_closures
 from benchmark.experiment import digest
 from benchmark.experiment.config import DYNAMICS
 from benchmark.experiment.digest import BESIDE_TRAINING, PLUG_INS, STAGES, closure, imported, stage_closures
-from benchmark.experiment.folders import CLOSURES, PLAN, ROOT
+from benchmark.experiment.workspace import HERE, ROOT, Workspace
 
 #: Runs a module as a command, with some plug-ins only (or all), and writes down which modules of this repository were
 #: imported by its end.
@@ -89,10 +89,11 @@ def test_stages_declare_what_they_import(folder):
         if stage == "closures":
             continue
         if stage in planned:
-            declared = set(json.loads((folder / PLAN / f"{planned[stage]}.json").read_text())["code"])
+            declared = set(json.loads((Workspace(folder).plan / f"{planned[stage]}.json").read_text())["code"])
             loaded = {m for m in loaded if not digest.is_in(m, BESIDE_TRAINING)}
         else:
-            declared = set(json.loads((folder / CLOSURES / f"{declared_by.get(stage, stage)}.json").read_text()))
+            path = Workspace(folder).closures / f"{declared_by.get(stage, stage)}.json"
+            declared = set(json.loads(path.read_text()))
         holes[stage] = sorted(m for m in loaded - declared if m != "pgd.heads.gfl")
     assert holes == {stage: [] for stage in holes}
 
@@ -109,7 +110,7 @@ def test_every_stage_of_the_pipeline_has_its_file(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["closures"])
     write_closures()
-    assert {path.stem for path in CLOSURES.iterdir()} == set(STAGES)
+    assert {path.stem for path in HERE.closures.iterdir()} == set(STAGES)
     stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
     for name, stage in stages.items():
         own = [d for d in stage["deps"] if d.startswith(("work/closures/", "work/plan/", "work/match/"))]

@@ -22,8 +22,8 @@ from torch import nn
 
 import pgd.plugin  # noqa: F401  registers heads and assigners
 from benchmark.experiment.config import training_config
-from benchmark.experiment.folders import ROOT
 from benchmark.experiment.settings import Job, Pair, Teacher
+from benchmark.experiment.workspace import ROOT
 from pgd.dense import reader_of
 
 #: mmdet's own heads use what mmdet and torch deprecate
@@ -71,7 +71,7 @@ def shapes(name: str) -> dict[str, torch.Size]:
 def job(name: str, **settings) -> Job:
     """A training of this config's detector alone."""
     detector = Teacher(config=str((CONFIGS / f"{name}.py").relative_to(ROOT)), **settings)
-    return Job("teacher-x", 0, "x", Pair("any", detector, detector), None)
+    return Job("teacher-x", 0, "x", Pair(detector, detector, "any"), None)
 
 
 def test_something_is_tested():

@@ -18,8 +18,8 @@ from mmengine.runner import Runner
 import benchmark.training.hooks  # noqa: F401  registers the progress bar
 from benchmark.experiment.config import DatasetInfo, detector_config, training_config
 from benchmark.experiment.evaluation import evaluation_config
-from benchmark.experiment.folders import ROOT
-from benchmark.experiment.settings import Detector, Job, Pair, Teacher
+from benchmark.experiment.settings import Job, Pair, Teacher
+from benchmark.experiment.workspace import ROOT
 from benchmark.prepare import prepare
 from pgd.evaluation.odgt import read_detections
 
@@ -42,7 +42,7 @@ def path_of(name: str) -> str:
 def job(name: str, options: dict | None = None, **settings) -> Job:
     """A training of this config's detector alone."""
     detector = Teacher(config=path_of(name), options=options or {}, **settings)
-    return Job("teacher-x", 0, "x", Pair("crowd", detector, detector), None)
+    return Job("teacher-x", 0, "x", Pair(detector, detector, "crowd"), None)
 
 
 @pytest.fixture
@@ -89,7 +89,7 @@ def test_pgd_settings():
 
 def test_options_reach_the_new_keys():
     options = {"model.test_cfg.max_per_img": 99, "train_dataloader.dataset.pipeline.3.prob": 0.0}
-    cfg = detector_config(Detector(path_of("mini/ddod_crowd_r18"), options=options))
+    cfg = detector_config(Teacher(path_of("mini/ddod_crowd_r18"), options=options))
     assert cfg.model.test_cfg.max_per_img == 99 and cfg.train_dataloader.dataset.pipeline[3].prob == 0
 
 

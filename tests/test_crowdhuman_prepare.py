@@ -19,6 +19,7 @@ from benchmark.data.crowdhuman import Published
 from benchmark.data.minicrowd import SPLITS, Split, generate
 from benchmark.experiment.config import DatasetInfo
 from benchmark.experiment.settings import Dataset, SettingsError
+from benchmark.experiment.workspace import HERE
 from benchmark.prepare import prepare
 
 __all__ = ["stand_aside", "tree"]  # fixtures
@@ -32,7 +33,7 @@ def test_prepared(tree, capsys):
     assert {info.train_images, info.val_images} == {str(tree / "Images")}
     assert [i["file_name"] for i in content_of(info.val_annotations)["images"]] == ["v,1.jpg", "v,2.jpg"]
     assert Path(info.val_odgt).read_bytes() == (tree / "annotation_val.odgt").read_bytes()
-    assert {Path(p).parent for p in (info.val_odgt, info.train_annotations)} == {DatasetInfo.path("crowd").parent}
+    assert {Path(p).parent for p in (info.val_odgt, info.train_annotations)} == {HERE.dataset("crowd").parent}
     out = capsys.readouterr().out
     assert "crowd train: 3 images, 3 objects" in out and "left out" not in out
 
@@ -97,7 +98,7 @@ def test_published_boxes_without_area_are_no_reason_to_refuse(tree, monkeypatch,
     assert content_of(info.train_annotations) == {**COCO, "annotations": COCO["annotations"][:5]}
     assert f"{path}: left out 1 boxes without area (line 2: box 3" in capsys.readouterr().out
     (tree / "Images" / "c,3.jpg").unlink()
-    DatasetInfo.path("crowd").unlink()
+    HERE.dataset("crowd").unlink()
     assert "1 missing images" in error_of(asked(tree, verify=True)), "anything else still is"
 
 
@@ -178,7 +179,7 @@ def archive(tree, tmp_path, monkeypatch) -> Path:
 
 def test_minicrowd(archive, tree):
     info = prepare("mini", Dataset("minicrowd"))
-    work = DatasetInfo.path("mini").parent
+    work = HERE.dataset("mini").parent
     assert (info.metric, info.val_odgt) == ("crowdhuman", str(work / "annotation_val.odgt"))
     assert content_of(info.train_annotations) == COCO
     assert info.val_images == str(work / "minicrowd" / "Images")

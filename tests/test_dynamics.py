@@ -11,8 +11,9 @@ from conftest import runs, same
 from steps import grid
 
 from benchmark.experiment import config
-from benchmark.training.dynamics import PLACES, REGIONS, pgd_settings, regions, relative_distances, shares
+from benchmark.training.dynamics import pgd_settings, regions, relative_distances, shares
 from benchmark.training.hooks import read_curve
+from benchmark.training.result import FEATURES, REGIONS
 from pgd.checkpoint import load_state
 from pgd.maths.regions import inside, prediction_guided_weights
 
@@ -58,7 +59,7 @@ def test_looking_changes_nothing(taught_world, monkeypatch, method):
     entries = [e for e in curve if "distance.neck.key" in e]
     assert [e["step"] for e in entries] == [0, 1, 2, 3, 4]
     for entry in entries:
-        assert all(entry[f"distance.{place}.{region}"] >= 0 for place in PLACES for region in REGIONS)
+        assert all(entry[f"distance.{name}.{region}"] >= 0 for name in FEATURES for region in REGIONS)
         if method != "none":
             assert sum(entry[f"gradient.{region}"] for region in REGIONS) == pytest.approx(1, abs=1e-4)
     original = config.training_config

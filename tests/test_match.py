@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmark.experiment.folders import MATCH, TEACHER_METRICS, TEACHERS
 from benchmark.experiment.settings import SettingsError
+from benchmark.experiment.workspace import HERE
 from benchmark.match import basis, match, teacher_weights
 from pgd.checkpoint import CheckpointError, load_state
 
@@ -27,7 +27,7 @@ def two_pairs(content: dict) -> None:
 
 def teach_otherwise(pair: str) -> None:
     """The pair's teacher, trained anew."""
-    weights = TEACHERS / pair / "weights.pth"
+    weights = HERE.teacher(pair) / "weights.pth"
     state = load_state(weights)
     state["bbox_head.gfl_cls.bias"] += 1
     torch.save(state, weights)
@@ -37,16 +37,16 @@ def teach_otherwise(pair: str) -> None:
 def matched(taught_world):
     """Two pairs with the same teacher, matched."""
     params = taught_world.settle(two_pairs)
-    (TEACHERS / "other").mkdir()
-    for file in (TEACHERS / "gfl").iterdir():
-        (TEACHERS / "other" / file.name).write_bytes(file.read_bytes())
-    (TEACHER_METRICS / "other.json").write_bytes((TEACHER_METRICS / "gfl.json").read_bytes())
+    HERE.teacher("other").mkdir()
+    for file in HERE.teacher("gfl").iterdir():
+        (HERE.teacher("other") / file.name).write_bytes(file.read_bytes())
+    HERE.teacher_metrics("other").write_bytes(HERE.teacher_metrics("gfl").read_bytes())
     match(params)
     return params
 
 
 def contents() -> dict[str, str]:
-    return {path.stem: path.read_text() for path in MATCH.iterdir()}
+    return {path.stem: path.read_text() for path in HERE.match.iterdir()}
 
 
 def test_a_teacher_trained_anew_concerns_its_own_students(matched):
@@ -64,7 +64,7 @@ def test_a_teacher_trained_anew_concerns_its_own_students(matched):
 def test_what_a_training_depends_on(matched):
     assert basis(matched.teacher("gfl")) == Path("work/plan/teacher-gfl.json")
     job = matched.student("mine")
-    assert basis(job) == MATCH / "mine.json" and teacher_weights(job) == TEACHERS / "gfl" / "weights.pth"
+    assert basis(job) == HERE.match / "mine.json" and teacher_weights(job) == HERE.teacher("gfl") / "weights.pth"
     basis(job).unlink()
     with pytest.raises(SettingsError, match=r"work/match/mine\.json: not there; run `dvc repro match`"):
         basis(job)
@@ -78,7 +78,7 @@ def test_another_teacher_than_the_matched_one_is_refused(matched):
 
 
 def test_only_teachers_that_somebody_needs_must_be_there(matched, taught_world):
-    (TEACHERS / "other" / "weights.pth").unlink()
+    (HERE.teacher("other") / "weights.pth").unlink()
     with pytest.raises(CheckpointError, match=r"teachers/other/weights\.pth: no such checkpoint"):
         match(matched)
 
@@ -87,4 +87,4 @@ def test_only_teachers_that_somebody_needs_must_be_there(matched, taught_world):
         content["runs"]["theirs"] = {"pair": "other"}
 
     match(taught_world.settle(alone))
-    assert json.loads((MATCH / "theirs.json").read_text())["teacher"] is None
+    assert json.loads((HERE.match / "theirs.json").read_text())["teacher"] is None

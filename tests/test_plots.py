@@ -7,19 +7,27 @@ import pandas as pd
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from benchmark.evidence.tables import METHOD_NAMES
 from benchmark.figures import cost as plots_cost
 from benchmark.figures import plots
+from pgd.methods.base import PLACES
 
-METHODS = [method for method in METHOD_NAMES if method != "none"]
+METHODS = {
+    **dict.fromkeys(("fitnet", "fgfi", "defeat", "frs", "fkd", "gid", "fgd", "mgd", "pkd", "icd"), "neck"),
+    **dict.fromkeys(("ld", "cwd", "bckd", "dist"), "predictions"),
+    "crosskd": "towers",
+    **dict.fromkeys(("pgd", "pgd_released"), "key regions"),
+}
 
 
-def test_every_named_method_has_a_place_of_its_own_colour():
-    assert set(METHOD_NAMES) == set(plots.PLACES)
-    assert plots.colour("pgd") == plots.colour("pgd_released") == "#d55e00" != plots.colour("fgd")
-    assert plots.place_of("fitnet") == "neck" and plots.place_of("fitnet", "towers") == "towers"
-    assert plots.place_of("cwd", float("nan")) == "predictions" and plots.place_of("cwd", "neck") == "neck"
-    assert plots.place_of("mine") == "other"
+def test_every_place_has_a_colour_of_its_own():
+    assert set(PLACES) < set(plots.COLOURS)
+    assert len(set(plots.COLOURS.values())) == len(plots.COLOURS)
+    assert plots.paint({"method_place": "a place of one's own"}) == plots.COLOURS["other"]
+
+
+def test_a_legend_names_the_places_that_there_are():
+    rows = [{"method_place": place} for place in ("key regions", "none", "key regions", "mine")]
+    assert list(plots.legend_of(rows)) == ["no method", "key regions (PGD)", "other"]
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -45,7 +53,7 @@ def curves_of(methods: list[str]) -> pd.DataFrame:
             "seed": seed,
             "method": method,
             "pair": "gfl",
-            "place": None,
+            "method_place": METHODS.get(method, "none"),
             "step": step,
             "loss": 1.0,
             "AP": ap,
@@ -74,7 +82,7 @@ def test_of_many_curves_pgd_and_the_best_stand_out():
 def test_of_many_runs_of_pgd_the_first_and_the_best_stand_out():
     runs = [f"pgd{k}" for k in range(12)]
     curves = curves_of(["none", *runs])
-    curves["method"] = curves["method"].where(curves["method"] == "none", "pgd")
+    curves["method_place"] = curves["method"].map({"none": "none"}).fillna("key regions")
     looks = plots.looks(curves)
     shown = [run for run, look in looks.items() if look["color"] != plots.PALE]
     assert shown == ["none", "pgd0", *runs[-plots.BEST :]]
@@ -87,8 +95,8 @@ def test_labels_of_costs_cover_neither_each_other_nor_a_dot(seed):
     count = len(METHODS)
     costs = pd.DataFrame(
         {
-            "run": METHODS,
-            "method": METHODS,
+            "run": list(METHODS),
+            "method_place": METHODS.values(),
             "step_ratio": 1.3 + np.abs(rng.normal(0, 0.15, count)),
             "extra_mb": rng.exponential(50, count),
             "gain": rng.normal(1.3, 0.5, count),

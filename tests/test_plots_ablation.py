@@ -6,24 +6,26 @@ import pandas as pd
 import pytest
 from matplotlib.collections import PathCollection
 
-from benchmark.evidence.records import FOOTING, METRICS, ReportError, aggregate
+from benchmark.evidence.record import METRICS, ReportError
+from benchmark.evidence.records import FOOTING, aggregate
 from benchmark.figures import ablation as plots_ablation
 from benchmark.figures.ablation import ablation, variants
 
 #: settings and AP by run; the student without a method has 20
 RUNS = {
-    "k20": ({"alpha": 0.5, "topk": 20}, 21.0),
+    "k20": ({"alpha": 0.5, "topk": 20, "mask": "pgw"}, 21.0),
     "box": ({"alpha": 0.5, "topk": 8, "mask": "box"}, 19.0),
-    "base": ({"alpha": 0.5, "topk": 8}, 22.0),
-    "k3": ({"alpha": 0.5, "topk": 3}, 23.0),
-    "plain": ({"topk": 8}, 20.5),
-    "xis": ({"alpha": 0.5, "topk": 8, "xi_cls": 0.0, "xi_reg": 0.0}, 24.0),
+    "base": ({"alpha": 0.5, "topk": 8, "mask": "pgw"}, 22.0),
+    "k3": ({"alpha": 0.5, "topk": 3, "mask": "pgw"}, 23.0),
+    "plain": ({"alpha": 0.1, "topk": 8, "mask": "pgw"}, 20.5),
+    "xis": ({"alpha": 0.5, "topk": 8, "mask": "pgw", "xi_cls": 0.0, "xi_reg": 0.0}, 24.0),
 }
 
 
 def records(runs: dict = RUNS, method: str = "pgd") -> pd.DataFrame:
     """Made-up records on one footing."""
-    common = {**dict.fromkeys(FOOTING, "same"), "seed": 0, "metric": "coco", "train_seconds": 60.0}
+    common = {**dict.fromkeys(FOOTING, "same"), "seed": 0, "metric": "coco", "train_seconds": 60.0, "resumed": False}
+    common |= {"method_title": method, "method_place": "key regions"}
     common |= dict.fromkeys(("peak_memory_mb", "parameters", "extra_parameters", *METRICS["coco"]), 1.0)
     rows = [{"run": "none", "role": "student", "method": "none", "AP": 20.0}]
     for run, (settings, ap) in runs.items():
@@ -40,7 +42,7 @@ def test_each_run_is_a_change_of_the_one_that_is_nearest_to_all():
         "k3": ("topk", [3]),
         "k20": ("topk", [20]),
         "box": ("mask", ["box"]),
-        "plain": ("alpha", [None]),
+        "plain": ("alpha", [0.1]),
         "xis": ("xi_cls, xi_reg", [0.0, 0.0]),
     }
     assert [run for run in found["run"] if run.startswith("k")] == ["k3", "k20"], "numbers are in their order"
@@ -61,7 +63,10 @@ def test_two_runs_or_others_of_other_methods_are_no_ablation():
 
 def test_the_folder_with_changes_of_a_setting_is_found(monkeypatch, tmp_path):
     two = {name: RUNS[name] for name in ("base", "box")}
-    there = {tmp_path / "few": records(two), tmp_path / "other": records(RUNS | {"box": ({"topk": 9}, 20.0)})}
+    there = {
+        tmp_path / "few": records(two),
+        tmp_path / "other": records(RUNS | {"box": ({"topk": 9, "mask": "pgw"}, 20.0)}),
+    }
     there[tmp_path / "all"] = records()
 
     def load(folder, params):
@@ -85,5 +90,5 @@ def test_every_change_is_drawn_at_its_gain():
     dots = [c.get_offsets()[0] for c in axes.collections if isinstance(c, PathCollection)]
     gains = {names[round(y)]: x for x, y in dots}
     assert names[0] == "base" and gains == pytest.approx(
-        {"base": 2, "topk = 3": 3, "topk = 20": 1, "mask = box": -1, "alpha = default": 0.5, "xi_cls, xi_reg = 0": 4}
+        {"base": 2, "topk = 3": 3, "topk = 20": 1, "mask = box": -1, "alpha = 0.1": 0.5, "xi_cls, xi_reg = 0": 4}
     )

@@ -6,30 +6,30 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmark.evidence.records import ReportError
+from benchmark.evidence.record import ReportError
 from benchmark.figures import dynamics as plots_dynamics
 from benchmark.figures.dynamics import DISTANCES, GRADIENTS
 from benchmark.figures.plots import COLOURS
-from benchmark.training.dynamics import REGIONS
+from benchmark.training.result import REGIONS
 
-#: method, and the shares of its gradient at both points
+#: where the method compares, and the shares of its gradient at both points
 RUNS = {
     "inherit": ("none", None),
-    "pgd": ("pgd", ([0.2, 0.3, 0.5], [0.4, 0.2, 0.4])),
-    "fgd": ("fgd", ([0.1, 0.1, 0.8], [0.1, 0.3, 0.6])),
-    "ld": ("ld", ([0.5, 0.5, 0.0], [0.5, 0.1, 0.4])),
+    "pgd": ("key regions", ([0.2, 0.3, 0.5], [0.4, 0.2, 0.4])),
+    "fgd": ("neck", ([0.1, 0.1, 0.8], [0.1, 0.3, 0.6])),
+    "ld": ("predictions", ([0.5, 0.5, 0.0], [0.5, 0.1, 0.4])),
 }
 POSITIONS = {"key": 0.05, "box": 0.15, "background": 0.8}
 
 
 def records(seeds: int = 1) -> pd.DataFrame:
-    rows = [{"run": "teacher-gfl", "seed": 0, "method": "none", "role": "teacher"}]
+    rows = [{"key": "teacher-gfl", "run": "teacher-gfl", "seed": 0, "method": "none", "role": "teacher"}]
     rows += [
-        {"run": run, "seed": seed, "method": method, "role": "student"}
-        for run, (method, _) in RUNS.items()
+        {"key": f"{run}-{seed}", "run": run, "seed": seed, "method": run, "method_place": place, "role": "student"}
+        for run, (place, _) in RUNS.items()
         for seed in range(seeds)
     ]
-    return pd.DataFrame(rows).assign(pair="gfl", inherit="head+neck")
+    return pd.DataFrame(rows).assign(pair="gfl", inherit="head+neck", method_title="any")
 
 
 def write_curves(folder, seeds: int = 1) -> None:
@@ -117,7 +117,7 @@ def test_every_run_has_a_line_in_every_panel(points):
     for axes in figure.axes:
         ends = [line.get_ydata()[-1] for line in axes.lines]
         assert ends == pytest.approx([2 / (1 + k) for k in range(len(RUNS))])
-        assert axes.lines[1].get_color() == COLOURS["pgd"] and axes.get_yscale() == "log"
+        assert axes.lines[1].get_color() == COLOURS["key regions"] and axes.get_yscale() == "log"
 
 
 def test_ratios_are_sorted_and_drawn(points):

@@ -7,6 +7,7 @@ import os
 import shutil
 import zipfile
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import numpy as np
 import pytest
@@ -14,7 +15,8 @@ import pytest
 from benchmark import prepare as stage
 from benchmark.data.minicoco import SPLITS
 from benchmark.experiment.config import DatasetInfo
-from benchmark.experiment.settings import KINDS, Dataset
+from benchmark.experiment.settings import Dataset
+from benchmark.experiment.workspace import HERE
 from benchmark.prepare import MINI_AREAS, DataError, check_split, prepare, read_annotations, subset, unpack
 from pgd.evaluation.coco import COCO_AREAS
 
@@ -52,7 +54,7 @@ def edit(path: Path, change) -> None:
 def error_of(root: Path, tmp_path: Path) -> str:
     with pytest.raises(DataError) as caught:
         prepare("coco", Dataset("coco", root=str(root)))
-    assert not DatasetInfo.path("coco").exists()
+    assert not HERE.dataset("coco").exists()
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -68,17 +70,17 @@ def test_good_tree(tree, tmp_path, tiny_data, capsys):
 
 def test_files_from_before_there_were_metrics(tree):
     info = prepare("coco", Dataset("coco", root=str(tree)))
-    edit(DatasetInfo.path("coco"), lambda content: [content.pop(key) for key in ("metric", "val_odgt")])
+    edit(HERE.dataset("coco"), lambda content: [content.pop(key) for key in ("metric", "val_odgt")])
     assert DatasetInfo.load("coco") == info
 
 
 def test_every_kind_can_be_located():
-    assert tuple(stage.LOCATE) == KINDS
+    assert tuple(stage.LOCATE) == get_args(get_type_hints(Dataset)["kind"])
 
 
 def test_coco_sample(coco_sample, tmp_path):
     info = prepare("sample", Dataset("coco", root=str(coco_sample)))
-    out = DatasetInfo.path("sample")
+    out = HERE.dataset("sample")
     assert len(info.classes) == 80 and info.classes[0] == "person" and info.classes[-1] == "toothbrush"
     assert (info.train_images, info.val_images) == (str(coco_sample / "train2017"), str(coco_sample / "val2017"))
     assert info.train_annotations == str(coco_sample / "annotations" / "instances_train2017.json")
@@ -87,7 +89,7 @@ def test_coco_sample(coco_sample, tmp_path):
 
 def test_subset_of_the_coco_sample(coco_sample, tmp_path):
     info = prepare("coco", Dataset("coco", root=str(coco_sample), train_images=9, val_images=4))
-    out = DatasetInfo.path("coco")
+    out = HERE.dataset("coco")
     whole = read_annotations(coco_sample / "annotations" / "instances_train2017.json")
     part = read_annotations(Path(info.train_annotations))
     assert Path(info.train_annotations).parent == out.parent
@@ -201,7 +203,7 @@ def archive(tmp_path, tiny_data, monkeypatch) -> Path:
 
 
 def test_archive(archive, tmp_path, monkeypatch, tiny_data):
-    out = DatasetInfo.path("mine")
+    out = HERE.dataset("mine")
     with pytest.raises(DataError, match=r"minicoco\.zip: 12 train images, expected 2000"):
         prepare("mine", MINI)
     monkeypatch.setattr(stage, "MINI_IMAGES", {"train": 12, "val": 6})

@@ -10,12 +10,13 @@ import pytest
 import yaml
 
 from benchmark.experiment.settings import load
+from benchmark.experiment.workspace import Workspace
 from benchmark.plan import check_run
 from benchmark.smoke import PROFILE, SmokeError, check, expected_files, left_out
 
 ROOT = Path(__file__).parents[1]
 FILES = {"root": ROOT} | {
-    name: PROFILE.parent / name for name in ("smoke", "study", "deviations", "regions", "crowd", "paper")
+    name: PROFILE.root.parent / name for name in ("smoke", "study", "deviations", "regions", "crowd", "paper")
 }
 
 
@@ -59,7 +60,7 @@ def test_params_are_sound(profile):
 
 
 def test_every_method_and_head_takes_part_in_the_smoke_run():
-    params = load(PROFILE / "params.yaml")
+    params = load(PROFILE.params)
     assert left_out(params) == []
     for pair in params.pairs.values():
         assert pair.teacher.iterations <= 10 and pair.student.iterations <= 10
@@ -79,19 +80,21 @@ def test_commands_name_modules_that_are_there(profile):
 
 def test_smoke_check(tmp_path):
     """The check names what is missing."""
-    params = load(PROFILE / "params.yaml")
-    files = expected_files(params)
-    assert Path("work/runs/pgd-0/weights.pth") in files and Path("results/runs/teacher-gfl.json") in files
+    params = load(PROFILE.params)
+    space = Workspace(tmp_path)
+    files = expected_files(params, space)
+    assert tmp_path / "work/runs/pgd-0/weights.pth" in files
+    assert tmp_path / "results/runs/teacher-gfl.json" in files
     for file in files:
-        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / file).write_text("x")
-    check(params, tmp_path)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("x")
+    check(params, space)
     (tmp_path / "results/table.csv").write_text("")
     with pytest.raises(SmokeError, match=r"results/table\.csv: a stage ended well but did not write it"):
-        check(params, tmp_path)
+        check(params, space)
     pairs = {name: pair for name, pair in params.pairs.items() if name != "vfnet"}
     with pytest.raises(SmokeError, match=r"params\.yaml: no pair with a VFNetHead; add one"):
-        check(replace(params, pairs=pairs), tmp_path)
+        check(replace(params, pairs=pairs), space)
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import torch
 from conftest import runs, same
 
 from benchmark import train as stage
-from benchmark.experiment.folders import TEACHERS
+from benchmark.experiment.workspace import HERE
 from benchmark.training import hooks
 from pgd.checkpoint import load_state
 
@@ -99,7 +99,7 @@ def change_data(world):
 
 
 def change_teacher(world):
-    weights = world.folder / TEACHERS / "gfl" / "weights.pth"
+    weights = HERE.teacher("gfl") / "weights.pth"
     state = load_state(weights)
     state["bbox_head.gfl_cls.bias"] += 1
     torch.save(state, weights)

@@ -15,6 +15,7 @@ from benchmark import plan as plan_stage
 from benchmark.experiment.cli import run_cli
 from benchmark.experiment.config import DatasetInfo, detector_config
 from benchmark.experiment.settings import Dataset, Detector, Run, SettingsError, load, parse
+from benchmark.experiment.workspace import Workspace
 from benchmark.plan import check_run
 from pgd.methods import METHODS
 
@@ -127,36 +128,40 @@ def test_misspelt_keys(tmp_path, key, value, said):
         (
             "pairs.gfl.teacher.iterations",
             "many",
-            "pairs.gfl.teacher.iterations: 'many' is str, expected int or nothing",
+            "pairs.gfl.teacher.iterations: 'many' should be a valid integer",
         ),
-        ("pairs.gfl.teacher.iterations", 2.5, "pairs.gfl.teacher.iterations: 2.5 is float, expected int or nothing"),
-        ("pairs.gfl.teacher.iterations", True, "pairs.gfl.teacher.iterations: True is bool, expected int or nothing"),
-        ("pairs.gfl.teacher.min_ap", "5", "pairs.gfl.teacher.min_ap: '5' is str, expected float"),
-        ("pairs.gfl.student.config", 5, "pairs.gfl.student.config: 5 is int, expected str"),
-        ("pairs.gfl.student.options", [], "pairs.gfl.student.options: [] is list, expected dict"),
-        ("runs.pgd.settings", None, "runs.pgd.settings: None is NoneType, expected dict"),
-        ("runs.pgd", "fast", "runs.pgd: expected a mapping, found str"),
-        ("pairs.gfl.teacher", [1], "pairs.gfl.teacher: expected a mapping, found list"),
-        ("pairs.gfl", [1], "pairs.gfl: expected a mapping, found list"),
+        ("pairs.gfl.teacher.iterations", 2.5, "pairs.gfl.teacher.iterations: 2.5 should be a valid integer"),
+        ("pairs.gfl.teacher.iterations", True, "pairs.gfl.teacher.iterations: True should be a valid integer"),
+        ("pairs.gfl.teacher.min_ap", "5", "pairs.gfl.teacher.min_ap: '5' should be a valid number"),
+        ("pairs.gfl.student.config", 5, "pairs.gfl.student.config: 5 should be a valid string"),
+        ("pairs.gfl.student.options", [], "pairs.gfl.student.options: [] should be a mapping"),
+        ("runs.pgd.settings", None, "runs.pgd.settings: missing"),
+        ("runs.pgd", "fast", "runs.pgd: 'fast' should be a mapping"),
+        ("pairs.gfl.teacher", [1], "pairs.gfl.teacher: [1] should be a mapping"),
+        ("pairs.gfl", [1], "pairs.gfl: [1] should be a mapping"),
         ("pairs.gfl.dataset", "coco", "pairs.gfl.dataset: 'coco' is unknown; there are: minicoco"),
         ("runs.pgd.pair", "atss", "runs.pgd.pair: 'atss' is unknown; there are: gfl"),
-        ("datasets", ["coco"], "datasets: expected a mapping from names to settings"),
-        ("datasets.minicoco", [1], "datasets.minicoco: expected a mapping, found list"),
-        ("runs", ["pgd"], "runs: expected a mapping from names to settings"),
-        ("seeds", 3, "seeds: 3 is not a list of whole numbers"),
-        ("seeds", [], "seeds: [] is not a list of whole numbers"),
-        ("seeds", [0, "1"], "seeds: [0, '1'] is not a list of whole numbers"),
-        ("seeds", [True], "seeds: [True] is not a list of whole numbers"),
-        ("seeds", [-1], "seeds: [-1] is not a list of whole numbers"),
+        ("datasets", ["coco"], "datasets: ['coco'] should be a mapping"),
+        ("datasets.minicoco", [1], "datasets.minicoco: [1] should be a mapping"),
+        ("runs", ["pgd"], "runs: ['pgd'] should be a mapping"),
+        ("seeds", 3, "seeds: 3 should be a list"),
+        ("seeds", [], "seeds: [] should not be empty"),
+        ("seeds", [0, "1"], "seeds.1: '1' should be a valid integer"),
+        ("seeds", [True], "seeds.0: True should be a valid integer"),
+        ("seeds", [-1], "seeds.0: -1 should be greater than or equal to 0"),
         ("seeds", [0, 1, 0], "seeds: [0, 1, 0] names a seed twice"),
         ("runs.a/b", {}, "runs.a/b: a name is text of letters, digits, '_', '.' and '-'"),
         ("runs.teacher-x", {}, "runs.teacher-x: names that start with 'teacher' are the teachers' own"),
-        ("runs.pgd.inherit", "all", "runs.pgd.inherit: 'all' is not one of none, head+neck"),
+        ("runs.pgd.inherit", "all", "runs.pgd.inherit: 'all' should be 'none' or 'head+neck'"),
         ("runs.student.settings", {"a": 1}, "runs.student.settings: method 'none' has no settings"),
-        ("datasets.voc", {}, "datasets.voc.kind: 'voc' is not one of minicoco, coco, minicrowd, crowdhuman"),
+        ("datasets.voc", {}, "datasets.voc.kind: 'voc' should be 'minicoco', 'coco', 'minicrowd' or 'crowdhuman'"),
         ("datasets.coco", {}, "datasets.coco.root: give the folder that holds train2017/, val2017/ and annotations/"),
-        ("pairs.gfl.student.iterations", 1, "pairs.gfl.student.iterations: 1 is too few; give 2 or more"),
-        ("datasets.minicoco", {"train_images": -5}, "datasets.minicoco.train_images: -5 is not a positive number"),
+        ("pairs.gfl.student.iterations", 1, "pairs.gfl.student.iterations: 1 should be greater than or equal to 2"),
+        (
+            "datasets.minicoco",
+            {"train_images": -5},
+            "datasets.minicoco.train_images: -5 should be greater than or equal to 1",
+        ),
     ],
 )
 def test_wrong_values(tmp_path, key, value, said):
@@ -176,9 +181,7 @@ def test_missing(tmp_path, key, way):
     node[last] = None
     if way == "absent":
         del node[last]
-    wrong_type = last == "config" and way == "empty"
-    expected = f"{key}: None is NoneType, expected str" if wrong_type else f"{key}: missing"
-    assert error_of(tmp_path, yaml.safe_dump(content)) == expected
+    assert error_of(tmp_path, yaml.safe_dump(content)) == f"{key}: missing"
 
 
 def test_a_number_is_no_name(tmp_path):
@@ -250,7 +253,7 @@ def test_data_that_is_not_prepared(tmp_path, monkeypatch):
 def misspelt(tmp_path: Path) -> None:
     """A settings file with a mistake, and a data set that is prepared."""
     info = DatasetInfo("minicoco", [], "", "", "", "", [], "")
-    path = tmp_path / DatasetInfo.path("minicoco")
+    path = Workspace(tmp_path).dataset("minicoco")
     path.parent.mkdir(parents=True)
     path.write_text(json.dumps(asdict(info)))
     (tmp_path / "params.yaml").write_text(

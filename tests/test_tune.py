@@ -11,7 +11,6 @@ import pytest
 from conftest import runs
 
 from benchmark import tune
-from benchmark.experiment.folders import TEACHER_METRICS, TEACHERS, link_into
 from benchmark.experiment.settings import SettingsError, load, parse
 from pgd.methods.base import METHODS, settings_of
 
@@ -65,16 +64,3 @@ def test_trials_are_trained_once(taught_world, monkeypatch):
     tune.tune(params, more, "gfl", 2, 1, out)
     both = pd.read_csv(out)
     assert list(both["trial"]) == ["pgd", "none"] and both.iloc[0].equals(first.iloc[0])
-
-
-def test_teachers_are_shown_where_trials_train(tmp_path, monkeypatch):
-    """Also in a folder of earlier trials, and of another pair."""
-    monkeypatch.chdir(tmp_path)
-    for pair in ("a", "b"):
-        (TEACHERS / pair).mkdir(parents=True)
-    TEACHER_METRICS.mkdir()
-    link_into(tmp_path / "home", TEACHERS / "a")
-    for pair in ("a", "b", "b"):
-        link_into(tmp_path / "home", TEACHERS / pair, TEACHER_METRICS)
-    for part in (TEACHERS / "a", TEACHERS / "b", TEACHER_METRICS):
-        assert (tmp_path / "home" / part).resolve() == (tmp_path / part).resolve()

@@ -30,11 +30,17 @@ def test_rate_is_that_of_mmengine(scaling, batch, world_size):
     cfg = Config(
         {
             "train_dataloader": {"batch_size": batch},
-            "optim_wrapper": {"optimizer": {"lr": 0.01}, "accumulative_counts": 3},
+            "optim_wrapper": {"optimizer": {"type": "SGD", "lr": 0.01, "momentum": 0.9}, "accumulative_counts": 3},
             "auto_scale_lr": scaling,
+            "param_scheduler": [
+                {"type": "LinearLR", "begin": 0, "end": 40},
+                {"type": "CosineAnnealingLR", "begin": 40},
+            ],
         }
     )
     found = effective_rate(cfg, world_size)
     assert found["lr"] == pytest.approx(optimizer.param_groups[0]["lr"])
     assert found["base_lr"] == 0.01
+    assert found["optimizer"] == "SGD(lr=0.01, momentum=0.9)"
+    assert found["schedule"] == "LinearLR(begin=0, end=40), CosineAnnealingLR(begin=40)"
     assert found["effective_batch"] == 3 * batch * world_size

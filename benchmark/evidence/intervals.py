@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from benchmark.evidence.records import ReportError, key_of, read_json
+from benchmark.evidence.record import ReportError, read_json
 from benchmark.evidence.stats import (
     coco_ap,
     coco_matches,
@@ -70,7 +70,7 @@ def over_images(records: pd.DataFrame, table: pd.DataFrame, work: Path, resample
     pairs = {
         run: (f"{run}-{seed}", f"{alone.set_index('run').loc[run, 'baseline']}-{seed}") for run, seed in seeds.items()
     }
-    datasets = {key_of(record): record["dataset"] for record in records.to_dict("records")}
+    datasets = dict(zip(records["key"], records["dataset"], strict=True))
     figures = _score(work, {key: datasets[key] for keys in pairs.values() for key in keys}, resamples)
     table = table.astype({"interval": object})
     for row in alone.index:

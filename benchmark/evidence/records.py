@@ -6,99 +6,48 @@ Reads, aggregates and formats; plots nothing and writes nothing. A data set has 
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 
+from benchmark.evidence.record import METRICS, TEACHER, Record, ReportError
 from benchmark.evidence.stats import mean_sd, t_interval
+from benchmark.experiment.settings import SettingsError, load
 
-TEACHER = "teacher"
-#: Accuracy by kind of metric, in percent; lower is better for MR alone.
-METRICS = {
-    "coco": ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large", "AR100"),
-    "crowdhuman": ("AP", "MR", "JI"),
-}
 COSTS = ("train_seconds", "eval_seconds", "peak_memory_mb", "parameters", "extra_parameters")
-ENVIRONMENT = (
-    *("python", "torch", "torchvision", "mmdet", "mmengine", "mmcv", "numpy"),
-    *("pycocotools", "platform", "cpu", "threads", "gpu", "git_revision"),
-)
 #: Runs that agree on these differ in the method alone, so that their difference may be called its gain.
 FOOTING = ("pair", "dataset", "detector", "backbone", "iterations", "batch_size", "lr", "options", "inherit")
-REQUIRED = ("run", "seed", "role", "method", *FOOTING, *COSTS)
+#: What a record says of the method, apart from its settings.
+METHOD = ("method", "method_title", "method_place")
 #: Columns of ``results/cost.csv`` (benchmark/cost.py).
 COST_COLUMNS = ("run", "method", "extra_parameters", "step_ms", "step_ratio", "peak_mb", "extra_mb")
 
 
-class ReportError(RuntimeError):
-    """Something the report needs is missing or unusable; the message is one line that names it."""
-
-
-def read_json(path: Path) -> Any:
-    """The content of a JSON file; :class:`ReportError` naming it when it is missing or broken."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ReportError(f"{path} is missing") from None
-    except (OSError, ValueError) as error:
-        raise ReportError(f"{path} cannot be read: {error}") from None
-
-
 def expected_records(params: Path) -> list[str]:
-    """The name of every record that ``params.yaml`` asks for, the teachers' first.
-
-    The `plan` stage checks the file in depth; its loader imports mmdet, which a report has no use for.
-    """
+    """The name of every record that ``params.yaml`` asks for, the teachers' first."""
     try:
-        content = yaml.safe_load(params.read_text(encoding="utf-8"))
-        teachers = [f"{TEACHER}-{pair}" for pair in content["pairs"]]
-        students = [f"{run}-{seed}" for run, seed in product(content["runs"], content.get("seeds", [0]))]
-    except FileNotFoundError:
-        raise ReportError(f"{params} is missing") from None
-    except (yaml.YAMLError, AttributeError, KeyError, TypeError):
-        raise ReportError(f"{params} must hold mappings 'pairs' and 'runs' and a list 'seeds'") from None
-    if not students:
-        raise ReportError(f"{params} names no run or no seed")
-    return teachers + students
-
-
-def read_record(path: Path) -> dict[str, Any]:
-    """One record, checked: it has all that tables need, AP (MR) is a number, and the file's name fits.
-
-    Records without ``metric`` are of the kind ``coco``, those without ``options`` have none.
-    """
-    record = {"metric": "coco", "options": "", **read_json(path)}
-    if record["metric"] not in METRICS:
-        raise ReportError(f"{path} has the metric '{record['metric']}', not one of {', '.join(METRICS)}")
-    accuracy = METRICS[record["metric"]]
-    absent = [key for key in (*REQUIRED, *accuracy) if key not in record]
-    if absent:
-        raise ReportError(f"{path} has no '{absent[0]}'")
-    if key_of(record) != path.stem:
-        raise ReportError(f"{path} holds another record, {key_of(record)}")
-    for name in accuracy if record["metric"] == "crowdhuman" else ("AP",):
-        if record[name] is None or not math.isfinite(record[name]):
-            raise ReportError(f"{path} has no {name}: it is {record[name]}")
-    return record
+        asked = load(params)
+    except SettingsError as error:
+        raise ReportError(str(error)) from None
+    jobs = [asked.teacher(pair) for pair in asked.pairs]
+    jobs += [asked.student(run, seed) for run, seed in product(asked.runs, asked.seeds)]
+    return [job.label for job in jobs]
 
 
 def load_records(results: Path, params: Path) -> pd.DataFrame:
-    """One row a record, pair by pair: the teacher, then every run with every seed; all must be there.
+    """One row a record (:meth:`Record.row`), pair by pair: the teacher, then every run with every seed; none may lack.
 
     Records of runs that ``params.yaml`` does not name (renamed, left over) are not read.
     """
     paths = [results / "runs" / f"{name}.json" for name in expected_records(params)]
-    found = [read_record(path) for path in paths]
-    pairs = list(dict.fromkeys(record["pair"] for record in found))
+    found = [Record.read(path) for path in paths]
+    pairs = list(dict.fromkeys(record.pair for record in found))
+    rows = [record.row() for record in sorted(found, key=lambda one: pairs.index(one.pair))]
     # dtype object keeps whole numbers whole in columns that other runs lack
-    records = pd.DataFrame(sorted(found, key=lambda record: pairs.index(record["pair"])), dtype=object)
+    records = pd.DataFrame(rows, dtype=object)
     return records.astype(dict.fromkeys((*metrics_of(records), *COSTS), float))
 
 
@@ -158,9 +107,7 @@ def aggregate(records: pd.DataFrame) -> pd.DataFrame:
     gains = {"gain": "AP"} | ({"MR_change": "MR"} if "MR" in metrics_of(records) else {})
     rows = []
     for run, group in records.groupby("run", sort=False):
-        row = {key: group[key].iloc[0] for key in ("run", "role", "method", "metric", *FOOTING)}
-        if "method.place" in group:
-            row["place"] = group["method.place"].iloc[0]
+        row = {key: group[key].iloc[0] for key in ("run", "role", *METHOD, "metric", *FOOTING)}
         row["seeds"] = len(group)
         for metric in metrics_of(records):
             row[metric], row[f"{metric}_sd"] = group[metric].mean(), group[metric].std()
@@ -170,7 +117,7 @@ def aggregate(records: pd.DataFrame) -> pd.DataFrame:
             row[name], row[f"{name}_sd"] = mean_sd(differences)
             row[f"{name}_low"], row[f"{name}_high"] = t_interval(differences)
         row["interval"] = None if np.isnan(row["gain_low"]) else "seeds"
-        whole = group[~group["resumed"].eq(True)] if "resumed" in group else group
+        whole = group[~group["resumed"].eq(True)]
         row["train_minutes"] = whole["train_seconds"].mean() / 60
         row |= {key: group[key].mean() for key in ("peak_memory_mb", "parameters", "extra_parameters")}
         rows.append(row)
@@ -195,24 +142,18 @@ def with_intervals(table: pd.DataFrame, results: Path) -> pd.DataFrame:
     return table
 
 
-def key_of(record: Mapping[str, Any]) -> str:
-    """The name of a record in metrics and file names: ``pgd-0``, ``teacher-gfl``."""
-    return record["run"] if record["role"] == TEACHER else f"{record['run']}-{record['seed']}"
-
-
 def load_curves(results: Path, records: pd.DataFrame) -> pd.DataFrame:
     """The students' training curves in one long table; AP is NaN where it was not measured."""
     parts = []
     for record in records[records["role"] != TEACHER].to_dict("records"):
-        path = results / "curves" / f"{key_of(record)}.csv"
+        path = results / "curves" / f"{record['key']}.csv"
         try:
             curve = pd.read_csv(path)[["step", "loss", "AP"]]
         except FileNotFoundError:
             raise ReportError(f"{path} is missing") from None
         except (KeyError, ValueError) as error:
             raise ReportError(f"{path} is no curve with step, loss and AP: {error}") from None
-        own = {key: record.get(key) for key in ("run", "seed", "method", "pair", "method.place")}
-        parts.append(curve.assign(**own).rename(columns={"method.place": "place"}))
+        parts.append(curve.assign(**{key: record[key] for key in ("run", "seed", *METHOD, "pair")}))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -228,5 +169,5 @@ def load_costs(results: Path, table: pd.DataFrame) -> pd.DataFrame:
         costs = pd.read_csv(path)[list(COST_COLUMNS)]
     except (KeyError, ValueError) as error:
         raise ReportError(f"{path} is not what `python -m benchmark.cost` writes: {error}") from None
-    known = [name for name in ("run", "gain", "role", "place") if name in table]
+    known = [name for name in ("run", "gain", "role", "method_title", "method_place") if name in table]
     return costs.merge(table[known], on="run")

@@ -2,30 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pandas as pd
 
-from benchmark.evidence.records import TEACHER, paired
+from benchmark.evidence.record import TEACHER
+from benchmark.evidence.records import paired
 
-METHOD_NAMES = {
-    "none": "none",
-    "fitnet": "FitNet",
-    "fgfi": "FGFI",
-    "defeat": "DeFeat",
-    "frs": "FRS",
-    "fkd": "FKD",
-    "gid": "GID",
-    "ld": "LD",
-    "fgd": "FGD",
-    "cwd": "CWD",
-    "mgd": "MGD",
-    "pkd": "PKD",
-    "crosskd": "CrossKD",
-    "bckd": "BCKD",
-    "dist": "DIST",
-    "icd": "ICD",
-    "pgd": "PGD",
-    "pgd_released": "PGD (released)",
-}
 #: What a reader calls the kinds of metric.
 KIND_NAMES = {"coco": "COCO's metric", "crowdhuman": "CrowdHuman's metric"}
 #: Columns of words, to the left; all others hold numbers.
@@ -51,9 +34,9 @@ def interval(low: float, high: float) -> str:
     return MISSING if pd.isna(low) else f"[{number(low, sign=True)}, {number(high, sign=True)}]"
 
 
-def method_name(role: str, method: str) -> str:
-    """What a reader calls the method."""
-    return TEACHER if role == TEACHER else METHOD_NAMES.get(method, method)
+def method_name(row: Mapping[str, str]) -> str:
+    """What a reader calls the method of a row."""
+    return TEACHER if row["role"] == TEACHER else row["method_title"]
 
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:
@@ -63,7 +46,7 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
         {
             "Run": row["run"],
             "Pair": row["pair"],
-            "Method": method_name(row["role"], row["method"]),
+            "Method": method_name(row),
             "Inherits": row["inherit"],
             "Seeds": str(row["seeds"]),
             "AP": spread(row["AP"], row["AP_sd"]),
@@ -95,7 +78,7 @@ def costs(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "Run": table["run"],
-            "Method": [method_name(*pair) for pair in table[["role", "method"]].values],
+            "Method": [method_name(row) for row in table.to_dict("records")],
             "extra parameters": [f"{round(count):,}" for count in table["extra_parameters"]],
             "step time / alone": [number(ratio, 2) for ratio in table["step_ratio"]],
             "extra memory (MB)": [number(megabytes, 0, sign=True) for megabytes in table["extra_mb"]],

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
 
-from benchmark.experiment.folders import DATASETS, ROOT
 from benchmark.experiment.settings import Detector, Job, SettingsError
+from benchmark.experiment.workspace import HERE, ROOT, Workspace
 from pgd.scaling import Size
 
 #: The module of what is recorded where there is a teacher; who trains with one imports it by this name.
@@ -20,6 +21,10 @@ MONITOR_IMAGES = 75
 MONITOR_POINTS = 4
 #: What settings of methods depend on in the configs of benchmark/configs/mini: 160 x 160 on five levels.
 MINI = Size(channels=32, positions=538, cells=4, blocks=2, warmup=40)
+
+
+#: entries of :class:`DatasetInfo` that are paths
+PATHS = ("train_images", "train_annotations", "val_images", "val_annotations", "val_odgt")
 
 
 @dataclass(frozen=True)
@@ -42,16 +47,18 @@ class DatasetInfo:
     val_odgt: str | None = None
 
     @classmethod
-    def load(cls, name: str) -> DatasetInfo:
+    def load(cls, name: str, space: Workspace = HERE) -> DatasetInfo:
         """What `prepare` wrote about the data set of this name."""
-        path = cls.path(name)
+        path = space.dataset(name)
         if not path.is_file():
             raise SettingsError(f"{path}: not there; run `dvc repro prepare@{name}`")
-        return cls(**json.loads(path.read_text()))
+        found = cls(**json.loads(path.read_text()))
+        return found.placed(space.data_root)
 
-    @staticmethod
-    def path(name: str) -> Path:
-        return DATASETS / name / "dataset.json"
+    def placed(self, root: Path) -> DatasetInfo:
+        """The same with paths that start where ``root`` does; absolute ones stay."""
+        paths = {key: getattr(self, key) for key in PATHS}
+        return replace(self, **{key: str(root / path) for key, path in paths.items() if path})
 
 
 def _set_existing(cfg: Config, key: str, value: Any) -> None:
@@ -103,6 +110,12 @@ def detector_config(detector: Detector, extra_options: dict | None = None) -> Co
     if "://" not in (source := init.get("checkpoint") or "://"):
         init["checkpoint"] = str(ROOT / source)
     return cfg
+
+
+def config_digest(cfg: Config) -> str:
+    """Hash of a config's content, whatever folder this repository lies in."""
+    text = json.dumps(cfg.to_dict(), sort_keys=True, default=repr).replace(f"{ROOT}/", "")
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def use_dataset(cfg: Config, data: DatasetInfo, monitor: bool) -> None:

@@ -13,7 +13,7 @@ import json
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
-from benchmark.experiment.folders import ROOT
+from benchmark.experiment.workspace import ROOT
 
 #: the packages of this repository
 PACKAGES = ("pgd", "benchmark")

@@ -2,117 +2,132 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
-import re
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import field, replace
 from pathlib import Path
-from types import UnionType
-from typing import Any, get_args, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import yaml
+from annotated_types import Ge, MinLen
+from pydantic import (
+    AfterValidator,
+    ConfigDict,
+    Strict,
+    StrictBool,
+    StrictInt,
+    StrictStr,
+    StringConstraints,
+    TypeAdapter,
+    ValidationError,
+)
+from pydantic.dataclasses import dataclass
 
-from pgd.checkpoint import INHERIT_CHOICES
+from pgd import INHERIT_CHOICES
 
 TEACHER = "teacher"
-#: Kinds of data sets that `prepare` knows.
-KINDS = ("minicoco", "coco", "minicrowd", "crowdhuman")
-#: What `root` holds, for the kinds that need one.
+#: What `root` holds, for the kinds of data sets that need one.
 ROOTS = {
     "coco": "train2017/, val2017/ and annotations/",
     "crowdhuman": "annotation_train.odgt, annotation_val.odgt and Images/",
 }
-BROKEN_CHOICES = ("refuse", "skip")
 
 
 class SettingsError(ValueError):
     """A settings file is wrong; one line with file, key and remedy."""
 
 
-@dataclass(frozen=True)
+def _distinct(seeds: tuple[int, ...]) -> tuple[int, ...]:
+    if len(set(seeds)) != len(seeds):
+        raise ValueError(f"{list(seeds)} names a seed twice")
+    return seeds
+
+
+# YAML says what type a value has: nothing is converted but whole numbers to floats, and lists to tuples.
+Number = Annotated[float, Strict()]
+Settings = Annotated[dict[Annotated[str, Strict()], Any], Strict()]
+Count = Annotated[StrictInt, Ge(1)]
+Seed = Annotated[StrictInt, Ge(0)]
+#: may be part of a file's name
+Name = Annotated[StrictStr, StringConstraints(pattern=r"^[\w.-]+$")]
+STRICT = ConfigDict(extra="forbid")
+
+
+@dataclass(frozen=True, config=STRICT)
 class Dataset:
     """Which data. ``root`` is the tree of a ``coco`` or ``crowdhuman`` set; the mini sets bring their own archives."""
 
-    kind: str
-    root: str | None = None
+    kind: Literal["minicoco", "coco", "minicrowd", "crowdhuman"]
+    root: StrictStr | None = None
     #: of ``crowdhuman``: what to do about broken annotations and missing images, ``refuse`` or ``skip`` them
-    broken: str = "refuse"
+    broken: Literal["refuse", "skip"] = "refuse"
     #: of ``crowdhuman``: whether the annotations must be the published ones
-    verify: bool = True
+    verify: StrictBool = True
     #: use the first N training images only (smoke runs)
-    train_images: int | None = None
-    val_images: int | None = None
+    train_images: Count | None = None
+    val_images: Count | None = None
 
     def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise SettingsError(f"kind: '{self.kind}' is not one of {', '.join(KINDS)}")
         if self.kind in ROOTS and not self.root:
-            raise SettingsError(f"root: give the folder that holds {ROOTS[self.kind]}")
-        if self.broken not in BROKEN_CHOICES:
-            raise SettingsError(f"broken: '{self.broken}' is not one of {', '.join(BROKEN_CHOICES)}")
+            raise ValueError(f"root: give the folder that holds {ROOTS[self.kind]}")
         if self.kind != "crowdhuman" and (self.broken != "refuse" or not self.verify):
             key = "verify" if self.broken == "refuse" else "broken"
-            raise SettingsError(f"{key}: only sets of kind 'crowdhuman' have this setting, not '{self.kind}'")
-        for key in ("train_images", "val_images"):
-            if (count := getattr(self, key)) is not None and count < 1:
-                raise SettingsError(f"{key}: {count} is not a positive number")
+            raise ValueError(f"{key}: only sets of kind 'crowdhuman' have this setting, not '{self.kind}'")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class Detector:
     """A detector and its schedule."""
 
     #: mmengine config file
-    config: str
+    config: StrictStr
     #: length of the training; None: what the config says
-    iterations: int | None = None
+    iterations: Annotated[StrictInt, Ge(2)] | None = None
     #: overrides of existing config keys, dotted (``optim_wrapper.optimizer.lr``)
-    options: dict = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if self.iterations is not None and self.iterations < 2:
-            raise SettingsError(f"iterations: {self.iterations} is too few; give 2 or more")
+    options: Settings = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class Teacher(Detector):
-    seed: int = 0
+    """A detector that others learn from."""
+
+    seed: Seed = 0
     #: distilling from a teacher below this AP (percent) is refused
-    min_ap: float = 0.0
+    min_ap: Number = 0.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class Pair:
     """A teacher and the student that learns from it, on one data set."""
 
-    dataset: str
     teacher: Teacher
     student: Detector
+    #: may be left out where there is one data set only
+    dataset: StrictStr | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class Run:
     """One row of the table."""
 
-    method: str = "none"
-    inherit: str = "none"
+    method: StrictStr = "none"
+    inherit: Literal[INHERIT_CHOICES] = "none"
     #: whose student this is; may be left out where there is one pair only
-    pair: str | None = None
+    pair: StrictStr | None = None
     #: the method's own settings
-    settings: dict = field(default_factory=dict)
-    options: dict = field(default_factory=dict)
+    settings: Settings = field(default_factory=dict)
+    options: Settings = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.inherit not in INHERIT_CHOICES:
-            raise SettingsError(f"inherit: '{self.inherit}' is not one of {', '.join(INHERIT_CHOICES)}")
         if self.method == "none" and self.settings:
-            raise SettingsError("settings: method 'none' has no settings")
+            raise ValueError("settings: method 'none' has no settings")
 
     @property
     def needs_teacher(self) -> bool:
         return self.method != "none" or self.inherit != "none"
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Job:
     """One training: a teacher, or the student of a run with one seed."""
 
@@ -139,14 +154,14 @@ class Job:
         return {} if self.run is None else self.run.options
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class Params:
     """The whole file."""
 
-    datasets: dict[str, Dataset]
-    pairs: dict[str, Pair]
-    runs: dict[str, Run]
-    seeds: tuple[int, ...] = (0,)
+    datasets: Annotated[dict[Name, Dataset], MinLen(1)]
+    pairs: Annotated[dict[Name, Pair], MinLen(1)]
+    runs: Annotated[dict[Name, Run], MinLen(1)]
+    seeds: Annotated[tuple[Seed, ...], MinLen(1), AfterValidator(_distinct)] = (0,)
 
     def teacher(self, pair: str) -> Job:
         """The training of a pair's teacher."""
@@ -162,79 +177,48 @@ class Params:
         return Job(run, self.seeds[0] if seed is None else seed, pair, self.pairs[pair], self.runs[run])
 
 
-def _unknown_key(cls: type, key: str, where: str) -> SettingsError:
-    known = [f.name for f in fields(cls)]
-    close = difflib.get_close_matches(str(key), known, n=1)
-    hint = f"did you mean '{close[0]}'?" if close else f"known keys: {', '.join(known)}"
-    return SettingsError(f"{where}{key}: unknown key; {hint}")
+_CHECK = TypeAdapter(Params)
+#: what pydantic says in Python's words
+WORDS = {
+    **dict.fromkeys(("dict_type", "dataclass_type"), "should be a mapping"),
+    "tuple_type": "should be a list",
+    "too_short": "should not be empty",
+}
 
 
-def _check_type(value: Any, hint: Any, where: str) -> None:
-    allowed = get_args(hint) if isinstance(hint, UnionType) else (hint,)
-    allowed = tuple(float if a is float else a for a in allowed)
-    fits = isinstance(value, allowed) or (float in allowed and isinstance(value, int))
-    if not fits or (isinstance(value, bool) and bool not in allowed):
-        names = " or ".join("nothing" if a is type(None) else a.__name__ for a in allowed)
-        raise SettingsError(f"{where}: {value!r} is {type(value).__name__}, expected {names}")
+def _known_keys(place: tuple) -> list[str]:
+    """The keys that a mapping at this place of the file may have."""
+    kind: Any = Params
+    for part in place:
+        kind = get_args(kind)[1] if get_origin(kind) is dict else get_type_hints(kind)[part]
+    return [f.name for f in dataclasses.fields(kind)]
 
 
-def _build(cls: type, content: Any, where: str) -> Any:
-    """An instance of dataclass ``cls`` from a mapping, strictly; ``where`` prefixes keys in errors."""
-    content = {} if content is None else content
-    if not isinstance(content, dict):
-        raise SettingsError(f"{where.rstrip('.')}: expected a mapping, found {type(content).__name__}")
-    hints = get_type_hints(cls)
-    for key, value in content.items():
-        if key not in hints:
-            raise _unknown_key(cls, key, where)
-        _check_type(value, hints[key], f"{where}{key}")
-    missing = [f.name for f in fields(cls) if f.name not in content and _required(f)]
-    if missing:
-        raise SettingsError(f"{where}{missing[0]}: missing")
-    try:
-        return cls(**content)
-    except SettingsError as error:
-        message = str(error)
-        raise SettingsError(message if message.startswith(where) else f"{where}{message}") from None
+def _sentence(error: dict) -> str:
+    """What pydantic found, as one line."""
+    place, value, kind = error["loc"], error["input"], error["type"]
+    where = ".".join(map(str, place))
+    if kind == "unexpected_keyword_argument":
+        known = _known_keys(place[:-1])
+        close = difflib.get_close_matches(place[-1], known, n=1)
+        return f"{where}: unknown key; " + (
+            f"did you mean '{close[0]}'?" if close else f"known keys: {', '.join(known)}"
+        )
+    if kind == "invalid_key":
+        known = _known_keys(place[:-1])
+        return f"{'.'.join(map(str, (*place[:-1], value)))}: unknown key; known keys: {', '.join(known)}"
+    if place[-1:] == ("[key]",):
+        return f"{where.removesuffix('.[key]')}: a name is text of letters, digits, '_', '.' and '-'"
+    if kind == "missing" or value is None or value == {}:
+        return f"{where}: missing"
+    if kind == "value_error":
+        # our own checks say which key they are about
+        text = str(error["ctx"]["error"])
+        return f"{where}.{text}" if ": " in text else f"{where}: {text}"
+    return f"{where}: {value!r} {WORDS.get(kind) or error['msg'].removeprefix('Input ')}"
 
 
-def _required(f) -> bool:
-    from dataclasses import MISSING
-
-    return f.default is MISSING and f.default_factory is MISSING
-
-
-def _mapping(content: dict, key: str) -> dict:
-    """A non-empty mapping at the top of the file, whose keys may be file names."""
-    if not content.get(key):
-        raise SettingsError(f"{key}: missing")
-    if not isinstance(content[key], dict):
-        raise SettingsError(f"{key}: expected a mapping from names to settings")
-    for name in content[key]:
-        if not isinstance(name, str) or not re.fullmatch(r"[\w.-]+", name):
-            raise SettingsError(f"{key}.{name}: a name is text of letters, digits, '_', '.' and '-'")
-    return content[key]
-
-
-def _pair(content: Any, datasets: dict[str, Dataset], where: str) -> Pair:
-    """A pair; its data set may be left out where there is one only."""
-    content = {} if content is None else content
-    if not isinstance(content, dict):
-        raise SettingsError(f"{where}: expected a mapping, found {type(content).__name__}")
-    for key in content:
-        if key not in {f.name for f in fields(Pair)}:
-            raise _unknown_key(Pair, key, f"{where}.")
-    for key in ("teacher", "student"):
-        if not content.get(key):
-            raise SettingsError(f"{where}.{key}: missing")
-    return Pair(
-        dataset=_one_of(content.get("dataset"), datasets, f"{where}.dataset"),
-        teacher=_build(Teacher, content["teacher"], f"{where}.teacher."),
-        student=_build(Detector, content["student"], f"{where}.student."),
-    )
-
-
-def _one_of(name: Any, known: dict, where: str) -> str:
+def _one_of(name: str | None, known: dict, where: str) -> str:
     """A reference by name; the only name there is when it was left out."""
     if name is None and len(known) == 1:
         return next(iter(known))
@@ -244,31 +228,36 @@ def _one_of(name: Any, known: dict, where: str) -> str:
     return name
 
 
+def _with_defaults(content: dict) -> dict:
+    """``name:`` alone is enough for a run, and for a data set whose name is its kind."""
+
+    def filled(key: str, fill) -> dict:
+        entries = content.get(key)
+        if not isinstance(entries, dict):
+            return {}
+        known = {name: {} if own is None else own for name, own in entries.items()}
+        return {key: {name: fill(name) | own if isinstance(own, dict) else own for name, own in known.items()}}
+
+    return content | filled("datasets", lambda name: {"kind": name}) | filled("runs", lambda name: {})
+
+
 def parse(content: Any) -> Params:
     """Params from the parsed YAML; raises :class:`SettingsError`."""
     if not isinstance(content, dict):
         raise SettingsError("expected a mapping at the top")
-    for key in content:
-        if key not in {f.name for f in fields(Params)}:
-            raise _unknown_key(Params, key, "")
-    seeds = content.get("seeds", [0])
-    if not isinstance(seeds, list) or not seeds or not all(type(s) is int and s >= 0 for s in seeds):
-        raise SettingsError(f"seeds: {seeds!r} is not a list of whole numbers")
-    if len(set(seeds)) != len(seeds):
-        raise SettingsError(f"seeds: {seeds!r} names a seed twice")
-    datasets = {}
-    for name, settings in _mapping(content, "datasets").items():
-        # `minicoco:` alone is enough
-        named = {"kind": name, **settings} if isinstance(settings, dict) else settings or {"kind": name}
-        datasets[name] = _build(Dataset, named, f"datasets.{name}.")
-    pairs = {name: _pair(pair, datasets, f"pairs.{name}") for name, pair in _mapping(content, "pairs").items()}
-    runs = {}
-    for name, settings in _mapping(content, "runs").items():
-        if name.startswith(TEACHER):
-            raise SettingsError(f"runs.{name}: names that start with '{TEACHER}' are the teachers' own")
-        run = _build(Run, settings, f"runs.{name}.")
-        runs[name] = replace(run, pair=_one_of(run.pair, pairs, f"runs.{name}.pair"))
-    return Params(datasets, pairs, runs, tuple(seeds))
+    try:
+        params = _CHECK.validate_python(_with_defaults(content))
+    except ValidationError as error:
+        found = error.errors(include_url=False)
+        # a misspelt key explains one that is missing
+        unknown = [one for one in found if one["type"] in ("unexpected_keyword_argument", "invalid_key")]
+        raise SettingsError(_sentence((unknown or found)[0])) from None
+    if own := [name for name in params.runs if name.startswith(TEACHER)]:
+        raise SettingsError(f"runs.{own[0]}: names that start with '{TEACHER}' are the teachers' own")
+    datasets, pairs = params.datasets, params.pairs
+    pairs = {k: replace(p, dataset=_one_of(p.dataset, datasets, f"pairs.{k}.dataset")) for k, p in pairs.items()}
+    runs = {k: replace(r, pair=_one_of(r.pair, pairs, f"runs.{k}.pair")) for k, r in params.runs.items()}
+    return replace(params, pairs=pairs, runs=runs)
 
 
 class _UniqueKeys(yaml.SafeLoader):

@@ -10,21 +10,22 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from benchmark.evidence.records import FOOTING, TEACHER, ReportError, load_records
+from benchmark.evidence.record import TEACHER, ReportError
+from benchmark.evidence.records import FOOTING, load_records
 from benchmark.figures.plots import ROW, draw_gains, paint, style
 
 PREFIX = "method."
 
 
 def settings_of(record: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that a run names; what it leaves to its method's defaults is not in its record."""
+    """The settings of a run's method; those that are None are left out."""
     own = {key[len(PREFIX) :]: value for key, value in record.items() if key.startswith(PREFIX)}
     # pandas looks into lists (faults, level_weights); only the cell of a run without the setting is NaN
     return {key: value for key, value in own.items() if isinstance(value, list) or pd.notna(value)}
 
 
 def changed(base: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings in which two runs differ, with the other's values; None where it has the default."""
+    """The settings in which two runs differ, with the other's values."""
     return {key: other.get(key) for key in {**base, **other} if base.get(key) != other.get(key)}
 
 
@@ -75,9 +76,7 @@ def order(values: pd.Series) -> list[int]:
 
 def text(values: list[Any]) -> str:
     """The values of a change; one where all are the same."""
-    words = (
-        "default" if value is None else f"{value:g}" if isinstance(value, float) else str(value) for value in values
-    )
+    words = (f"{value:g}" if isinstance(value, float) else str(value) for value in values)
     return ", ".join(dict.fromkeys(words))
 
 

@@ -12,7 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from benchmark.figures.plots import COLOURS, PLACE_NAMES, paint, place_of, style
+from benchmark.figures.plots import COLOURS, legend_of, paint, style
 
 #: marker areas in points^2: of no extra memory, and of the most
 SMALLEST, LARGEST = 18.0, 220.0
@@ -101,12 +101,8 @@ def cost(costs: pd.DataFrame) -> Figure:
     axes.set(xlabel="step time relative to the student alone", ylabel="gain in AP")
     axes.margins(0.14)
     sns.despine(ax=axes)
-    used = {place_of(row["method"], row.get("place")) for _, row in rows.iterrows()}
-    handles = [
-        Line2D([], [], color=tint, marker="o", linestyle="", label=PLACE_NAMES.get(place, "other"))
-        for place, tint in COLOURS.items()
-        if place in used
-    ]
+    used = legend_of(row for _, row in rows.iterrows())
+    handles = [Line2D([], [], color=tint, marker="o", linestyle="", label=name) for name, tint in used.items()]
     for megabytes in (most / 4, most) if most > 0 else ():
         size = np.sqrt(marker_areas(pd.Series([megabytes]), most)[0])
         look = {"color": "#c4c4c4", "marker": "o", "markersize": size, "linestyle": ""}

@@ -1,7 +1,7 @@
 """How students come nearer to their teacher in training, and where methods push: tables and figures.
 
-Of what :class:`benchmark.training.dynamics.Dynamics` adds to the curves of runs that have a teacher. Regions and places
-of features are its :data:`~benchmark.training.dynamics.REGIONS` and :data:`~benchmark.training.dynamics.PLACES`.
+Of what :class:`benchmark.training.dynamics.Dynamics` adds to the curves of runs that have a teacher. Regions and
+features are :data:`~benchmark.training.result.REGIONS` and :data:`~benchmark.training.result.FEATURES`.
 Figures are of one pair.
 """
 
@@ -21,15 +21,16 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter
 
-from benchmark.evidence.records import TEACHER, ReportError, key_of
-from benchmark.figures.plots import COLOURS, PLACE_NAMES, ROW, place_of, style
-from benchmark.training.dynamics import PLACES, REGIONS
+from benchmark.evidence.record import TEACHER, ReportError
+from benchmark.evidence.records import METHOD
+from benchmark.figures.plots import COLOURS, ROW, legend_of, paint, style
+from benchmark.training.result import FEATURES, REGIONS
 
-PLACE_TITLES = {"neck": "neck", "cls_tower": "classification tower", "reg_tower": "regression tower"}
+FEATURE_TITLES = {"neck": "neck", "cls_tower": "classification tower", "reg_tower": "regression tower"}
 REGION_NAMES = {"key": "key positions", "box": "rest of the boxes", "background": "background"}
 #: from dark to light: to be told apart in grey, and not one of the methods' colours
 REGION_LOOKS = {"key": ("#12355b", "o"), "box": ("#5b9bd5", "D"), "background": ("#c3cfdb", "s")}
-DISTANCES = [f"distance.{place}.{region}" for place, region in product(PLACES, REGIONS)]
+DISTANCES = [f"distance.{features}.{region}" for features, region in product(FEATURES, REGIONS)]
 GRADIENTS = [f"gradient.{region}" for region in REGIONS]
 WIDTH = 8.8
 
@@ -42,7 +43,7 @@ def load_dynamics(results: Path, records: pd.DataFrame) -> pd.DataFrame:
     """
     parts = []
     for record in records[records["role"] != TEACHER].to_dict("records"):
-        path = results / "curves" / f"{key_of(record)}.csv"
+        path = results / "curves" / f"{record['key']}.csv"
         if not path.is_file():
             raise ReportError(f"{path} is missing")
         curve = pd.read_csv(path)
@@ -50,8 +51,7 @@ def load_dynamics(results: Path, records: pd.DataFrame) -> pd.DataFrame:
         if not columns:
             continue
         points = curve.dropna(subset=columns, how="all").reindex(columns=["step", *DISTANCES, *GRADIENTS])
-        own = {key: record.get(key) for key in ("run", "seed", "pair", "method", "inherit", "method.place")}
-        parts.append(points.assign(**own).rename(columns={"method.place": "place"}))
+        parts.append(points.assign(**{key: record[key] for key in ("run", "seed", "pair", *METHOD, "inherit")}))
     if not parts:
         raise ReportError(
             f"{results / 'curves'}: no curve holds distances to the teacher (trained before they were measured)"
@@ -60,7 +60,7 @@ def load_dynamics(results: Path, records: pd.DataFrame) -> pd.DataFrame:
 
 
 def by_distance(points: pd.DataFrame) -> pd.DataFrame:
-    """A row for each run, seed, step, place of features and region, with its ``distance``."""
+    """A row for each run, seed, step, kind of features and region, with its ``distance``."""
     keys = ["run", "seed", "step"]
     long = points.melt(id_vars=keys, value_vars=DISTANCES, value_name="distance").dropna(subset="distance")
     names = long.pop("variable").str.split(".", expand=True)
@@ -68,7 +68,7 @@ def by_distance(points: pd.DataFrame) -> pd.DataFrame:
 
 
 def shrinkage(points: pd.DataFrame) -> pd.DataFrame:
-    """Distance at the end by that at the start, ``ratio``: a row for each run, place of features and region.
+    """Distance at the end by that at the start, ``ratio``: a row for each run, kind of features and region.
 
     The geometric mean over seeds. A region whose distance is 0 at the start (equal features) has no ratio.
     """
@@ -97,8 +97,8 @@ def gradient_shares(points: pd.DataFrame) -> pd.DataFrame:
 def headline(points: pd.DataFrame, positions: Mapping[str, float] | None) -> str:
     """One Markdown sentence: PGD's share of gradient on key positions beside the others', and that of positions."""
     shares = gradient_shares(points)["key"]
-    methods = points.drop_duplicates("run").set_index("run")["method"].reindex(shares.index)
-    own, others = shares[methods.isin(("pgd", "pgd_released"))], shares[~methods.isin(("pgd", "pgd_released"))]
+    places = points.drop_duplicates("run").set_index("run")["method_place"].reindex(shares.index)
+    own, others = shares[places == "key regions"], shares[places != "key regions"]
     parts = []
     if len(own):
         parts.append(f"**{own.index[0]}** puts {own.iloc[0]:.0%} of its gradient on key positions")
@@ -112,18 +112,18 @@ def headline(points: pd.DataFrame, positions: Mapping[str, float] | None) -> str
 def tints(points: pd.DataFrame) -> dict[str, str]:
     """The colour of every run: that of its method's place."""
     runs = points.drop_duplicates("run")
-    return {row["run"]: COLOURS[place_of(row["method"], row["place"])] for _, row in runs.iterrows()}
+    return {row["run"]: paint(row) for _, row in runs.iterrows()}
 
 
 def measured(points: pd.DataFrame) -> list[str]:
-    """The places of features at which any run has a distance."""
+    """The features for which any run has a distance."""
     return [
-        place for place in PLACES if points[[f"distance.{place}.{region}" for region in REGIONS]].notna().any().any()
+        name for name in FEATURES if points[[f"distance.{name}.{region}" for region in REGIONS]].notna().any().any()
     ]
 
 
 def distances(points: pd.DataFrame) -> Figure:
-    """Relative distance by iteration; a column a place of features, a row a region, a line a run (mean over seeds).
+    """Relative distance by iteration; a column a kind of features, a row a region, a line a run (mean over seeds).
 
     Runs without a method and PGD are drawn on top, in strong lines.
     """
@@ -135,7 +135,7 @@ def distances(points: pd.DataFrame) -> Figure:
     for (row, region), (column, place) in product(enumerate(REGIONS), enumerate(places)):
         axes, own = grid[row, column], long[(long["region"] == region) & (long["features"] == place)]
         for run, rows in own.groupby("run", sort=False):
-            strong = colour[run] in (COLOURS["none"], COLOURS["pgd"])
+            strong = colour[run] in (COLOURS["none"], COLOURS["key regions"])
             look = {"linewidth": 2.4, "zorder": 4} if strong else {"linewidth": 1.2, "alpha": 0.75, "zorder": 3}
             dashes = (0, (4, 1.6)) if colour[run] == COLOURS["none"] else "-"
             means = rows.groupby("step")["distance"].mean()
@@ -146,7 +146,7 @@ def distances(points: pd.DataFrame) -> Figure:
         axes.set_xlim(left=0)
         sns.despine(ax=axes)
     for axes, place in zip(grid[0], places, strict=True):
-        axes.set_title(PLACE_TITLES[place])
+        axes.set_title(FEATURE_TITLES[place])
     for axes, region in zip(grid[:, 0], REGIONS, strict=True):
         axes.set_ylabel(f"{REGION_NAMES[region]}\ndistance")
     for axes in grid[-1]:
@@ -169,12 +169,9 @@ def plain_numbers(axis: Axis) -> None:
 
 def place_legend(figure: Figure, points: pd.DataFrame) -> None:
     """Which colour is what kind of method."""
-    used = {place_of(row["method"], row["place"]) for _, row in points.drop_duplicates("run").iterrows()}
     handles = [
-        Line2D([], [], color=tint, linewidth=2.4, label=PLACE_NAMES.get(place, "other"), linestyle=dashes)
-        for place, tint in COLOURS.items()
-        if place in used
-        for dashes in ["--" if place == "none" else "-"]
+        Line2D([], [], color=tint, linewidth=2.4, label=name, linestyle="--" if tint == COLOURS["none"] else "-")
+        for name, tint in legend_of(row for _, row in points.drop_duplicates("run").iterrows()).items()
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), title="where the method compares")
 
@@ -199,7 +196,7 @@ def region_handles(lines: bool) -> list:
 
 
 def shrunk(points: pd.DataFrame) -> Figure:
-    """What is left of the distance at the start when the training ends; a row a run, a panel a place of features.
+    """What is left of the distance at the start when the training ends; a row a run, a panel a kind of features.
 
     In the order of the ratio on key positions, averaged (geometrically) over the places.
     """
@@ -221,7 +218,7 @@ def shrunk(points: pd.DataFrame) -> Figure:
         axes.set_xscale("log")
         axes.margins(x=0.08)
         plain_numbers(axes.xaxis)
-        axes.set(title=PLACE_TITLES[place], xlabel="distance at the end\nby that at the start")
+        axes.set(title=FEATURE_TITLES[place], xlabel="distance at the end\nby that at the start")
         run_axis(axes, runs, colour if axes is panels[0] else None)
         sns.despine(ax=axes)
     figure.legend(handles=region_handles(lines=True), loc="outside lower center", ncols=len(REGIONS))

@@ -5,7 +5,7 @@ Figures are built without pyplot's figure manager, so that they need no display 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from benchmark.evidence.records import TEACHER, by_kind
+from benchmark.evidence.record import TEACHER
+from benchmark.evidence.records import by_kind
 
 #: Okabe and Ito's colours, one a place of distillation: seventeen methods cannot have one each that can be told apart.
 COLOURS = {
@@ -23,19 +24,10 @@ COLOURS = {
     "neck": "#0072b2",
     "predictions": "#009e73",
     "towers": "#cc79a7",
-    "pgd": "#d55e00",
+    "key regions": "#d55e00",
     "other": "#e69f00",
 }
-PLACE_NAMES = {"none": "no method", "neck": "neck", "predictions": "predictions", "towers": "towers", "pgd": "PGD"}
-#: Where a method compares teacher and student, unless its setting ``place`` says so.
-PLACES = {
-    "none": "none",
-    "pgd": "pgd",
-    "pgd_released": "pgd",
-    **dict.fromkeys(("fitnet", "fgfi", "defeat", "frs", "fkd", "gid", "fgd", "mgd", "pkd", "icd"), "neck"),
-    **dict.fromkeys(("ld", "cwd", "bckd", "dist"), "predictions"),
-    "crosskd": "towers",
-}
+PLACE_NAMES = {"none": "no method", "key regions": "key regions (PGD)"}
 PALE = "#b4b4b4"
 #: The two levels that a method's figure lies between.
 LEVELS = {"teacher": (0, (5, 3)), "student alone": (0, (1.2, 1.8))}
@@ -71,20 +63,15 @@ def style() -> None:
     )
 
 
-def place_of(method: str, place: Any = None) -> str:
-    """The place of a run by its method and, where it has one, the setting ``place``: a key of :data:`COLOURS`."""
-    by_setting = {"neck": "neck", "towers": "towers", "classes": "predictions"}
-    return by_setting.get(place) or PLACES.get(method, "other")
+def paint(row: Mapping[str, Any]) -> str:
+    """The colour of a row of a table, of curves or of costs: that of its place."""
+    return COLOURS.get(row["method_place"], COLOURS["other"])
 
 
-def colour(method: str, place: Any = None) -> str:
-    """The colour of a run: that of its place."""
-    return COLOURS[place_of(method, place)]
-
-
-def paint(row: pd.Series) -> str:
-    """:func:`colour` of a row of an aggregated table, of curves or of costs."""
-    return colour(row["method"], row.get("place"))
+def legend_of(rows: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """Legend entries of the places that there are among the rows: name and colour."""
+    used = {paint(row) for row in rows}
+    return {PLACE_NAMES.get(place, place): tint for place, tint in COLOURS.items() if tint in used}
 
 
 def lines_of(table: pd.DataFrame) -> list[tuple[str, pd.Series | None]]:
@@ -162,11 +149,9 @@ def _by_run(records: pd.DataFrame, table: pd.DataFrame, metrics: Sequence[str], 
             sns.despine(ax=axes)
         for text, (_, row) in zip(panels[0].get_yticklabels(), own, strict=True):
             text.set_fontweight("bold" if row is None else "normal")
-    used = {place_of(row["method"], row.get("place")) for own in lines.values() for _, row in own if row is not None}
+    used = legend_of(row for own in lines.values() for _, row in own if row is not None)
     handles = [Line2D([], [], color=COLOURS["none"], linestyle=look, label=name) for name, look in LEVELS.items()]
-    for place in (place for place in COLOURS if place in used):
-        label = PLACE_NAMES.get(place, "other")
-        handles.append(Line2D([], [], color=COLOURS[place], marker="o", linestyle="", label=label))
+    handles += [Line2D([], [], color=tint, marker="o", linestyle="", label=name) for name, tint in used.items()]
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), columnspacing=1.2, handletextpad=0.4)
     return figure
 
@@ -195,17 +180,17 @@ def looks(curves: pd.DataFrame) -> dict[str, dict[str, Any]]:
     """How each run of one pair is drawn: its place's colour and a dash of its own, or pale if it is one of many."""
     runs = curves.drop_duplicates("run").set_index("run")
     last = curves.dropna(subset="AP").sort_values("step", kind="stable").groupby(["run", "seed"])["AP"].last()
-    places = pd.Series({run: place_of(row["method"], row.get("place")) for run, row in runs.iterrows()})
-    pgd = [run for run in runs.index if places[run] == "pgd"]
+    tints = pd.Series({run: paint(row) for run, row in runs.iterrows()})
+    pgd = [run for run in runs.index if tints[run] == COLOURS["key regions"]]
     # of an ablation's many, the first stands for PGD
     named = pgd[:1] if len(pgd) > 2 else pgd
-    others = [run for run in runs.index if places[run] != "none" and run not in named]
+    others = [run for run in runs.index if tints[run] != COLOURS["none"] and run not in named]
     best = sorted(others, key=lambda run: -last.get(run, pd.Series([0.0])).mean())[:BEST]
     shown = [run for run in runs.index if len(runs) <= MANY or run in best or run not in others]
-    nth = places[shown].groupby(places[shown]).cumcount()
+    nth = tints[shown].groupby(tints[shown]).cumcount()
     pale = {"color": PALE, "linewidth": 1.0, "linestyle": "-", "zorder": 2}
     return {
-        run: {"color": COLOURS[places[run]], "linewidth": 1.8, "linestyle": DASHES[nth[run] % len(DASHES)], "zorder": 3}
+        run: {"color": tints[run], "linewidth": 1.8, "linestyle": DASHES[nth[run] % len(DASHES)], "zorder": 3}
         if run in nth
         else pale
         for run in runs.index

@@ -18,7 +18,8 @@ from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 from PIL import Image
 
-from benchmark.evidence.records import TEACHER, ReportError, baseline_of, key_of, read_json
+from benchmark.evidence.record import TEACHER, ReportError, read_json
+from benchmark.evidence.records import baseline_of
 from benchmark.evidence.tables import method_name
 from benchmark.figures.plots import style
 
@@ -71,8 +72,8 @@ def sample_runs(records: pd.DataFrame) -> dict[str, str]:
         alone = plain.iloc[0]
         chosen["student alone" if alone["inherit"] == "none" else "inheriting student"] = alone
     if len(distilled):
-        chosen[method_name("student", shown["method"])] = shown
-    return {title: key_of(record) for title, record in chosen.items()}
+        chosen[method_name(shown)] = shown
+    return {title: record["key"] for title, record in chosen.items()}
 
 
 def boxes_by_image(detections: list[dict[str, Any]], files: Mapping[int, Path], names: Mapping[int, str]) -> dict:

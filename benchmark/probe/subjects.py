@@ -27,8 +27,8 @@ from torch import Tensor, nn
 import pgd.plugin  # noqa: F401  registers with mmdet
 from benchmark.evidence.stats import indexed
 from benchmark.experiment.config import DatasetInfo, detector_config, model_dict
-from benchmark.experiment.folders import TEACHERS
 from benchmark.experiment.settings import Params, SettingsError
+from benchmark.experiment.workspace import HERE, Workspace
 from benchmark.probe.options import EXAMPLE
 from pgd.checkpoint import load_strict
 from pgd.dense import reader_of
@@ -59,16 +59,16 @@ class Subject:
     areas: tuple[float, float] = COCO_AREAS
 
 
-def subject_of_pair(params: Params, pair: str) -> Subject:
+def subject_of_pair(params: Params, pair: str, space: Workspace = HERE) -> Subject:
     """A pair's trained teacher and the validation images of its data set."""
     job = params.teacher(pair)
-    data = DatasetInfo.load(job.pair.dataset)
+    data = DatasetInfo.load(job.pair.dataset, space)
     cfg = detector_config(job.detector, job.options)
     model_dict(cfg, len(data.classes))
     return Subject(
         name=pair,
         cfg=cfg,
-        checkpoint=TEACHERS / pair / "weights.pth",
+        checkpoint=space.teacher(pair) / "weights.pth",
         annotations=Path(data.val_annotations),
         images=Path(data.val_images),
         config=job.detector.config,

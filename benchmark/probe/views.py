@@ -6,10 +6,9 @@ P positions over all levels, A predictions a position, C classes; boxes xyxy in 
 
 from __future__ import annotations
 
-import contextlib
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,12 +20,13 @@ from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 
 import pgd.plugin  # noqa: F401  registers with mmdet
-from benchmark.evidence.records import ReportError
+from benchmark.evidence.record import ReportError
 from benchmark.experiment.config import DatasetInfo, detector_config, training_config
-from benchmark.experiment.folders import TEACHERS
 from benchmark.experiment.settings import Params, SettingsError, load
+from benchmark.experiment.workspace import Workspace
 from benchmark.probe.subjects import batches, build, class_names, read_annotations, subject_of_pair
-from benchmark.training.dynamics import REGIONS, first_images, key_count, pgd_settings, regions
+from benchmark.training.dynamics import first_images, key_count, pgd_settings, regions
+from benchmark.training.result import REGIONS
 from pgd.checkpoint import CheckpointError
 from pgd.dense import Grid, UnsupportedHead, View, reader_of
 from pgd.maths.masks import MASKS, mask
@@ -68,7 +68,7 @@ class Maps(NamedTuple):
 
 
 def reported(function: Callable) -> Callable:
-    """What is missing or does not fit becomes a :class:`~benchmark.evidence.records.ReportError`, which notebooks
+    """What is missing or does not fit becomes a :class:`~benchmark.evidence.record.ReportError`, which notebooks
     show."""
 
     @wraps(function)
@@ -81,9 +81,9 @@ def reported(function: Callable) -> Callable:
     return tell
 
 
-def taught_pairs(params: Params, folder: Path) -> list[str]:
-    """The pairs whose teacher has left weights in ``folder``."""
-    return [pair for pair in params.pairs if (folder / TEACHERS / pair / "weights.pth").is_file()]
+def taught_pairs(params: Params, space: Workspace) -> list[str]:
+    """The pairs whose teacher has left weights."""
+    return [pair for pair in params.pairs if (space.teacher(pair) / "weights.pth").is_file()]
 
 
 @reported
@@ -93,10 +93,11 @@ def choose_pair(folder: Path, anchor_free: bool | None = None) -> str | None:
     Raises:
         ReportError: no pair has a trained teacher.
     """
-    params = load(folder / "params.yaml")
-    pairs = taught_pairs(params, folder)
+    space = Workspace(folder)
+    params = load(space.params)
+    pairs = taught_pairs(params, space)
     if not pairs:
-        raise ReportError(f"{folder / TEACHERS}: no trained teacher of the pairs {', '.join(params.pairs)}")
+        raise ReportError(f"{space.work}: no trained teacher of the pairs {', '.join(params.pairs)}")
     if anchor_free is None:
         return pairs[0]
     init_default_scope("mmdet")
@@ -128,11 +129,9 @@ class Teacher:
     @reported
     def __init__(self, folder: Path, pair: str, images: int = 12) -> None:
         """``folder`` holds params.yaml and work/; :class:`ReportError` names what is missing."""
-        params = load(folder / "params.yaml")
-        with contextlib.chdir(folder):
-            subject = subject_of_pair(params, pair)
-        paths = {key: folder / getattr(subject, key) for key in ("checkpoint", "annotations", "images")}
-        self.pair, self.subject = pair, replace(subject, **paths)
+        space = Workspace(folder)
+        params = load(space.params)
+        self.pair, self.subject = pair, subject_of_pair(params, pair, space)
         self.settings = mask_settings(params, pair)
         self.truth = read_annotations(self.subject.annotations)
         self.model = build(self.subject)
@@ -262,20 +261,20 @@ def surviving(scenes: Sequence[Scene]) -> tuple[float, float]:
 @reported
 @torch.no_grad()
 def region_shares(folder: Path, run: str, images: int = 8) -> dict[str, float]:
-    """Shares of the positions that belong to each of :data:`benchmark.training.dynamics.REGIONS`.
+    """Shares of the positions that belong to each of :data:`benchmark.training.result.REGIONS`.
 
     On the training images, and with the K, by which :class:`benchmark.training.dynamics.Dynamics` measures a run.
     """
-    params = load(folder / "params.yaml")
+    space = Workspace(folder)
+    params = load(space.params)
     job = params.student(run)
-    with contextlib.chdir(folder):
-        model = build(subject_of_pair(params, job.pair_name))
-        cfg = training_config(job, DatasetInfo.load(job.pair.dataset), None, folder)
-        try:
-            dataset = DATASETS.build(cfg.train_dataloader.dataset)
-            batch = first_images(dataset, min(images, cfg.train_dataloader.batch_size))
-        except (FileNotFoundError, AttributeError) as error:
-            raise ReportError(f"{folder}: the training images cannot be read ({error})") from None
+    model = build(subject_of_pair(params, job.pair_name, space))
+    cfg = training_config(job, DatasetInfo.load(job.pair.dataset, space), None, folder)
+    try:
+        dataset = DATASETS.build(cfg.train_dataloader.dataset)
+        batch = first_images(dataset, min(images, cfg.train_dataloader.batch_size))
+    except (FileNotFoundError, AttributeError) as error:
+        raise ReportError(f"{folder}: the training images cannot be read ({error})") from None
     view, grid, samples = predictions(model, Tape(model, None), batch)
     truth = [(sample.gt_instances.bboxes.cpu(), sample.gt_instances.labels.cpu()) for sample in samples]
     topk = key_count(model)

@@ -14,13 +14,11 @@ if __name__ == "__main__":
 
     answer_early("training.combinations")
 
-import contextlib
 import os
 import shutil
 import time
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
-from pathlib import Path
 
 import pandas as pd
 from tqdm import tqdm
@@ -28,9 +26,9 @@ from tqdm import tqdm
 from benchmark.evaluate import evaluate
 from benchmark.experiment.cli import command_parser, run_cli
 from benchmark.experiment.config import MINI, detector_config
-from benchmark.experiment.folders import DATASETS, TEACHER_METRICS, TEACHERS, WORK, link_into
 from benchmark.experiment.quiet import quiet
 from benchmark.experiment.settings import Params, Run, SettingsError, load
+from benchmark.experiment.workspace import HERE, Workspace
 from benchmark.match import match
 from benchmark.methods import refusal
 from benchmark.plan import plan
@@ -38,8 +36,6 @@ from benchmark.train import train
 from pgd.checkpoint import CheckpointError
 from pgd.methods import METHODS
 from pgd.scaling import published_settings
-
-OUT = Path("results/grid.csv")
 
 
 def combinations(params: Params) -> tuple[dict[str, Run], list[dict]]:
@@ -56,34 +52,25 @@ def combinations(params: Params) -> tuple[dict[str, Run], list[dict]]:
     return runs, refused
 
 
-@contextlib.contextmanager
-def place_beside(work: Path):
-    """A folder of its own to train in, with the pipeline's data and teachers; the process stands in it."""
-    home = work / "grid"
-    shutil.rmtree(home, ignore_errors=True)
-    link_into(home, DATASETS, TEACHERS, TEACHER_METRICS)
-    with contextlib.chdir(home):
-        yield
-
-
-def grid(params: Params, out: Path = OUT) -> pd.DataFrame:
+def grid(params: Params, space: Workspace = HERE) -> pd.DataFrame:
     """Train and evaluate every combination; writes and returns the table."""
     runs, rows = combinations(params)
     everything = replace(params, runs=runs, seeds=(0,))
-    out = out.resolve()
-    with place_beside(WORK):
-        plan(everything)
-        match(everything)
-        for name, run in tqdm(runs.items(), desc="methods x detectors"):
-            start, job = time.perf_counter(), everything.student(name)
-            # each training has a bar of its own, which would bury this one
-            with open(os.devnull, "w") as nothing, redirect_stdout(nothing), redirect_stderr(nothing):
-                train(job)
-                record = evaluate(job)
-            seconds = round(time.perf_counter() - start, 1)
-            row = {"method": run.method, "pair": run.pair, "detector": record["detector"], "outcome": "trained"}
-            rows.append({**row, "AP": record["AP"], "seconds": seconds})
+    own = Workspace(space.work / "grid", teachers_of=space.root, data_of=space.root)
+    shutil.rmtree(own.root, ignore_errors=True)
+    plan(everything, own)
+    match(everything, own)
+    for name, run in tqdm(runs.items(), desc="methods x detectors"):
+        start, job = time.perf_counter(), everything.student(name)
+        # each training has a bar of its own, which would bury this one
+        with open(os.devnull, "w") as nothing, redirect_stdout(nothing), redirect_stderr(nothing):
+            train(job, own)
+            record = evaluate(job, own)
+        seconds = round(time.perf_counter() - start, 1)
+        row = {"method": run.method, "pair": run.pair, "detector": record.detector, "outcome": "trained"}
+        rows.append({**row, "AP": record.accuracy["AP"], "seconds": seconds})
     table = pd.DataFrame(rows).sort_values(["pair", "method"], ignore_index=True)
+    out = space.results / "grid.csv"
     out.parent.mkdir(parents=True, exist_ok=True)
     table.to_csv(out, index=False)
     return table
@@ -93,7 +80,7 @@ def main() -> None:
     args = command_parser("training.combinations").parse_args()
     quiet()
     table = grid(load(args.params))
-    print(f"{(table['outcome'] == 'trained').sum()} combinations trained, {OUT} written")
+    print(f"{(table['outcome'] == 'trained').sum()} combinations trained, results/grid.csv written")
 
 
 if __name__ == "__main__":

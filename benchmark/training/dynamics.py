@@ -19,14 +19,12 @@ from torch import Tensor, nn
 
 from benchmark.experiment.config import MINI
 from benchmark.training.hooks import Record
+from benchmark.training.result import FEATURES, REGIONS
 from pgd.dense import Grid, reader_of
 from pgd.distiller import Distiller
 from pgd.maths.regions import inside, prediction_guided_weights
 from pgd.scaling import FULL, published_settings
 from pgd.tape import Tape
-
-REGIONS = ("key", "box", "background")
-PLACES = ("neck", "cls_tower", "reg_tower")
 
 
 def pgd_settings(detector: str, width: int) -> dict[str, Any]:
@@ -95,7 +93,7 @@ def shares(gradients: Sequence[Tensor], region: Tensor) -> dict[str, float]:
 
 @HOOKS.register_module()
 class Dynamics(Hook):
-    """Adds entries ``distance.<place>.<region>`` and ``gradient.<region>`` to the training's curve.
+    """Adds entries ``distance.<features>.<region>`` and ``gradient.<region>`` to the training's curve.
 
     Gradients are those of the method's own terms by the student's neck features. Nothing of the training changes: the
     hook takes no random number from it and puts back what a loss counts.
@@ -144,10 +142,10 @@ class Dynamics(Hook):
         ]
         region = torch.stack(found).masked_fill(~grid.valid.cpu(), -1).to(inputs.device)
         entry = {}
-        for place in PLACES:
-            features = getattr(own, place), getattr(theirs, place)
+        for name in FEATURES:
+            features = getattr(own, name), getattr(theirs, name)
             if features[0][0].shape == features[1][0].shape:
-                entry |= {f"distance.{place}.{k}": v for k, v in relative_distances(*features, region).items()}
+                entry |= {f"distance.{name}.{k}": v for k, v in relative_distances(*features, region).items()}
         if model.method is not None:
             entry |= {f"gradient.{k}": v for k, v in shares(self.gradients(model, inputs, samples), region).items()}
         for tape in self.tapes:

@@ -1,12 +1,49 @@
-"""What a training used: of the machine, and as batch and learning rate."""
+"""What a training used: the machine, its memory, and the batch and learning rate that it really had."""
 
 from __future__ import annotations
 
+import contextlib
+import importlib.metadata
+import platform
 import resource
+import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import torch
 from mmengine.config import Config
+
+LIBRARIES = ("torch", "torchvision", "mmdet", "mmengine", "mmcv", "numpy", "pycocotools")
+
+
+def version(name: str) -> str | None:
+    """Of an installed package or of its `-lite` form, as either serves mmcv; None without both."""
+    for package in (name, f"{name}-lite"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            return importlib.metadata.version(package)
+    return None
+
+
+def machine() -> dict[str, Any]:
+    """Versions and hardware; ``threads`` are those of this process."""
+    cpu = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        models = [
+            line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
+        ]
+        cpu = f"{models[0]} x{len(models)}" if models else cpu
+    revision = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=False)
+    return {
+        **{name: version(name) for name in LIBRARIES},
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "cpu": cpu,
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "threads": torch.get_num_threads(),
+        "git_revision": revision.stdout.strip() or None,
+    }
 
 
 def peak_memory_mb() -> float:
@@ -17,12 +54,19 @@ def peak_memory_mb() -> float:
     return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
 
 
+def call(part: dict) -> str:
+    """A part of a config as it would be called: ``AdamW(lr=0.002, weight_decay=0.05)``."""
+    arguments = ", ".join(f"{key}={value}" for key, value in part.items() if key != "type")
+    return f"{part['type']}({arguments})"
+
+
 def effective_rate(cfg: Config, world_size: int = 1) -> dict:
     """Batch and learning rate that a training really has.
 
     Returns:
         ``batch_size`` a process, ``effective_batch`` over all processes and accumulated steps (images), ``lr`` after
-        mmengine's ``auto_scale_lr``, which goes by the batch of all processes, and ``base_lr`` as configured.
+        mmengine's ``auto_scale_lr``, which goes by the batch of all processes, ``base_lr`` as configured, and
+        ``optimizer`` and ``schedule`` with their arguments.
     """
     batch, base = cfg.train_dataloader.batch_size, cfg.optim_wrapper.optimizer.lr
     scale = cfg.get("auto_scale_lr") or {}
@@ -32,4 +76,6 @@ def effective_rate(cfg: Config, world_size: int = 1) -> dict:
         "effective_batch": batch * world_size * cfg.optim_wrapper.get("accumulative_counts", 1),
         "lr": base * factor,
         "base_lr": base,
+        "optimizer": call(cfg.optim_wrapper.optimizer),
+        "schedule": ", ".join(map(call, cfg.param_scheduler)),
     }

@@ -24,6 +24,14 @@ NEEDS = {
     "ground_truth": "boxes and classes of the objects",
 }
 
+#: Where a method compares teacher and student.
+PLACES = {
+    "neck": "features of the neck",
+    "towers": "features of the head's towers",
+    "key regions": "features of the head's towers, weighed by the quality of the teacher's predictions",
+    "predictions": "class scores and boxes",
+}
+
 
 class TowerPlace(NamedTuple):
     """Where in the towers features are taken."""
@@ -73,6 +81,10 @@ class Method(nn.Module):
     settings are those of GFL at full scale where the method has been published on GFL.
     """
 
+    #: what readers call it; by default its registered name
+    title: str = ""
+    #: of :data:`PLACES`; where features and predictions are compared, that of the features
+    place: str = "other"
     #: of :data:`NEEDS`
     needs: frozenset[str] = frozenset()
     #: where ``towers`` are taken
@@ -85,6 +97,10 @@ class Method(nn.Module):
     scaling: ClassVar[Mapping[str, Mapping[str, float]]] = {}
     #: whether the student's assigner shall judge the teacher's predictions instead of the student's
     assign_by_teacher: bool = False
+    #: what a setting of None has come to with this pair
+    resolved: Mapping[str, Any] = {}
+    #: all settings that the method was built with; :func:`build_method` fills it in
+    effective_settings: Mapping[str, Any] = {}
 
     def __init__(self, context: MethodContext) -> None:
         super().__init__()
@@ -126,6 +142,8 @@ def build_method(name: str, context: MethodContext, **settings: Any) -> Method:
     if unknown:
         raise MethodError(f"method '{name}' has no setting '{unknown[0]}'; it has: {', '.join(known) or 'none'}")
     method = method_class(name)(context, **settings)
+    method.effective_settings = {**known, **settings, **method.resolved}
+    method.title = method.title or name
     if "assignment" in method.needs and not context.assigns_labels:
         raise MethodError(
             f"{name} needs positions that are labelled positive or background, but this head weighs positions "

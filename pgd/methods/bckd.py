@@ -48,6 +48,7 @@ class BCKD(Method):
         all_levels: levels without a positive count too.
     """
 
+    title, place = "BCKD", "predictions"
     needs = frozenset({"predictions", "assignment"})
 
     def __init__(

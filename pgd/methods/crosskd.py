@@ -117,6 +117,7 @@ class CrossKD(Method):
         normaliser: n is the number of ``"positives"``, or their ``"centerness"``.
     """
 
+    title, place = "CrossKD", "towers"
     needs = frozenset({"neck", "towers", "predictions", "assignment"})
     published = {
         "fcos": {

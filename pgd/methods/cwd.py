@@ -51,6 +51,7 @@ def channelwise_divergence(student: Tensor, teacher: Tensor, tau: float, cross_e
 class CWD(Method):
     """Divergence of channels; ``place`` classes or neck, ``levels`` how many of the finest levels (None: all)."""
 
+    title, place = "CWD", "predictions"
     needs = frozenset({"predictions"})
     published = {"retinanet": {"place": "neck", "levels": 4}}
 
@@ -72,7 +73,7 @@ class CWD(Method):
         self.levels = finest(context, levels, "cwd")
         self.adapters = None
         if place == "neck":
-            self.needs = frozenset({"neck"})
+            self.place, self.needs = "neck", frozenset({"neck"})
             self.adapters = aligners(context)[: self.levels]
 
     def _maps(self, view: View, grid: Grid) -> list[Tensor]:

@@ -95,6 +95,7 @@ class DeFeat(Method):
         padding: the padding of a batch is background too.
     """
 
+    title, place = "DeFeat", "neck"
     needs = frozenset({"neck", "ground_truth"})
     scaling = {"base": {"cells": 1}}
 

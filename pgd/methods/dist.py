@@ -39,6 +39,7 @@ def correlation(a: Tensor, b: Tensor, dim: int) -> Tensor:
 class DIST(Method):
     """``beta`` weighs the correlation over classes, ``gamma`` that over positions; 0 leaves a term out."""
 
+    title, place = "DIST", "predictions"
     needs = frozenset({"predictions"})
 
     def __init__(self, context: MethodContext, weight: float = 1.0, beta: float = 1.0, gamma: float = 1.0) -> None:

@@ -164,6 +164,7 @@ class FGDLevel(nn.Module):
 class FGD(Method):
     """Focal and global distillation; ``beta``, ``gamma`` and ``lambda`` are multiples of ``alpha``."""
 
+    title, place = "FGD", "neck"
     needs = frozenset({"neck", "ground_truth"})
     weight_setting = "alpha"
     published = {"fcos": {"alpha": 1.6e-3, "temperature": 0.8}}

@@ -96,6 +96,7 @@ class FGFI(Method):
         anchor: side of what stands for the anchors of point heads, in strides.
     """
 
+    title, place = "FGFI", "neck"
     needs = frozenset({"neck", "ground_truth"})
     scaling = {"anchor": {"cells": 1}}
 

@@ -21,13 +21,14 @@ from pgd.methods.base import METHODS, Method, MethodContext, MethodError
 class FitNet(Method):
     """Mean squared distance of features; ``place`` neck or towers. ``weight`` 1.0 in HEAD and MasKD, 2.0 in LD."""
 
+    title, place = "FitNet", "neck"
     needs = frozenset({"neck"})
 
     def __init__(self, context: MethodContext, weight: float = 1.0, adapter: bool = False, place: str = "neck") -> None:
         super().__init__(context)
         if place not in ("neck", "towers"):
             raise MethodError(f"fitnet: place '{place}' is not one of neck, towers")
-        self.weight, self.needs = weight, frozenset({place})
+        self.weight, self.place, self.needs = weight, place, frozenset({place})
         widths, maps = (context.student_channels, context.teacher_channels), context.num_levels
         if place == "towers":
             widths, maps = (context.student_tower_channels, context.teacher_tower_channels), 2 * context.num_levels
@@ -35,7 +36,7 @@ class FitNet(Method):
         self.adapters = nn.ModuleList(nn.Conv2d(*widths, 1) if needed else nn.Identity() for _ in range(maps))
 
     def _features(self, view: View) -> list[Tensor]:
-        return list(view.neck) if "neck" in self.needs else [*view.cls_tower, *view.reg_tower]
+        return list(view.neck) if self.place == "neck" else [*view.cls_tower, *view.reg_tower]
 
     def forward(self, step: DistillStep) -> dict[str, Tensor]:
         maps = zip(self.adapters, self._features(step.student), self._features(step.teacher), strict=True)

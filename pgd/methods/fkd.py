@@ -163,6 +163,7 @@ class NonLocalTerm(nn.Module):
 class FKD(Method):
     """The four terms of the module docstring; ``weight`` scales all, a term of weight 0 is left out."""
 
+    title, place = "FKD", "neck"
     needs = frozenset({"neck"})
     scaling = {
         "weight_feature": {"channels": 0.5, "positions": 0.5},

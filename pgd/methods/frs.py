@@ -64,6 +64,7 @@ class FRS(Method):
         warmup: iterations until the terms have their full weight, which they grow to from 0; 0 for none.
     """
 
+    title, place = "FRS", "neck"
     needs = frozenset({"neck", "predictions"})
     published = {
         "retinanet": {"weight_feature": 5e-3, "weight_cls": 0.02},
@@ -88,7 +89,7 @@ class FRS(Method):
         if self.weight_feature:
             self.adapters = aligners(context, kernel=3, always=True)
         else:
-            self.adapters, self.needs = nn.ModuleList(), frozenset({"predictions"})
+            self.adapters, self.place, self.needs = nn.ModuleList(), "predictions", frozenset({"predictions"})
 
     def _ramp(self) -> Tensor:
         """Share of the weights in this iteration, which it counts."""

@@ -196,6 +196,7 @@ class GID(Method):
         anchor: side of what stands for the anchors of point heads, in strides.
     """
 
+    title, place = "GID", "neck"
     needs = frozenset({"neck", "predictions"})
     scaling = {
         "weight_feature": {"channels": 1},
@@ -234,7 +235,7 @@ class GID(Method):
         self.weights = {name: weight * own for name, own in weights.items() if weight * own}
         self.adapter: nn.Module = nn.Identity()
         if not self.weights.keys() & {"feature", "relation"}:
-            self.needs = frozenset({"predictions"})
+            self.place, self.needs = "predictions", frozenset({"predictions"})
         elif adapter or context.student_channels != context.teacher_channels:
             self.adapter = nn.Conv2d(context.student_channels, context.teacher_channels, 3, padding=1)
 

@@ -204,6 +204,7 @@ class ICD(Method):
         jitter: how far a point may lie off the centre, in sides of the box.
     """
 
+    title, place = "ICD", "neck"
     needs = frozenset({"neck", "ground_truth"})
     scaling = {"warmup": {"warmup": 1}}
 

@@ -111,6 +111,7 @@ class LD(Method):
     ``weight`` scales everything; ``weight_ld``, ``weight_vlr``, ``weight_kd`` the terms, 0 leaves a term out.
     """
 
+    title, place = "LD", "predictions"
     needs = frozenset({"predictions", "assignment", "ground_truth"})
 
     def __init__(

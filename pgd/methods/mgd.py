@@ -49,6 +49,7 @@ def generator(channels: int) -> nn.Sequential:
 class MGD(Method):
     """Restoring the teacher's neck features from a share ``1 - mask_ratio`` of the student's positions."""
 
+    title, place = "MGD", "neck"
     needs = frozenset({"neck"})
     weight_setting = "alpha"
     scaling = {"alpha": {"channels": 1, "positions": 1}}

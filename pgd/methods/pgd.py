@@ -97,6 +97,7 @@ class PGD(Method):
             (``exclude``).
     """
 
+    title, place = "PGD", "key regions"
     needs = frozenset({"towers", "predictions", "ground_truth"})
     weight_setting = "alpha"
     published = {

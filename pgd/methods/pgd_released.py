@@ -65,6 +65,8 @@ class PGDReleased(PGD):
         MethodError: an unknown fault, one that does not concern the head, or one of Gaussian weights with another mask.
     """
 
+    title = "PGD (released)"
+
     def __init__(
         self,
         context: MethodContext,
@@ -83,7 +85,7 @@ class PGDReleased(PGD):
                 raise MethodError(f"pgd_released: no fault '{name}'; there are: {', '.join(FAULTS)}")
             if name in foreign:
                 raise MethodError(f"pgd_released: {foreign[name]}: leave {name} out of faults")
-        self.faults = frozenset(faults)
+        self.faults, self.resolved = frozenset(faults), {"faults": list(faults)}
         if self.mask != "pgw" and self.faults & {"B2", "B4", "B5"}:
             raise MethodError(
                 f"pgd_released: B2, B4 and B5 are faults of the release's Gaussian weights, and mask '{self.mask}' has "

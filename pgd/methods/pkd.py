@@ -48,6 +48,7 @@ def correlation_loss(student: Tensor, teacher: Tensor) -> Tensor:
 class PKD(Method):
     """Correlation of neck features on the ``levels`` finest levels (None: all)."""
 
+    title, place = "PKD", "neck"
     needs = frozenset({"neck"})
 
     def __init__(self, context: MethodContext, weight: float = 10.0, levels: int | None = 4) -> None:
