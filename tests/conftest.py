@@ -6,132 +6,21 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Callable
-from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import median
 
 import cv2
 import pytest
 import torch
-import yaml
+from support.worlds import IMAGES, World
 
 import pgd.plugin  # noqa: F401  registers with mmdet
 from benchmark.data.minicoco import SPLITS, annotate, coco_json, file_name, render
-from benchmark.evidence.record import Record
-from benchmark.experiment.config import MINI, DatasetInfo
+from benchmark.experiment.config import DatasetInfo
 from benchmark.experiment.quiet import skip_config_formatting
-from benchmark.experiment.settings import TEACHER, Job, Params, load
+from benchmark.experiment.settings import TEACHER
 from benchmark.experiment.workspace import Workspace
-from benchmark.match import match
-from benchmark.plan import plan
 from benchmark.prepare import MINI_AREAS
-from pgd.methods import METHODS
-from pgd.scaling import published_settings
-
-IMAGES = {"train": 12, "val": 6}
-#: No pretrained file, no worker processes.
-LIGHT = {
-    "model.backbone.init_cfg": None,
-    "train_dataloader.batch_size": 2,
-    "train_dataloader.num_workers": 0,
-    "train_dataloader.persistent_workers": False,
-    "val_dataloader.num_workers": 0,
-    "val_dataloader.persistent_workers": False,
-}
-
-
-#: methods with parameters of their own
-WITH_ADAPTERS = ("defeat", "fgd", "fkd", "frs", "icd", "mgd")
-
-
-def mini_settings(method: str) -> dict:
-    """What goes with the size of a detector, for a mini one, and no warm-up: the method teaches from the first step."""
-    published = published_settings(method, "gfl", MINI)
-    return {name: 0 if name == "warmup" else published[name] for name in METHODS.get(method).scaling}
-
-
-def light_content() -> dict:
-    """A params.yaml for some seconds of work."""
-    return {
-        "datasets": {"minicoco": {}},
-        "pairs": {
-            "gfl": {
-                "teacher": {
-                    "config": "benchmark/configs/mini/gfl_r34.py",
-                    "iterations": 2,
-                    "seed": 0,
-                    "options": dict(LIGHT),
-                },
-                "student": {
-                    "config": "benchmark/configs/mini/gfl_r18.py",
-                    "iterations": 2,
-                    "options": dict(LIGHT),
-                },
-            }
-        },
-        "seeds": [0],
-        "runs": {"student": {}, "pgd": {"method": "pgd", "inherit": "head+neck"}},
-    }
-
-
-def runs(iterations: int = 2, workers: int = 0, **chosen: dict):
-    """A change of the settings: these runs, this long."""
-
-    def change(content: dict) -> None:
-        content["runs"] = chosen
-        student = content["pairs"]["gfl"]["student"]
-        student["iterations"] = iterations
-        student["options"]["train_dataloader.num_workers"] = workers
-
-    return change
-
-
-def same(a: dict, b: dict) -> bool:
-    """Bit for bit."""
-    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
-
-
-class World:
-    """A folder with params.yaml and a prepared data set; the test's process stands in it."""
-
-    def __init__(self, folder: Path, data: DatasetInfo) -> None:
-        self.folder, self.space = folder, Workspace(folder)
-        self.describe(data)
-
-    def describe(self, data: DatasetInfo) -> None:
-        """Write what `prepare` would have written."""
-        self.data = data
-        path = self.space.dataset(data.name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(asdict(data)))
-
-    def settle(self, change: Callable[[dict], None] = lambda content: None) -> Params:
-        """Write params.yaml with a change, read it back and plan it."""
-        content = light_content()
-        change(content)
-        (self.folder / "params.yaml").write_text(yaml.safe_dump(content))
-        params = load(self.folder / "params.yaml")
-        plan(params)
-        return params
-
-    def job(self, params: Params, name: str, seed: int | None = None) -> Job:
-        """The teacher of the only pair, or a run matched with it."""
-        if name == TEACHER:
-            return params.teacher(next(iter(params.pairs)))
-        match(replace(params, runs={name: params.runs[name]}))
-        return params.student(name, seed)
-
-    def train(self, params: Params, name: str, seed: int | None = None) -> Path:
-        """Train one run; returns the folder of its results."""
-        from benchmark.train import train
-
-        return self.folder / train(self.job(params, name, seed))
-
-    def evaluate(self, params: Params, name: str, seed: int | None = None) -> Record:
-        from benchmark.evaluate import evaluate
-
-        return evaluate(self.job(params, name, seed))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from device import CUDA, QUIET, batch, build
+from support.device import CUDA, QUIET, batch, build
 
 pytestmark = QUIET
 

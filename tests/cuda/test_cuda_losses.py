@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from device import CUDA, QUIET, SERVED, batch, build
+from support.device import CUDA, QUIET, SERVED, batch, build
 
 from pgd.distiller import Distiller
 

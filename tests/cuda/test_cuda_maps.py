@@ -6,8 +6,8 @@ import warnings
 
 import pytest
 import torch
-from detectors import ALL, objects, view_of
-from device import CUDA, QUIET, batch, build, step_of
+from support.detectors import ALL, objects, view_of
+from support.device import CUDA, QUIET, batch, build, step_of
 from torch.testing import assert_close
 
 from pgd.maths import masks, regions

@@ -1,0 +1,296 @@
+"""The report on a made-up results tree: figures known by hand, errors, and the page in a browser."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import IPython.display
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+from PIL import Image
+from support.report_tree import RUNS, add_crowd, build, load, run_report, write_json
+
+from benchmark import verdict
+from benchmark.evidence.records import ReportError, aggregate
+from benchmark.evidence.tables import markdown, number
+from benchmark.experiment.workspace import ROOT
+from benchmark.figures import samples
+from benchmark.figures.samples import Box, sample_runs
+from benchmark.report import NOTEBOOKS
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    build(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def reported(tmp_path_factory) -> Path:
+    """The results folder of a finished report, to be read only."""
+    root = tmp_path_factory.mktemp("reported")
+    build(root)
+    run_report(root)
+    return root / "results"
+
+
+def test_tables_hold_what_a_hand_computes(reported):
+    table = pd.read_csv(reported / "table.csv").set_index("run")
+    assert list(table.index) == ["teacher-gfl", *RUNS]
+    assert table["AP"].to_dict() == {"teacher-gfl": 40, "plain": 21, "inherit": 24, "pgd": 28}
+    assert table.loc["plain", "AP_sd"] == pytest.approx(math.sqrt(2), abs=1e-4)
+    assert pd.isna(table.loc["teacher-gfl", "AP_sd"])
+    assert table["gain"].notna().sum() == 1
+    assert table.loc["pgd", "baseline"] == "inherit"
+    assert table.loc["pgd", ["gain", "gain_sd"]].tolist() == pytest.approx([4, math.sqrt(2)], abs=1e-4)
+    assert table["train_minutes"].to_dict() == {"teacher-gfl": 1.5, "plain": 2, "inherit": 2, "pgd": 2}
+    lines = (reported / "table.md").read_text().splitlines()
+    assert lines[0].endswith("| Seeds | AP | AP50 | AP75 | AP_S | AP_M | AP_L | gain | gain 95% | train min |")
+    cells = "28.0 ± 1.4 | 42.0 | 29.0 | \u2013 | 28.0 | 28.0 | +4.0 ± 1.4 | [\u22128.7, +16.7] | 2.0 |"
+    assert lines[5] == f"| pgd | PGD | head+neck | 2 | {cells}"
+    assert "up to 20², up to 45²" in lines[-1]
+
+
+def test_machine_readable_results(reported):
+    metrics = json.loads((reported / "metrics.json").read_text())
+    assert len(metrics) == 7
+    assert metrics["pgd-1"]["AP"] == 29
+    assert "AP_small" not in metrics["pgd-1"]
+    plot = pd.read_csv(reported / "plots" / "ap.csv")
+    assert list(plot.columns) == ["run", "seed", "AP"]
+    assert len(plot) == 7
+    assert pd.read_csv(reported / "seeds.csv")["parameters"].unique().tolist() == [1234567]
+
+
+def test_the_same_records_give_the_same_bytes(reported, tree):
+    run_report(tree)
+    for name in ("report.html", "table.csv", "metrics.json", "figures/samples.png"):
+        assert (reported / name).read_bytes() == (tree / "results" / name).read_bytes()
+
+
+def test_figures_are_pictures_of_a_sane_size(reported):
+    for name in ("ap", "curves", "samples"):
+        with Image.open(reported / "figures" / f"{name}.png") as image:
+            assert image.format == "PNG"
+            assert 600 <= image.width <= 2000
+            assert 300 <= image.height <= 2500
+            assert np.asarray(image.convert("L")).std() > 5
+
+
+def test_page_stands_alone(reported):
+    page = (reported / "report.html").read_text()
+    assert len(re.findall(r'<img src="data:image/png;base64,[A-Za-z0-9+/=]+" alt="[^"]+">', page)) == 3
+    assert not re.search(r"(src|href|url)\W{1,3}(https?:)?//", page)
+    assert "<mini>" not in page
+    assert "&lt;mini&gt;" in page
+    assert "a &lt;fast&gt; one" in page
+    assert "method.topk</dt><dd>9<" in page
+    assert "<dd>1234567<" in page
+    assert "not comparable with the mini sets" in page
+    assert "43.8" in page
+    written = {f"notebooks/{path.stem}.html" for path in NOTEBOOKS.glob("*.ipynb")}
+    assert set(re.findall(r'<a href="([^"]+)">', page)) == written
+    assert len(written) == 5
+
+
+def broken(capsys, root: Path) -> str:
+    """The one line that the report stops with."""
+    with pytest.raises(SystemExit) as stop:
+        run_report(root)
+    error = capsys.readouterr().err
+    assert stop.value.code == 1
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    return error
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "results/runs/pgd-1.json",
+        "results/runs/teacher-gfl.json",
+        "results/curves/pgd-0.csv",
+        "work/evaluate/inherit-0/detections.json",
+        "params.yaml",
+    ],
+)
+def test_a_missing_file_is_named(tree, capsys, name):
+    (tree / name).unlink()
+    assert str(tree / name) in broken(capsys, tree)
+    assert not (tree / "results" / "table.csv").exists()
+
+
+@pytest.mark.parametrize("value", ["null", "NaN"])
+def test_no_ap_is_an_error(tree, capsys, value):
+    path = tree / "results" / "runs" / "plain-0.json"
+    path.write_text(path.read_text().replace('"AP": 20.0', f'"AP": {value}'))
+    assert str(path) in broken(capsys, tree)
+
+
+def test_a_broken_or_foreign_record_is_named(tree, capsys):
+    path = tree / "results" / "runs" / "plain-0.json"
+    content = path.read_text()
+    for text in (content[:50], content.replace('"lr"', '"rate"'), content.replace('"plain"', '"other"')):
+        path.write_text(text)
+        assert str(path) in broken(capsys, tree)
+
+
+def test_no_gain_without_the_same_footing(tree):
+    records = load(tree)
+    records.loc[records["run"] == "pgd", "iterations"] = 800
+    assert aggregate(records)["gain"].isna().all()
+    records["iterations"], records["inherit"], records["backbone"] = 400, "none", "r18"  # the teacher's too
+    with pytest.raises(ReportError, match=r"footing: plain, inherit$"):
+        aggregate(records)
+
+
+def test_interrupted_trainings_give_no_time(tree):
+    records = load(tree)
+    records.loc[(records["run"] == "pgd") & (records["seed"] == 0), "resumed"] = True
+    assert aggregate(records).set_index("run")["train_minutes"][["plain", "pgd"]].tolist() == [2, 2.5]
+
+
+def test_samples_show_teacher_student_and_pgd(tree):
+    records = load(tree)
+    assert list(sample_runs(records)) == ["teacher", "inheriting student", "PGD"]
+    assert list(sample_runs(records).values()) == ["teacher-gfl", "inherit-0", "pgd-0"]
+    assert sample_runs(records[records["method"] == "none"])["student alone"] == "plain-0"
+
+
+def test_detections_are_judged_like_coco_does():
+    truth = [Box((0, 0, 10, 10), "a"), Box((50, 50, 40, 40), "a", crowd=True)]
+    found = [
+        Box((0, 0, 10, 9), "a", 0.6),  # second on its object
+        Box((0, 0, 10, 10), "a", 0.9),
+        Box((0, 0, 10, 10), "b", 0.8),
+        Box((60, 60, 5, 5), "a", 0.5),  # one of the crowd
+        Box((0, 0, 10, 10), "a", 0.29),
+    ]
+    judged = [(box.score, kind) for box, kind in samples.judge(found, truth)]
+    assert judged == [(0.9, "correct"), (0.8, "false"), (0.6, "false"), (0.5, "ignored")]
+
+
+def test_text_cells():
+    assert [number(-1.25, 2), number(1.0, sign=True), number(math.nan)] == ["\u22121.25", "+1.0", "\u2013"]
+    cells = markdown(pd.DataFrame({"Run": ["x|y"], "AP": ["1"]}))
+    assert cells.splitlines()[1:] == ["| --- | ---: |", "| x\\|y | 1 |"]
+
+
+def test_verdict(tree):
+    records, reference = load(tree), {"pgd-0": 30.0, "pgd-1": 29.5}
+    passed, text = verdict.verdict(records, {"tolerance_ap": 3.0, "AP": reference})
+    assert passed
+    assert "all 2 runs lie within ±3 AP" in text
+    assert "\u22123.00, pgd-0" in text
+    passed, text = verdict.verdict(records, {"tolerance_ap": 2.9, "AP": {**reference, "gone-0": 1.0}})
+    assert not passed
+    assert "outside: pgd-0" in text
+    assert "missing: gone-0" in text
+    assert verdict.verdict(records, {"AP": {}})[0] is False
+    assert verdict.verdict(records, None)[0] is None
+
+
+def test_report_shows_the_verdict(tree, capsys):
+    for ap, word in ((27.5, "Reproduced"), (37.5, "Not reproduced")):
+        write_json(tree / "results" / "expected.json", {"tolerance_ap": 1.0, "AP": {"pgd-0": ap}})
+        run_report(tree)
+        assert word in capsys.readouterr().out
+        assert (tree / "results" / "verdict.md").read_text().startswith(word)
+        assert f">{word}" in (tree / "results" / "report.html").read_text()
+
+
+def test_verdict_against_the_last_commit(tmp_path, capsys):
+    arguments, metrics = ["--results", str(tmp_path)], tmp_path / "metrics.json"
+    write_json(metrics, {"pgd-0": {"AP": 27.0}, "pgd-1": {"AP": 29.0}})
+    write_json(tmp_path / "expected.json", {"tolerance_ap": 2.0})
+    assert verdict.main(arguments) == 1
+    assert "no committed" in capsys.readouterr().err
+    commit = ["-c", "user.name=x", "-c", "user.email=x@y", "commit", "-qm", "x"]
+    for command in (["init", "-q"], ["add", "."], commit):
+        subprocess.run(["git", "-C", str(tmp_path), *command], check=True)
+    write_json(metrics, {"pgd-0": {"AP": 26.0}, "pgd-1": {"AP": 29.0}})
+    assert verdict.main(arguments) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "reproduced: yes (tolerance ±2 AP)"
+    assert verdict.main([*arguments, "--tolerance", "0.5"]) == 1
+    assert capsys.readouterr().out.splitlines()[-1] == "reproduced: no (tolerance ±0.5 AP)"
+
+
+def test_verdict_from_a_dvc_diff(tmp_path, capsys):
+    changes = {"a-0.AP": {"old": 30, "new": 31, "diff": 1}, "new-0.AP": {"old": None, "new": 5}}
+    changes["a-0.AP50"] = {"old": 1, "new": 90, "diff": 89}
+    write_json(tmp_path / "diff.json", {"results/metrics.json": changes})
+    arguments = ["--results", str(tmp_path), "--from-diff", str(tmp_path / "diff.json")]
+    assert verdict.main(arguments) == 0
+    write_json(tmp_path / "diff.json", {"results/metrics.json": {"b-0.AP": {"old": 30, "new": None}}})
+    assert verdict.main(arguments) == 1
+    assert "missing: b-0" in capsys.readouterr().out
+    write_json(tmp_path / "diff.json", {})  # what DVC prints when nothing changed, or when there is nothing
+    assert verdict.main(arguments) == 1
+    write_json(tmp_path / "metrics.json", {"a-0": {"AP": 30}})
+    assert verdict.main(arguments) == 0
+    write_json(tmp_path / "diff.json", [1])
+    assert verdict.main(arguments) == 1
+    assert "dvc metrics diff" in capsys.readouterr().err
+
+
+def shown_by(monkeypatch, notebook: str, results: Path) -> tuple[int, str]:
+    """How many figures the cells of a notebook show of these results, and the text and cells of tables."""
+    shown: list = []
+    monkeypatch.setattr(IPython.display, "display", shown.append)
+    monkeypatch.setenv("PGD_RESULTS", str(results))
+    monkeypatch.chdir(ROOT / "notebooks")
+    cells = json.loads((ROOT / "notebooks" / f"{notebook}.ipynb").read_text())["cells"]
+    assert not any(cell.get("outputs") or cell.get("execution_count") for cell in cells), "outputs are stripped"
+    names: dict = {}
+    for cell in (cell for cell in cells if cell["cell_type"] == "code"):
+        exec("".join(line for line in cell["source"] if not line.startswith("%")), names)
+    texts = [
+        item.data.to_string() if hasattr(item.data, "to_string") else item.data
+        for item in shown
+        if hasattr(item, "data")
+    ]
+    return sum(isinstance(item, Figure) for item in shown), "\n".join(texts)
+
+
+def test_notebooks(tree, monkeypatch):
+    count, text = shown_by(monkeypatch, "coco_results", tree / "results")
+    assert count == 3
+    assert "+4.0" in text
+    assert "No costs" in text
+    assert "43.8" in text
+    count, text = shown_by(monkeypatch, "crowdhuman_results", tree / "results")
+    # an experiment without crowds: those that the repository keeps; the pictures need what its training leaves
+    assert count >= 3
+    assert "experiments/crowd/results" in text
+    assert "pgd_released" in text
+    add_crowd(tree)
+    count, text = shown_by(monkeypatch, "crowdhuman_results", tree / "results")
+    assert count == 4
+    assert "+4.0" in text
+    assert "42.8" in text
+    assert "40.2" not in text
+    assert "experiments/crowd" not in text
+    count, text = shown_by(monkeypatch, "coco_results", tree / "results")
+    assert count == 3
+    assert "crowd-pgd" not in text
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("chromium"), reason="needs chromium")
+def test_page_in_a_browser(reported, tmp_path):
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", "--enable-logging=stderr"]
+    flags += [f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=2000"]
+    command = ["chromium", *flags, (reported / "report.html").as_uri()]
+    out = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert out.stdout.count("<img ") == 3
+    assert out.stdout.count("<details>") == 4
+    assert "CONSOLE" not in out.stderr
+    assert "Uncaught" not in out.stderr
+    assert "SEVERE" not in out.stderr

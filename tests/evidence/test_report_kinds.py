@@ -1,0 +1,238 @@
+"""The report on crowds, on both kinds of metric, with costs, and with a single seed: figures known by hand."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from support.report_tree import add_crowd, build, load, run_report
+
+from benchmark import report
+from benchmark.evidence import records, stats, tables
+from benchmark.evidence.intervals import RESAMPLES, over_images
+from benchmark.evidence.published import PUBLISHED
+from benchmark.evidence.records import COST_COLUMNS, ReportError, aggregate
+from benchmark.figures import samples
+
+CROWD_HEAD = "| Seeds | AP | MR ↓ | JI | gain | gain 95% | MR change | MR change 95% | train min |"
+
+
+@pytest.fixture
+def crowd(tmp_path: Path) -> Path:
+    add_crowd(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory) -> Path:
+    """Results of one seed with both kinds of metric and costs, to be read only."""
+    root = tmp_path_factory.mktemp("both")
+    build(root, seeds=1)
+    add_crowd(root, seeds=1)
+    write_costs(root)
+    run_report(root)
+    return root / "results"
+
+
+def write_costs(root: Path) -> None:
+    rows = [
+        ("plain", "none", 0, 100.0, 1.0, 300.0, 0.0),
+        ("inherit", "none", 0, 101.0, 1.01, 310.0, 10.0),
+        ("pgd", "pgd", 12345, 150.0, 1.5, 420.0, 120.0),
+        ("gone", "pgd", 1, 150.0, 1.5, 420.0, 120.0),
+    ]
+    pd.DataFrame(rows, columns=list(COST_COLUMNS)).to_csv(root / "results" / "cost.csv", index=False)
+
+
+def test_crowd_tables_hold_what_a_hand_computes(crowd):
+    run_report(crowd)
+    results = crowd / "results"
+    lines = (results / "table.md").read_text().splitlines()
+    assert lines[0].endswith(CROWD_HEAD)
+    change = "+4.0 ± 1.4 | [\u22128.7, +16.7] | \u22124.0 ± 1.4 | [\u221216.7, +8.7]"
+    assert lines[4] == f"| crowd-pgd | PGD | none | 2 | 75.0 ± 2.8 | 55.0 ± 2.8 | 65.5 ± 0.7 | {change} | 2.0 |"
+    assert "lower is better" in lines[-1]
+    assert "S, M, L" not in lines[-1]
+    assert json.loads((results / "metrics.json").read_text())["crowd-pgd-1"] == {"AP": 77.0, "MR": 53.0, "JI": 66.0}
+    assert {"AP", "MR", "JI"} < set(pd.read_csv(results / "seeds.csv"))
+    assert "AP50" not in pd.read_csv(results / "seeds.csv")
+    page = (results / "report.html").read_text()
+    assert "42.8" in page
+    assert "81c54d5" in page
+    assert "AutoAssign" not in page
+    assert "MR by seed" in page
+    assert sorted(path.name for path in (results / "figures").iterdir()) == [
+        "ap.png",
+        "curves.png",
+        "mr.png",
+        "samples.png",
+    ]
+
+
+def test_both_kinds_have_tables_of_their_own(both):
+    text = (both / "table.md").read_text()
+    assert text.count("## Results by ") == 2
+    assert text.index("AP_S") < text.index("MR ↓")
+    first, second = text.split("## Results by ")[1:]
+    assert "crowd-pgd" not in first
+    assert "| pgd |" not in second
+    page = (both / "report.html").read_text()
+    assert "AutoAssign" in page
+    assert "81.4" in page
+    assert page.count("not comparable with the mini sets)") == len(PUBLISHED)
+    table = pd.read_csv(both / "table.csv").set_index("run")
+    assert pd.isna(table.loc["pgd", "MR"])
+    assert pd.isna(table.loc["crowd-pgd", "AP50"])
+    assert "AP50" not in json.loads((both / "metrics.json").read_text())["crowd-pgd-0"]
+    assert {path.stem for path in (both / "figures").iterdir()} == {
+        "ap",
+        "mr",
+        "cost",
+        "curves",
+        "samples_coco",
+        "samples_crowdhuman",
+    }
+    for path in (both / "figures").iterdir():
+        with Image.open(path) as image:
+            assert 600 <= image.width <= 2000
+            assert 250 <= image.height <= 2500
+
+
+def test_one_seed_has_an_interval_over_images(both):
+    table = pd.read_csv(both / "table.csv").set_index("run")
+    assert table["interval"].dropna().to_dict() == {"pgd": "images", "crowd-pgd": "images"}
+    # the made-up detections of all runs on fish are the same
+    assert table.loc["pgd", ["gain_low", "gain_high"]].tolist() == [0, 0]
+    # PGD finds two persons an image, the others one, and the first image has a third one. All are found before any
+    # false alarm, so that AP is (found - 1) / persons
+    persons = 6 + stats.draw_images(3, RESAMPLES)[:, 0]
+    expected = np.quantile(300 / persons, (0.025, 0.975))
+    assert table.loc["crowd-pgd", ["gain_low", "gain_high"]].tolist() == pytest.approx(expected.tolist(), abs=1e-4)
+    # without false alarms every point of MR reads the share of those not found
+    assert table.loc["crowd-pgd", ["MR_change_low", "MR_change_high"]].max() < 0
+    assert "paired bootstrap" in (both / "table.md").read_text()
+    assert "t-interval" not in (both / "table.md").read_text()
+
+
+def test_the_notebook_takes_over_the_intervals_of_the_report(both):
+    found = aggregate(records.load_records(both, both.parent / "params.yaml"))
+    table = records.with_intervals(found, both).set_index("run")
+    written = pd.read_csv(both / "table.csv").set_index("run")
+    names = ["gain_low", "gain_high", "MR_change_low"]
+    assert np.allclose(table[names].astype(float), written[names], equal_nan=True)
+    assert table.loc["crowd-pgd", "interval"] == "images"
+    found.loc[found["run"] == "crowd-pgd", "gain"] += 1
+    assert pd.isna(records.with_intervals(found, both).set_index("run").loc["crowd-pgd", "gain_low"])
+    assert records.with_intervals(found, both / "nowhere") is found
+
+
+def test_several_seeds_need_no_detections(crowd):
+    table = aggregate(load(crowd))
+    assert over_images(load(crowd), table, crowd / "nowhere") is table
+
+
+def test_costs(both, tmp_path):
+    page = (both / "report.html").read_text()
+    assert "12,345" in page
+    assert "1.50" in page
+    assert "+120" in page
+    assert "gone" not in page
+    table = aggregate(records.load_records(both, both.parent / "params.yaml"))
+    costs = records.load_costs(both, table)
+    assert costs["run"].tolist() == ["plain", "inherit", "pgd"]
+    assert costs["gain"].dropna().tolist() == [3]
+    assert len(records.load_costs(tmp_path, table)) == 0
+    (tmp_path / "cost.csv").write_text("run,method\npgd,pgd\n")
+    with pytest.raises(ReportError, match=r"cost\.csv is not what `python -m benchmark\.cost` writes"):
+        records.load_costs(tmp_path, table)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ('"metric": "crowdhuman"', '"metric": "voc"', "has the metric 'voc', not one of coco, crowdhuman"),
+        ('"MR": 57.0', '"MRR": 57.0', "has no 'MR'"),
+        ('"MR": 57.0', '"MR": null', "has no MR: it is None"),
+        ('"JI": 65.0', '"JI": NaN', "has no JI: it is nan"),
+    ],
+)
+def test_a_broken_crowd_record_is_named(crowd, old, new, words):
+    path = crowd / "results" / "runs" / "crowd-pgd-0.json"
+    path.write_text(path.read_text().replace(old, new))
+    with pytest.raises(ReportError) as error:
+        load(crowd)
+    assert str(error.value) == f"{path} {words}"
+
+
+def test_broken_detections_are_named(tmp_path):
+    add_crowd(tmp_path, seeds=1)
+    path = tmp_path / "work" / "evaluate" / "crowd-plain-0" / "detections.json"
+    for text in ('[{"ID": "27,0"}]', '[{"image_id": 1, "bbox": [0, 0, 1, 1]}]'):
+        path.write_text(text)
+        with pytest.raises(ReportError, match=r"crowd-plain-0/detections\.json holds no detections on crowd"):
+            over_images(load(tmp_path), aggregate(load(tmp_path)), tmp_path / "work")
+    odgt = tmp_path / "work" / "dataset" / "crowd" / "annotation_val.odgt"
+    odgt.write_text('{"ID": "a"}\n')
+    with pytest.raises(ReportError, match=r"annotation_val\.odgt is no annotation file of CrowdHuman"):
+        over_images(load(tmp_path), aggregate(load(tmp_path)), tmp_path / "work")
+
+
+def test_records_of_a_kind_are_those_of_the_first_folder_that_has_any(crowd, tmp_path):
+    results, unread = crowd / "results", tmp_path / "nowhere"
+    folder, own = records.load_kind(results, "crowdhuman", otherwise=unread)
+    assert folder == results
+    assert own["metric"].unique().tolist() == ["crowdhuman"]
+    with pytest.raises(ReportError, match="nowhere"):
+        records.load_kind(results, "coco", otherwise=unread)
+    with pytest.raises(ReportError, match="holds no run with the metric 'coco'"):
+        records.load_kind(results, "coco", otherwise=results)
+
+
+def test_crowd_samples(crowd):
+    found = load(crowd)
+    shown = samples.load_samples(crowd / "work", "crowd", samples.sample_runs(found))
+    assert not shown.tagged, "one image only has three persons"
+    assert len(shown.images) == 1, "one image only has three persons"
+    assert [len(boxes) for boxes in (shown.truth[0], *(found[0] for found in shown.detections.values()))] == [
+        4,
+        1,
+        1,
+        2,
+    ]
+    assert sum(box.crowd for box in shown.truth[0]) == 1
+    axes = samples.figure(shown).axes
+    assert [ax.get_xlabel() for ax in axes] == ["3 objects"] + ["1 of 3 found, 0 false"] * 2 + ["2 of 3 found, 0 false"]
+    assert not any(ax.texts for ax in axes)
+
+
+def test_differences_by_seed(crowd):
+    found = load(crowd)
+    cells = tables.differences(found, aggregate(found), "MR")
+    assert cells.values.tolist() == [["crowd-pgd", "crowd-plain", "\u22123.00", "\u22125.00"]]
+    plain = found[found["method"] == "none"]
+    assert tables.differences(plain, aggregate(plain)).empty
+
+
+def test_published_gains_are_the_differences_up_to_rounding():
+    for table in PUBLISHED[:2]:
+        for row in table.rows:
+            teacher, plain, distilled = row[1:4] if table.words == 1 else row[3:6]
+            assert float(plain) < float(distilled)
+            assert teacher == "\u2013" or float(teacher) > float(plain)
+    coco, crowd = PUBLISHED[0].rows, PUBLISHED[2].rows
+    assert all(float(row[4]) == pytest.approx(float(row[3]) - float(row[2]), abs=0.11) for row in coco)
+    _, plain, distilled = ([float(cell) for cell in row[1:4]] for row in crowd)
+    change = [f"{b - a:+.1f}".replace("-", "\u2212") for a, b in zip(plain, distilled, strict=True)]
+    assert list(crowd[2][4:]) == change
+    assert all(len(row) == len(table.columns) for table in PUBLISHED for row in table.rows)
+
+
+def test_cells_of_intervals():
+    assert tables.interval(-0.24, 1.5) == "[\u22120.2, +1.5]"
+    assert tables.interval(math.nan, math.nan) == "\u2013"
+    assert report.distinct(pd.Series(["b", "a", "b", None])) == "b, a, none"

@@ -1,0 +1,173 @@
+"""What a stage declares to depend on is what it imports when it runs, and evaluation code touches no training."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from support.worlds import light_content
+
+from benchmark.closures import main as write_closures
+from benchmark.experiment import digest
+from benchmark.experiment.config import DYNAMICS
+from benchmark.experiment.digest import BESIDE_TRAINING, PLUG_INS, STAGES, closure, imported, stage_closures
+from benchmark.experiment.workspace import HERE, ROOT, Workspace
+
+#: Runs a module as a command, with some plug-ins only (or all), and writes down which modules of this repository were
+#: imported by its end.
+WATCHED = """
+import atexit, json, pkgutil, runpy, sys
+out, plug_ins, name, *sys.argv[1:] = sys.argv[1:]
+scan = pkgutil.iter_modules
+def some(path=None, prefix=""):
+    folders = ("pgd/methods", "pgd/heads", "pgd/detectors")
+    chosen = [p for p in path or () if p.endswith(folders)] and plug_ins != "all"
+    return [m for m in scan(path, prefix) if not chosen or m.name in plug_ins.split(",")]
+pkgutil.iter_modules = some
+def note():
+    loaded = sorted(m for m in sys.modules if m.split(".")[0] in ("pgd", "benchmark"))
+    json.dump([name, *loaded], open(out, "w"))
+atexit.register(note)
+runpy.run_module(name, run_name="__main__")
+"""
+
+
+def loaded_by(folder: Path, command: str, plug_ins: str) -> set[str]:
+    """The modules that ``python -m benchmark.<command>`` has imported in ``folder``."""
+    out = folder / "loaded.json"
+    name, *arguments = command.split()
+    done = subprocess.run(
+        [sys.executable, "-c", WATCHED, str(out), plug_ins, f"benchmark.{name}", *arguments],
+        cwd=folder, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, f"{command}: {done.stderr[-2000:]}"
+    return set(json.loads(out.read_text()))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """A place for a pipeline of seconds, on images of the mini set."""
+    if not (ROOT / "data" / "minicoco.zip").is_file():
+        pytest.skip("no mini set; `dvc pull data.dvc` fetches it")
+    folder = tmp_path_factory.mktemp("closures")
+    content = light_content()
+    content["datasets"]["minicoco"] = {"train_images": 8, "val_images": 4}
+    (folder / "params.yaml").write_text(yaml.safe_dump(content))
+    return folder
+
+
+def test_stages_declare_what_they_import(folder):
+    """The whole pipeline, stage by stage, as `dvc repro` runs it; notebooks have a test of their own."""
+    commands = {
+        "closures": "closures",
+        "prepare": "prepare minicoco",
+        "plan": "plan",
+        "teacher": "train teacher gfl",
+        "evaluate_teacher": "evaluate gfl --teacher",
+        "match": "match",
+        "distill": "train distill pgd --seed 0",
+        "plain": "train distill student --seed 0",
+        "evaluate": "evaluate pgd --seed 0",
+        "evaluate_plain": "evaluate student --seed 0",
+        "cost": "cost",
+        "key_regions": "key_regions gfl",
+        "region_figures": "region_figures",
+        "report": "report",
+    }
+    planned = {"teacher": "teacher-gfl", "distill": "pgd", "plain": "student"}
+    declared_by = {"evaluate_teacher": "evaluate", "evaluate_plain": "evaluate"}
+    holes = {}
+    for stage, command in commands.items():
+        # what a stage needs of the plug-ins: a training's are in its roots
+        plug_ins = {"distill": "gfl,pgd", "plan": "all", "cost": "all"}.get(stage, "gfl")
+        loaded = loaded_by(folder, command, plug_ins)
+        if stage == "closures":
+            continue
+        if stage in planned:
+            declared = set(json.loads((Workspace(folder).plan / f"{planned[stage]}.json").read_text())["code"])
+            loaded = {m for m in loaded if not digest.is_in(m, BESIDE_TRAINING)}
+        else:
+            path = Workspace(folder).closures / f"{declared_by.get(stage, stage)}.json"
+            declared = set(json.loads(path.read_text()))
+        holes[stage] = sorted(m for m in loaded - declared if m != "pgd.heads.gfl")
+    assert holes == {stage: [] for stage in holes}
+
+
+def test_notebooks_declare_what_their_cells_import():
+    declared = stage_closures()["notebooks"]
+    for path in (ROOT / "notebooks").glob("*.ipynb"):
+        cells = imported(digest.notebook_code(path))
+        assert cells, path
+        assert cells <= set(declared), path
+
+
+def test_every_stage_of_the_pipeline_has_its_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["closures"])
+    write_closures()
+    assert {path.stem for path in HERE.closures.iterdir()} == set(STAGES)
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    for name, stage in stages.items():
+        own = [d for d in stage["deps"] if d.startswith(("work/closures/", "work/plan/", "work/match/"))]
+        assert own or name == "closures", f"{name} depends on no file that knows its code"
+        for dependency in own:
+            if dependency.startswith("work/closures/"):
+                assert Path(dependency).stem in STAGES, name
+
+
+def test_an_import_in_a_function_counts():
+    assert imported("def f():\n    from benchmark import evaluate\n") == {"benchmark", "benchmark.evaluate"}
+
+
+def test_names_of_a_package_count_where_they_are_modules():
+    found = imported("from benchmark.experiment import cli, nothing")
+    assert found == {"benchmark.experiment", "benchmark.experiment.cli"}
+
+
+def test_evaluation_and_reporting_are_in_no_training():
+    found = closure({"benchmark.train", "benchmark.training.dynamics"}, BESIDE_TRAINING)
+    rooms = ("benchmark.evidence", "benchmark.figures", "benchmark.probe", "pgd.evaluation", "benchmark.evaluate")
+    assert [m for m in found if m.startswith((*rooms, "benchmark.report", "benchmark.experiment.evaluation"))] == []
+
+
+def test_the_plan_goes_through_the_code_of_all_trainings():
+    """Or a change of it would leave the plan, and with it every training, as up to date."""
+    trainings = closure({"benchmark.train", DYNAMICS, *PLUG_INS}, BESIDE_TRAINING)
+    assert trainings.items() <= stage_closures()["plan"].items()
+
+
+@pytest.mark.parametrize("stage", yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"])
+def test_no_stage_names_code_by_hand(stage):
+    """Code is depended on through closures alone; configs, notebooks and templates are data."""
+    depends = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"][stage]["deps"]
+    shared = {d.removeprefix("${repo}/") for d in depends if d.startswith("${repo}/")}
+    data = {"data", "data/pretrained", "benchmark/configs", "benchmark/templates", "notebooks"}
+    assert shared <= data | ({"benchmark", "pgd"} if stage == "closures" else set())
+
+
+def circles() -> list[str]:
+    """Modules that import themselves by way of others."""
+    files = [f for package in digest.PACKAGES for f in (ROOT / package).rglob("*.py") if "configs" not in f.parts]
+    graph = {}
+    for file in files:
+        module = ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        # a package's own module is imported through it, which is no circle
+        graph[module] = {m for m in imported(file.read_text()) if not module.startswith(f"{m}.")} - {module}
+    found = []
+    for start in graph:
+        seen, todo = set(), set(graph[start])
+        while todo:
+            seen |= todo
+            todo = set().union(*(graph.get(m, set()) for m in todo)) - seen
+        if start in seen:
+            found.append(start)
+    return sorted(found)
+
+
+def test_no_module_imports_itself_by_way_of_others():
+    assert circles() == []

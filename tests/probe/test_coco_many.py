@@ -1,0 +1,147 @@
+"""Many sets of detections at once give what pycocotools gives for each."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from pycocotools.coco import COCO
+from torch import Tensor
+
+from benchmark.probe.coco_many import MAX_DETECTIONS, ManyCoco
+from pgd.evaluation.coco import FIGURES, coco_box_metrics
+
+AREAS = (400.0, 2500.0)
+#: category ids do not count from 0, and one category is unknown to the detector's order
+CATEGORIES = (3, 7, 8, 20)
+
+
+def world(seed: int, images: int = 12) -> COCO:
+    """Random objects, some of them crowds, some images without any, and no object of the last category."""
+    rng = np.random.default_rng(seed)
+    annotations = []
+    for image_id in range(1, images + 1):
+        for _ in range(rng.integers(0, 7)):
+            w, h = rng.uniform(5, 70, 2)
+            box = [*rng.uniform(0, 60, 2), w, h]
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": image_id,
+                    "category_id": int(rng.choice(CATEGORIES[:-1])),
+                    "bbox": box,
+                    # masks are smaller than their boxes
+                    "area": w * h * rng.uniform(0.4, 1),
+                    "iscrowd": int(rng.random() < 0.15),
+                }
+            )
+    truth = COCO()
+    truth.dataset = {
+        "images": [{"id": i} for i in range(1, images + 1)],
+        "categories": [{"id": k, "name": str(k)} for k in CATEGORIES],
+        "annotations": annotations,
+    }
+    truth.createIndex()
+    return truth
+
+
+def detections(truth: COCO, image_id: int, rng: np.random.Generator, noise: int) -> Tensor:
+    """Objects that moved, twice at times, in boxes of any class, and noise; scores have ties."""
+    rows = []
+    for a in truth.imgToAnns[image_id]:
+        for _ in range(rng.integers(0, 3)):
+            x, y, w, h = np.array(a["bbox"]) + rng.normal(0, 0.1, 4) * (a["bbox"][2:] * 2)
+            label = CATEGORIES.index(a["category_id"]) if rng.random() < 0.8 else rng.integers(4)
+            rows.append([x, y, x + max(w, 1), y + max(h, 1), rng.integers(1, 20) / 20, label])
+    for _ in range(rng.integers(0, noise)):
+        x, y = rng.uniform(0, 80, 2)
+        rows.append([x, y, x + rng.uniform(1, 60), y + rng.uniform(1, 60), rng.random(), rng.integers(4)])
+    rng.shuffle(rows)
+    return torch.tensor(np.array(rows).reshape(-1, 6), dtype=torch.float32)
+
+
+def as_results(image_id: int, found: Tensor) -> list[dict]:
+    """As :class:`CocoBoxes` writes them."""
+    rows = found.double().tolist()
+    return [
+        {
+            "image_id": image_id,
+            "category_id": CATEGORIES[int(label)],
+            "bbox": [round(v, 3) for v in (x1, y1, x2 - x1, y2 - y1)],
+            "score": round(score, 5),
+        }
+        for x1, y1, x2, y2, score, label in rows
+    ]
+
+
+def most(found: Tensor) -> int:
+    """The most detections of one class."""
+    return max(torch.bincount(found[:, 5].long()).tolist(), default=0)
+
+
+def same(found: dict, expected: dict) -> None:
+    assert list(found) == list(FIGURES.values())
+    assert found == pytest.approx(expected, abs=1e-9, nan_ok=True)
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("noise", [8, 600], ids=["few", "more than count"])
+def test_figures_are_pycocotools(seed, noise):
+    truth, rng, settings = world(seed), np.random.default_rng(seed + 100), 3
+    many = ManyCoco(truth, {k: i for i, k in enumerate(CATEGORIES)}, AREAS, settings)
+    results = [[] for _ in range(settings)]
+    longest = 0
+    for image_id in truth.imgs:
+        sets = [detections(truth, image_id, rng, noise) for _ in range(settings - 1)]
+        # the last shares half of its images with the first
+        sets.append(sets[0] if image_id % 2 else sets[0][:3])
+        many.add(image_id, sets)
+        for k, found in enumerate(sets):
+            results[k] += as_results(image_id, found)
+            longest = max(longest, most(found))
+    assert (longest > MAX_DETECTIONS) == (noise > 100)
+    for found, own in zip(many.figures(), results, strict=True):
+        expected = coco_box_metrics(truth, own, areas=AREAS)
+        assert expected["AP"] > (0.1 if noise > 100 else 3)
+        same(found, expected)
+
+
+def test_nothing_found_and_nothing_there():
+    truth, empty = world(0), torch.zeros(0, 6)
+    many = ManyCoco(truth, {k: i for i, k in enumerate(CATEGORIES)}, (1e-3, 2e-3), 1)
+    for image_id in truth.imgs:
+        many.add(image_id, [empty])
+    figures = many.figures()[0]
+    same(figures, coco_box_metrics(truth, [], areas=(1e-3, 2e-3)))
+    assert figures["AP"] == 0
+    assert math.isnan(figures["AP_small"])
+
+
+def test_equal_overlaps_go_to_the_last_object():
+    """Objects in the same place, some of them ignored for their area or as crowds."""
+    truth = world(0, images=1)
+    box = [10.0, 10.0, 20.0, 20.0]
+    truth.dataset["annotations"] = [
+        {"id": 1 + k, "image_id": 1, "category_id": 3, "bbox": box, "area": area, "iscrowd": crowd}
+        for k, (area, crowd) in enumerate([(400.0, 0), (401.0, 0), (390.0, 1), (400.0, 0)])
+    ]
+    truth.createIndex()
+    found = torch.tensor([[10.0, 10, 30, 30, s, 0] for s in (0.9, 0.8, 0.7, 0.7, 0.6)])
+    many = ManyCoco(truth, {3: 0, 7: 1, 8: 2, 20: 3}, AREAS, 1)
+    many.add(1, [found])
+    same(many.figures()[0], coco_box_metrics(truth, as_results(1, found), areas=AREAS))
+
+
+def test_detections_of_no_category_do_not_count():
+    truth, rng = world(1), np.random.default_rng(0)
+    many, some = (ManyCoco(truth, {k: i for i, k in enumerate(CATEGORIES)}, AREAS, 1) for _ in range(2))
+    for image_id in truth.imgs:
+        found = detections(truth, image_id, rng, 5)
+        strange = found.clone()
+        strange[:, 5] = 4
+        some.add(image_id, [found])
+        many.add(image_id, [torch.cat((strange, found))])
+    assert many.figures() == some.figures()
+    assert some.figures()[0]["AP"] > 0

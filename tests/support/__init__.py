@@ -1,0 +1,1 @@
+"""What several tests share: worlds to run stages in, made-up results, oracles."""

@@ -1,0 +1,121 @@
+"""A killed training goes on as if nothing had happened, and never goes on from another training's checkpoint."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from support.worlds import runs, same
+
+from benchmark import train as stage
+from benchmark.experiment.workspace import HERE
+from benchmark.training import hooks
+from pgd.checkpoint import load_state
+
+pytestmark = pytest.mark.slow
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+def kill_at(step: int, monkeypatch) -> None:
+    """End the training in this step, after earlier ones are saved."""
+    original = hooks.Record.after_train_iter
+
+    def dies(self, runner, *args, **kwargs):
+        if runner.iter + 1 == step:
+            raise Killed
+        original(self, runner, *args, **kwargs)
+
+    monkeypatch.setattr(hooks.Record, "after_train_iter", dies)
+
+
+def ddod_alone(content: dict) -> None:
+    """A head that counts positives outside its state dict."""
+    runs(4, workers=1, fgd={})(content)
+    content["pairs"]["gfl"]["student"]["config"] = "benchmark/configs/mini/ddod_r18.py"
+
+
+FGD = runs(4, workers=1, fgd={"method": "fgd", "inherit": "head+neck"})
+
+
+@pytest.mark.parametrize("change", [FGD, ddod_alone], ids=["fgd", "ddod"])
+def test_killed_and_resumed_is_the_same(taught_world, monkeypatch, capsys, change):
+    """With adapters, and with a worker process that reads ahead, as the benchmark's trainings have them."""
+    params = taught_world.settle(change)
+    straight = taught_world.train(params, "fgd")
+    expected, curve = load_state(straight / "weights.pth"), (straight / "curve.jsonl").read_text()
+    shutil.rmtree("work/checkpoints")
+    shutil.rmtree(straight)
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        kill_at(3, patch)
+        taught_world.train(params, "fgd")
+    assert Path(Path("work/checkpoints/fgd-0/last_checkpoint").read_text()).name == "iter_2.pth"
+    assert not straight.exists()
+    out = taught_world.train(params, "fgd")
+    assert "fgd-0: going on from iter_2.pth" in capsys.readouterr().out
+    assert json.loads((out / "train.json").read_text())["resumed"] is True
+    assert same(load_state(out / "weights.pth"), expected)
+    assert (out / "curve.jsonl").read_text() == curve, "no step is missing and none stands twice"
+
+
+def test_killed_while_saving(taught_world, monkeypatch, capsys):
+    """A half-written checkpoint is never read, and the one before it is still there."""
+    params = taught_world.settle(runs(4, student={}))
+    expected = load_state(taught_world.train(params, "student") / "weights.pth")
+    shutil.rmtree("work/checkpoints")
+    put = hooks.LocalBackend.put
+
+    def half(self, obj, filepath):
+        if "iter_3" in str(filepath):
+            put(self, obj[: len(obj) // 2], filepath)
+            raise Killed
+        put(self, obj, filepath)
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(hooks.LocalBackend, "put", half)
+        taught_world.train(params, "student")
+    folder = Path("work/checkpoints/student-0")
+    assert (folder / "iter_3.pth.partial").exists()
+    assert not (folder / "iter_3.pth").exists()
+    out = taught_world.train(params, "student")
+    assert "going on from iter_2.pth" in capsys.readouterr().out
+    assert same(load_state(out / "weights.pth"), expected)
+
+
+def change_setting(world):
+    return world.settle(runs(4, pgd={"method": "pgd", "settings": {"alpha": 0.2}}))
+
+
+def change_data(world):
+    # `prepare` digests what it finds
+    world.describe(replace(world.data, digest="other"))
+    return world.settle(runs(4, pgd={"method": "pgd"}))
+
+
+def change_teacher(world):
+    weights = HERE.teacher("gfl") / "weights.pth"
+    state = load_state(weights)
+    state["bbox_head.gfl_cls.bias"] += 1
+    torch.save(state, weights)
+    return world.settle(runs(4, pgd={"method": "pgd"}))
+
+
+@pytest.mark.parametrize("change", [change_setting, change_data, change_teacher])
+def test_another_training_does_not_resume(taught_world, monkeypatch, capsys, change):
+    params = taught_world.settle(runs(4, pgd={"method": "pgd"}))
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        kill_at(2, patch)
+        taught_world.train(params, "pgd")
+    mark = (taught_world.folder / "work/checkpoints/pgd-0/fingerprint").read_text()
+    assert stage.claim(Path("work/checkpoints/pgd-0"), mark) is True
+    out = taught_world.train(change(taught_world), "pgd")
+    assert "going on" not in capsys.readouterr().out
+    assert json.loads((out / "train.json").read_text())["resumed"] is False
+    assert Path("work/checkpoints/pgd-0/fingerprint").read_text() != mark

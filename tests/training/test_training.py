@@ -1,0 +1,256 @@
+"""Training end to end on a dozen images: what is exported, repeated, refused."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from mmdet.registry import MODELS
+from support.worlds import WITH_ADAPTERS, mini_settings, runs, same
+
+from benchmark import train as stage
+from benchmark.evidence.record import Record
+from benchmark.experiment.config import detector_config, model_dict
+from benchmark.experiment.settings import TEACHER, Dataset, SettingsError
+from benchmark.experiment.workspace import HERE, Workspace
+from benchmark.match import file_digest
+from benchmark.prepare import prepare
+from pgd.checkpoint import CheckpointError, export, load_state, load_strict
+from pgd.methods import METHODS, Method
+from pgd.methods.base import settings_of
+from pgd.methods.pgd import LEVEL_WEIGHTS
+
+RUNS = {
+    "student": {},
+    "inherit": {"inherit": "head+neck"},
+    **{m: {"method": m, "inherit": "head+neck", "settings": mini_settings(m)} for m in sorted(METHODS.module_dict)},
+    # one with adapters, and one that starts from scratch
+    "adapted": {"method": "fitnet", "settings": {"adapter": True}},
+}
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:DeprecationWarning. .num_anchors")]
+
+
+def every_run(content: dict) -> None:
+    content["runs"] = json.loads(json.dumps(RUNS))
+
+
+@pytest.fixture
+def runners(monkeypatch) -> list:
+    """Every Runner that a training of the test builds."""
+    built = []
+
+    class Watched(stage.Runner):
+        @classmethod
+        def from_cfg(cls, cfg):
+            built.append(super().from_cfg(cfg))
+            return built[-1]
+
+    monkeypatch.setattr(stage, "Runner", Watched)
+    return built
+
+
+def test_the_teacher(teacher_folder, tiny_data):
+    files = {p.name for p in teacher_folder.iterdir()}
+    assert files == {"weights.pth", "train.json", "curve.jsonl", "inherit.json"}
+    record = json.loads((teacher_folder / "train.json").read_text())
+    assert (record["iterations"], record["batch_size"]) == (2, 2)
+    assert record["optimizer"].startswith("AdamW(lr=")
+    assert record["extra_parameters"] == record["inherited_tensors"] == 0
+    assert record["resumed"] is False
+    metrics = json.loads(Workspace(teacher_folder.parents[2]).teacher_metrics("gfl").read_text())
+    assert metrics.keys() == {"AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large", "AR100"}
+    results = teacher_folder.parents[2] / "results"
+    row = json.loads((results / "runs" / "teacher-gfl.json").read_text())
+    assert row["accuracy"] == metrics
+    assert row["role"] == "teacher"
+    assert row["backbone"] == "resnet-34"
+    assert row["parameters"] == record["parameters"]
+    curve = pd.read_csv(results / "curves" / "teacher-gfl.csv")
+    assert curve["step"].max() == 2
+    assert curve["loss"].dropna().gt(0).all()
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_every_run(taught_world, runners, name):
+    world = taught_world
+    params = world.settle(every_run)
+    weights = world.folder / "work" / "teachers" / "gfl" / "weights.pth"
+    before = load_state(weights)
+    out = world.train(params, name)
+    model, run = runners[0].model, params.runs[name]
+
+    # losses
+    entries = [json.loads(line) for line in (out / "curve.jsonl").read_text().splitlines()]
+    losses = [e for e in entries if "loss" in e]
+    assert [e["step"] for e in losses] == [2]
+    assert [e["step"] for e in entries if "AP" in e] == [1, 2]
+    assert all(math.isfinite(v) for e in entries for v in e.values())
+    parts = {k: v for k, v in losses[0].items() if k.startswith("loss_")}
+    assert sum(parts.values()) == pytest.approx(losses[0]["loss"], rel=1e-4)
+    own = {k for k in parts if k.startswith(f"loss_{run.method.removesuffix('_released')}")}
+    assert {"loss_cls", "loss_bbox", "loss_dfl"} == parts.keys() - own
+    assert bool(own) == (run.method != "none")
+
+    # what is exported is the plain detector
+    state = load_state(out / "weights.pth")
+    assert not [k for k in state if k.startswith(("teacher", "method", "student"))]
+    cfg = detector_config(params.pairs["gfl"].student, run.options)
+    plain = MODELS.build(model_dict(cfg, len(world.data.classes)))
+    load_strict(plain, out / "weights.pth", "detector")
+    assert same(dict(plain.state_dict()), dict(model.student.state_dict()))
+
+    # the teacher is as it was, in memory and on disk
+    assert same(load_state(weights), before)
+    if run.needs_teacher:
+        assert same(dict(model.teacher.state_dict()), before)
+        assert not model.teacher.training
+        assert {k.split(".")[0] for k in model.state_dict()} <= {"student", "method"}
+    record = json.loads((out / "train.json").read_text())
+    assert (record["inherited_tensors"] > 20) == (run.inherit != "none")
+    assert (record["extra_parameters"] > 0) == (name in (*WITH_ADAPTERS, "adapted"))
+
+
+def test_evaluation_of_a_student(taught_world, tiny_data):
+    params = taught_world.settle(runs(pgd={"method": "pgd", "inherit": "head+neck", "settings": {"alpha": 0.1}}))
+    out = taught_world.train(params, "pgd", seed=3)
+    record = taught_world.evaluate(params, "pgd", seed=3)
+    assert record == Record.read(Path("results/runs/pgd-3.json"))
+    assert 0 <= record.accuracy["AP"] <= 100
+    assert record.settings == {**settings_of("pgd"), "level_weights": list(LEVEL_WEIGHTS), "alpha": 0.1}
+    assert (record.seed, record.role, record.dataset, record.inherit) == (3, "student", "minicoco", "head+neck")
+    assert record.checkpoint_sha256 == file_digest(out / "weights.pth")
+    found = json.loads(Path("work/evaluate/pgd-3/detections.json").read_text())
+    assert {d["image_id"] for d in found} <= set(range(1, 7))
+    assert not HERE.teacher_metrics("pgd").exists(), "only the teacher has a gate"
+
+
+def test_seeds(taught_world):
+    params = taught_world.settle(runs(fgd={"method": "fgd"}))
+    first = load_state(taught_world.train(params, "fgd") / "weights.pth")
+    shutil.rmtree("work/checkpoints")
+    again = load_state(taught_world.train(params, "fgd") / "weights.pth")
+    other = load_state(taught_world.train(params, "fgd", seed=1) / "weights.pth")
+    assert same(first, again)
+    name = "bbox_head.gfl_cls.weight"
+    assert not torch.equal(first[name], other[name]), "another seed is another student"
+
+
+@pytest.fixture
+def bad_method(monkeypatch):
+    """A method whose second term is not a number from its third step on."""
+
+    class Bad(Method):
+        needs = frozenset({"neck"})
+
+        def __init__(self, context, value: float = math.nan) -> None:
+            super().__init__(context)
+            self.value = value
+            # looking at gradients (benchmark/training/dynamics.py) is not counted
+            self.register_buffer("steps", torch.zeros((), dtype=torch.long))
+
+        def forward(self, step):
+            self.steps += 1
+            zero = step.student.neck[0].sum() * 0
+            return {"loss_fine": zero, "loss_sick": zero + self.value if self.steps == 3 else zero}
+
+    Bad.__module__ = __name__
+    monkeypatch.setitem(METHODS._module_dict, "bad", Bad)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_loss_that_is_not_finite(taught_world, bad_method, value):
+    params = taught_world.settle(runs(5, bad={"method": "bad", "settings": {"value": value}}))
+    with pytest.raises(FloatingPointError) as caught:
+        taught_world.train(params, "bad")
+    assert str(caught.value).endswith(f"bad-0: loss_sick is {value} at iteration 3; training stopped")
+    assert not Path("work/runs/bad-0").exists()
+
+
+@pytest.mark.parametrize("gate", [50.0, None])
+def test_a_poor_teacher_teaches_nobody(taught_world, gate):
+    """Below the bound, or never evaluated."""
+    metrics = HERE.teacher_metrics("gfl")
+    if gate is None:
+        metrics.unlink()
+    params = taught_world.settle(lambda c: c["pairs"]["gfl"]["teacher"].update(min_ap=gate or 0.0))
+    with pytest.raises(SettingsError) as caught:
+        taught_world.train(params, "pgd")
+    said = str(caught.value)
+    assert said.startswith("work/teachers/gfl/weights.pth: the teacher has ")
+    assert "pairs.gfl.teacher.min_ap" in said
+    assert not Path("work/checkpoints").exists(), "nothing was trained"
+    if gate is None:
+        assert taught_world.train(params, "student").is_dir(), "who needs no teacher is trained"
+
+
+def other_architecture(params, world, weights: Path) -> str:
+    export(MODELS.build(model_dict(detector_config(params.pairs["gfl"].student), len(world.data.classes))), weights)
+    return "does not fit the teacher ("
+
+
+def truncated(params, world, weights: Path) -> str:
+    weights.write_bytes(weights.read_bytes()[:-1000])
+    return "unreadable, probably cut off while written"
+
+
+def absent(params, world, weights: Path) -> str:
+    weights.unlink()
+    return "no such checkpoint; check the path, or run the stage"
+
+
+@pytest.mark.parametrize("spoil", [other_architecture, truncated, absent])
+def test_a_teacher_that_cannot_be_read(taught_world, spoil):
+    params = taught_world.settle()
+    weights = Path("work/teachers/gfl/weights.pth")
+    said = spoil(params, taught_world, weights)
+    with pytest.raises(CheckpointError) as caught:
+        taught_world.train(params, "pgd")
+    assert str(caught.value).startswith(f"{weights}: {said}")
+    assert not Path("work/runs/pgd-0").exists()
+
+
+def test_the_command_knows_its_runs(tiny_world, monkeypatch):
+    tiny_world.settle()
+    monkeypatch.setattr(sys, "argv", ["train", "distill", "pdg"])
+    with pytest.raises(SettingsError, match=r"^no run 'pdg'; runs: pgd, student"):
+        stage.main()
+
+
+RESIZED = [
+    {"type": "LoadImageFromFile"},
+    {"type": "LoadAnnotations", "with_bbox": True},
+    {"type": "Resize", "scale_factor": 0.3, "keep_ratio": True},
+    {"type": "RandomFlip", "prob": 0.5},
+    {"type": "PackDetInputs"},
+]
+
+
+def test_real_coco_images(coco_sample, tiny_world):
+    """Eighty classes, images of many sizes in padded batches: teacher, student, figures."""
+
+    def change(content: dict) -> None:
+        for part in ("teacher", "student"):
+            pipeline = json.loads(json.dumps(RESIZED))
+            content["pairs"]["gfl"][part]["options"]["train_dataloader.dataset.pipeline"] = pipeline
+        content["datasets"] = {"coco": settings}
+
+    settings = {"root": str(coco_sample), "train_images": 8, "val_images": 4}
+    data = prepare("coco", Dataset("coco", **settings))
+    params = tiny_world.settle(change)
+    assert params.datasets["coco"] == Dataset("coco", str(coco_sample), train_images=8, val_images=4)
+    assert len(data.classes) == 80
+    for name in (TEACHER, "pgd"):
+        out = tiny_world.train(params, name)
+        state = load_state(out / "weights.pth")
+        assert state["bbox_head.gfl_cls.weight"].shape[0] == 80
+        record = tiny_world.evaluate(params, name)
+        assert record.dataset == "coco"
+        assert all(0 <= record.accuracy[k] <= 100 for k in ("AP", "AP50", "AP75", "AR100"))
+        rows = [json.loads(line) for line in (out / "curve.jsonl").read_text().splitlines()]
+        assert all(math.isfinite(v) for row in rows for v in row.values())

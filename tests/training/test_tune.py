@@ -1,0 +1,71 @@
+"""The search: every method gets the same weights, and trials are trained as runs are, on a part of the training set."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from support.worlds import runs
+
+from benchmark import tune
+from benchmark.experiment.settings import SettingsError, load, parse
+from benchmark.experiment.workspace import ROOT
+from pgd.methods.base import METHODS, settings_of
+
+
+def test_every_method_gets_the_same_number_of_weights():
+    params = load(ROOT / "params.yaml")
+    found = tune.weights(sorted(METHODS.module_dict), params, "gfl")
+    for method in METHODS.module_dict:
+        own = [run for run in found.values() if run.method == method]
+        assert len(own) == len(tune.FACTORS)
+        assert len({json.dumps(run.settings) for run in own}) == len(own)
+        assert all(run.settings.keys() <= settings_of(method).keys() for run in own)
+    assert found["inherit"].method == "none"
+    assert {run.inherit for run in found.values()} == {"head+neck"}
+    assert found["pgd_0.0021"].settings == {**params.runs["pgd"].settings, "alpha": 0.0021}
+
+
+def test_the_committed_trials_are_runs():
+    params = load(ROOT / "params.yaml")
+    trials = tune.named(ROOT / "experiments" / "trials.yaml", params, "gfl")
+    assert {run.pair for run in trials.values()} == {"gfl"}
+    for run in trials.values():
+        assert run.settings.keys() <= settings_of(run.method).keys()
+
+
+def test_a_misspelt_trial_is_an_error(tmp_path):
+    (tmp_path / "t.yaml").write_text("one: {metod: pgd}\n")
+    with pytest.raises(SettingsError, match=r"runs\.one\.metod: unknown key"):
+        tune.named(tmp_path / "t.yaml", load(ROOT / "params.yaml"), "gfl")
+
+
+def test_the_parts_are_disjoint(tiny_data, tmp_path):
+    parts = tune.split_train(tiny_data, tmp_path)
+    train, val = (json.loads(Path(p).read_text()) for p in (parts.train_annotations, parts.val_annotations))
+    ids = [{image["id"] for image in part["images"]} for part in (train, val)]
+    assert len(ids[0]) == 10
+    assert len(ids[1]) == 2
+    assert not ids[0] & ids[1]
+    for part, own in zip((train, val), ids, strict=True):
+        assert {a["image_id"] for a in part["annotations"]} <= own
+    assert parts.val_images == tiny_data.train_images, "never val"
+
+
+@pytest.mark.slow
+def test_trials_are_trained_once(taught_world, monkeypatch):
+    params = taught_world.settle(runs(2, pgd={"method": "pgd", "inherit": "head+neck"}))
+    out = Path("results/trials.csv")
+    trials = parse({**asdict(params), "seeds": [0]}).runs
+    tune.tune(params, trials, "gfl", 2, 1, out)
+    first = pd.read_csv(out)
+    assert list(first["trial"]) == ["pgd"]
+    assert first["AP"].between(0, 100).all()
+    more = {**trials, "none": replace(trials["pgd"], method="none")}
+    tune.tune(params, more, "gfl", 2, 1, out)
+    both = pd.read_csv(out)
+    assert list(both["trial"]) == ["pgd", "none"]
+    assert both.iloc[0].equals(first.iloc[0])
