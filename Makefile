@@ -7,9 +7,9 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Bytecode is written as modules are first imported; without it every stage would compile torch and mmdet anew (10 s).
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup repro smoke test lab check lint lock
+.PHONY: help setup repro smoke test test-quick lab check lint lock
 help: ## this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 $(STAMP): requirements.lock pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -27,7 +27,11 @@ smoke: setup ## the whole pipeline on a few images, in minutes
 	dvc pull --quiet data.dvc
 	python -m benchmark.smoke
 
-test: setup ## the tests
+test-quick: setup ## the tests that take less than some seconds each, in a minute
+	dvc pull --quiet data.dvc
+	python -m pytest -n 2 -m "not slow"
+
+test: setup ## all tests
 	dvc pull --quiet data.dvc
 	python -m pytest -n 2
 

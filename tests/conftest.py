@@ -12,6 +12,7 @@ from statistics import median
 import cv2
 import pytest
 import torch
+from support.detectors import ALL
 from support.worlds import IMAGES, World
 
 import pgd.plugin  # noqa: F401  registers with mmdet
@@ -105,6 +106,10 @@ NOTE, FIGURE = "note", "figure: "
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     missing = pytest.mark.skip(reason="torch sees no CUDA device")
     for item in items:
+        # of a test on every detector the quick ones take GFL
+        chosen = getattr(item, "callspec", None) and item.callspec.params.get("name")
+        if chosen in ALL and chosen != "gfl":
+            item.add_marker(pytest.mark.slow)
         if CUDA_TESTS in item.path.parents:
             item.add_marker(pytest.mark.cuda)
             if not torch.cuda.is_available():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import hashlib
 import json
 from dataclasses import dataclass, replace
@@ -93,12 +95,18 @@ def _stretch(cfg: Config, iterations: int) -> None:
     cfg.train_cfg.max_iters = iterations
 
 
+@functools.cache
+def _read(path: Path) -> Config:
+    # planning asks for the same few files once a run
+    return Config.fromfile(path)
+
+
 def detector_config(detector: Detector, extra_options: dict | None = None) -> Config:
     """The config file of a detector with its overrides; errors name file and key."""
     path = ROOT / detector.config
     if not path.is_file():
         raise SettingsError(f"{detector.config}: no such config file (paths start at the repository)")
-    cfg = Config.fromfile(path)
+    cfg = copy.deepcopy(_read(path))
     try:
         if detector.iterations is not None:
             _stretch(cfg, detector.iterations)

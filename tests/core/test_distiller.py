@@ -18,7 +18,7 @@ from pgd.distiller import Distiller
 from pgd.methods import METHODS
 
 #: mmdet's own heads use what mmdet deprecates
-pytestmark = pytest.mark.filterwarnings("ignore:DeprecationWarning. .num_anchors")
+pytestmark = [pytest.mark.filterwarnings("ignore:DeprecationWarning. .num_anchors"), pytest.mark.slow]
 CASES = {
     "none": Run(),
     "inherit": Run(inherit="head+neck"),

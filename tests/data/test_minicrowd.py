@@ -30,6 +30,8 @@ from benchmark.data.props import OCCLUDERS, PROPS
 from benchmark.data.wardrobe import random_look
 from benchmark.experiment.workspace import ROOT
 
+pytestmark = pytest.mark.slow
+
 TRAIN, VAL = SPLITS
 HEIGHT, WIDTH = SIZE
 ARCHIVE = ROOT / "data" / "minicrowd.zip"

@@ -61,6 +61,7 @@ def folder(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_stages_declare_what_they_import(folder):
     """The whole pipeline, stage by stage, as `dvc repro` runs it; notebooks have a test of their own."""
     commands = {

@@ -109,6 +109,7 @@ def test_pairs_fit(student):
     assert shapes(student) == shapes(PAIRS[student])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MINI)
 def test_two_steps(name, tiny_data):
     cfg = training_config(job(name, iterations=2, options=dict(LIGHT)), tiny_data, None, Path("w"))

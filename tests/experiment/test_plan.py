@@ -194,6 +194,7 @@ def test_changes_touch_what_depends_on_them(before, tmp_path, change, runs):
     assert differing(before, planned(tmp_path, change)) == runs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", sorted(METHODS.module_dict))
 def test_editing_a_method_touches_its_runs(before, tmp_path, monkeypatch, quick_digest, method):
     module = METHODS.get(method).__module__

@@ -14,7 +14,7 @@ from pgd.dense import HeadReader, View, reader_of
 from pgd.methods import TowerPlace
 from pgd.tape import Tape
 
-pytestmark = QUIET
+pytestmark = [QUIET, pytest.mark.slow]
 #: blocks of the mini detectors' towers
 BLOCKS = range(2)
 QUALITY = {"fcos": "conv_centerness", "autoassign": "conv_centerness", "atss": "atss_centerness", "ddod": "atss_iou"}

@@ -71,6 +71,7 @@ def outcome(tmp_path_factory) -> dict:
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.slow
 def test_one_file_is_all(outcome):
     assert Path(outcome["where"]).parents[1] != ROOT, "the copy was used"
     assert outcome["row"][0] == "`energy`"

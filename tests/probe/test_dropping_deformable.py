@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from mmengine.config import ConfigDict
-from support.detectors import QUIET, SIZE, detector, images, sample
+from support.detectors import QUIET, SIZE, detector, images, sample, stir
 
 from benchmark.probe.dropping import Dropper
 
@@ -14,6 +14,7 @@ pytestmark = QUIET
 @torch.no_grad()
 def test_any_number_of_settings(monkeypatch):
     model = detector("vfnet").eval()
+    stir(model, 3)
     model.bbox_head.test_cfg = ConfigDict(model.bbox_head.test_cfg)
     dropper = Dropper(model)
     data = sample([], [])

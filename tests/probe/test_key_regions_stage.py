@@ -31,6 +31,7 @@ from pgd.dense import UnsupportedHead
 from pgd.evaluation import CocoBoxes
 
 pytestmark = [
+    pytest.mark.slow,
     QUIET,
     pytest.mark.filterwarnings("ignore:pkg_resources is deprecated"),
     pytest.mark.filterwarnings("error:constrained_layout"),

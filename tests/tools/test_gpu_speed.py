@@ -15,7 +15,7 @@ from support.detectors import QUIET
 from benchmark.experiment.config import ROOT
 from tools import gpu_speed
 
-pytestmark = QUIET
+pytestmark = [QUIET, pytest.mark.slow]
 
 VARIANTS = {"student", "teacher", *gpu_speed.METHODS, "pgd_maps"}
 
