@@ -123,12 +123,12 @@ def analyse(subject: Subject, options: Options, limit: int | None = None, batch_
         for part, batch in batches(subject, truth, limit, batch_size):
             view, metas = dropper.look(batch)
             for image, (image_id, meta) in enumerate(zip(part, metas, strict=True)):
-                boxes, labels = truth_of(truth, image_id, label_of, meta["scale_factor"], view.boxes.device)
-                chosen = choose(view, image, boxes, labels, options, number)
+                objects = truth_of(truth, image_id, label_of, meta["scale_factor"], view.boxes.device)
+                chosen = choose(view, image, objects, options, number)
                 for mode, tally in by_mode.items():
                     own = chosen
                     if mode == "features" and view.grid.per_position > 1:
-                        own = choose(view, image, boxes, labels, options, number, mode)
+                        own = choose(view, image, objects, options, number, mode)
                     dropped = own.in_box & ~own.kept
                     tally.add(image_id, dropper.detect(mode, dropped, view.grid, image, meta), own)
                 levels += by_level(chosen.kept[: len(options.percents)], view.grid).cpu()

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from benchmark.experiment.cli import run_cli
 from pgd.dense import Grid
-from pgd.maths.regions import RIDGE, background_mask, gaussian_weights, inside, quality
+from pgd.maths.regions import RIDGE, Objects, Predictions, background_mask, gaussian_weights, inside, quality
 from pgd.methods.base import MethodContext
 from pgd.methods.pgd import PGD
 
@@ -40,7 +40,7 @@ class Disagreement(ValueError):
 
 
 def scene(objects: int, seed: int = 0) -> Scene:
-    """A grid and what :meth:`PGD.masks_of` needs: scores, boxes, objects with log-uniform sides, their classes."""
+    """A grid and what the maps of an image need: scores, boxes, objects with log-uniform sides, their classes."""
     g = torch.Generator().manual_seed(seed)
     centers, strides = [], []
     for (h, w), stride in zip(SIZES, STRIDES, strict=True):
@@ -99,16 +99,21 @@ def one_by_one(method: PGD, grid: Grid, scores: Tensor, boxes: Tensor, gt_boxes:
 
 def dense(method: PGD, grid: Grid, scores: Tensor, boxes: Tensor, gt_boxes: Tensor, gt_labels: Tensor) -> Maps:
     """All objects at once, but every one against every position."""
-    points = grid.centers
+    points, objects = grid.centers, Objects(gt_boxes, gt_labels)
     within = inside(points, gt_boxes)
 
     def weights(xi: float) -> Tensor:
-        value = quality(scores, boxes, points, gt_boxes, gt_labels, xi).masked_fill(~within, -1)
+        value = quality(Predictions(scores, boxes, points), objects, xi).masked_fill(~within, -1)
         best, index = value.topk(min(method.topk, len(points)), dim=0)
         weight = gaussian_weights(points[index], best >= 0, RIDGE)
         return points.new_zeros(len(points)).scatter_reduce(0, index.flatten(), weight.flatten(), reduce="amax")
 
     return weights(method.xi_cls), weights(method.xi_reg), background_mask(points, gt_boxes)
+
+
+def library(method: PGD, grid: Grid, scores: Tensor, boxes: Tensor, gt_boxes: Tensor, gt_labels: Tensor) -> Maps:
+    """What trainings do, for a batch of one image."""
+    return tuple(m[0] for m in method.maps(grid, scores[None], boxes[None], [Objects(gt_boxes, gt_labels)]))
 
 
 def pgd() -> PGD:
@@ -120,7 +125,7 @@ def pgd() -> PGD:
 VARIANTS: dict[str, Callable[..., Maps]] = {
     "one by one": one_by_one,
     "dense": dense,
-    "library": lambda method, *arguments: method.masks_of(*arguments),
+    "library": library,
 }
 
 

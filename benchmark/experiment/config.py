@@ -14,7 +14,7 @@ from mmengine.config import Config, ConfigDict
 
 from benchmark.experiment.settings import Detector, Job, SettingsError
 from benchmark.experiment.workspace import HERE, ROOT, Workspace
-from pgd.scaling import Size
+from pgd.scaling import FULL, Size, published_settings
 
 #: The module of what is recorded where there is a teacher; who trains with one imports it by this name.
 DYNAMICS = "benchmark.training.dynamics"
@@ -23,6 +23,8 @@ MONITOR_IMAGES = 75
 MONITOR_POINTS = 4
 #: What settings of methods depend on in the configs of benchmark/configs/mini: 160 x 160 on five levels.
 MINI = Size(channels=32, positions=538, cells=4, blocks=2, warmup=40)
+#: by what configs call their ``scale``
+SCALES = {"full": FULL, "mini": MINI}
 
 
 #: entries of :class:`DatasetInfo` that are paths
@@ -93,6 +95,17 @@ def _stretch(cfg: Config, iterations: int) -> None:
         if "T_max" in scheduler:
             scheduler["T_max"] = max(1, iterations - scheduler["begin"])
     cfg.train_cfg.max_iters = iterations
+
+
+def pgd_settings(detector: Detector) -> dict[str, Any]:
+    """PGD's published settings for a detector, carried over to the scale that its config names."""
+    cfg = detector_config(detector)
+    return published_settings("pgd", cfg.model.type.lower(), SCALES[cfg.get("scale", "full")])
+
+
+def key_count(detector: Detector) -> int:
+    """How many positions an object has in its key region: PGD's K for this detector, whatever the method."""
+    return pgd_settings(detector)["topk"]
 
 
 @functools.cache
@@ -172,7 +185,7 @@ def training_config(job: Job, data: DatasetInfo, teacher_checkpoint: Path | None
         )
         if job.run.method != "none":
             model["method"] = {"type": job.run.method, **job.run.settings}
-        hooks.append({"type": "Dynamics"})
+        hooks.append({"type": "Dynamics", "topk": key_count(job.detector)})
     cfg.model = model
     use_dataset(cfg, data, monitor=True)
     iterations = cfg.train_cfg.get("max_iters")

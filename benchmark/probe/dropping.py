@@ -62,8 +62,7 @@ class Chosen(NamedTuple):
 def choose(
     view: View,
     image: int,
-    gt_boxes: Tensor,
-    gt_labels: Tensor,
+    objects: Objects,
     options: Options,
     number: int,
     mode: str = "predictions",
@@ -75,29 +74,28 @@ def choose(
     Args:
         view: predictions of the batch.
         image: its index in the batch.
-        gt_boxes: ``[G, 4]`` xyxy input pixels.
-        gt_labels: ``[G]``.
+        objects: of the image.
         options: says what to keep.
         number: of the image in the data set, for the dice.
         mode: one of :data:`MODES`.
     """
     grid = view.grid
-    pairs = inside_pairs(grid.centers, gt_boxes, grid.levels)
+    pairs = inside_pairs(grid.centers, objects.boxes, grid.levels)
     own = grid.valid[image][pairs.position]
     places = Pairs(pairs.position[own], pairs.box[own])
     pairs, centers = places.repeated(grid.per_position), grid.prediction_centers
     predictions = Predictions(view.scores[image], view.boxes[image], centers)
-    values = PairQuality.of(predictions, Objects(gt_boxes, gt_labels), pairs).quality(options.xi)
+    values = PairQuality.of(predictions, objects, pairs).quality(options.xi)
     if mode == "features":
         values, pairs, centers = values.unflatten(0, (-1, grid.per_position)).amax(dim=1), places, grid.centers
-    counts = torch.bincount(pairs.box, minlength=len(gt_boxes))
+    counts = torch.bincount(pairs.box, minlength=len(objects.boxes))
     limits = wanted(counts, options.fractions)[:, pairs.box]
     masks = []
     for selection, seed in options.rankings:
         if selection == "random":
             cost = random_cost(pairs, seed, number)
         elif selection == "central":
-            cost = relative_distance(centers, gt_boxes, pairs)
+            cost = relative_distance(centers, objects.boxes, pairs)
         else:
             cost = -values if selection == "top" else values
         masks.append(marked(ranks(cost, pairs.box) < limits, pairs, len(centers)))

@@ -12,7 +12,6 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from mmdet.registry import DATASETS, MODELS
@@ -22,7 +21,7 @@ from mmengine.device import get_device
 from mmengine.hub import get_config
 from mmengine.registry import init_default_scope
 from pycocotools.coco import COCO
-from torch import Tensor, nn
+from torch import nn
 
 import pgd.plugin  # noqa: F401  registers with mmdet
 from benchmark.evidence.stats import indexed
@@ -33,6 +32,7 @@ from benchmark.probe.options import EXAMPLE
 from pgd.checkpoint import load_strict
 from pgd.dense import reader_of
 from pgd.evaluation.coco import COCO_AREAS
+from pgd.maths.regions import Objects
 
 #: what is read of an annotation file
 KEYS = {
@@ -201,20 +201,15 @@ def build(subject: Subject) -> nn.Module:
     return model.eval().to(get_device())
 
 
-class Truth(NamedTuple):
-    """Ground truth of one image in input pixels."""
-
-    boxes: Tensor
-    labels: Tensor
-
-
-def truth_of(truth: COCO, image_id: int, labels: dict[int, int], scale: Sequence[float], device: torch.device) -> Truth:
+def truth_of(
+    truth: COCO, image_id: int, labels: dict[int, int], scale: Sequence[float], device: torch.device
+) -> Objects:
     """Boxes without crowds; ``scale`` is (width, height) of the input by those of the original image."""
     objects = [a for a in truth.imgToAnns[image_id] if not a.get("iscrowd", 0)]
     xywh = torch.tensor([a["bbox"] for a in objects], dtype=torch.float32).reshape(-1, 4)
     xyxy = torch.cat((xywh[:, :2], xywh[:, :2] + xywh[:, 2:]), dim=1) * torch.tensor([*scale, *scale])
     indices = torch.tensor([labels[a["category_id"]] for a in objects], dtype=torch.long)
-    return Truth(xyxy.to(device), indices.to(device))
+    return Objects(xyxy.to(device), indices.to(device))
 
 
 def batches(subject: Subject, truth: COCO, limit: int | None, batch_size: int) -> Iterator[tuple[list[int], dict]]:

@@ -21,16 +21,16 @@ from torch import Tensor, nn
 
 import pgd.plugin  # noqa: F401  registers with mmdet
 from benchmark.evidence.record import ReportError
-from benchmark.experiment.config import DatasetInfo, detector_config, training_config
+from benchmark.experiment.config import DatasetInfo, detector_config, key_count, pgd_settings, training_config
 from benchmark.experiment.settings import Params, SettingsError, load
 from benchmark.experiment.workspace import Workspace
 from benchmark.probe.subjects import batches, build, class_names, read_annotations, subject_of_pair
-from benchmark.training.dynamics import first_images, key_count, pgd_settings, regions
+from benchmark.training.dynamics import first_images, regions
 from benchmark.training.result import REGIONS
 from pgd.checkpoint import CheckpointError
 from pgd.dense import Grid, UnsupportedHead, View, reader_of
 from pgd.maths.masks import MASKS, mask
-from pgd.maths.regions import background_mask, inside_pairs, prediction_guided_weights
+from pgd.maths.regions import Objects, Predictions, background_mask, inside_pairs, prediction_guided_weights
 from pgd.methods.base import settings_of
 from pgd.methods.pgd_released import JITTER
 from pgd.tape import Tape
@@ -56,6 +56,19 @@ class Scene:
     gt_labels: Tensor
     #: ``[R, 4]`` regions without annotation (crowds)
     ignored: Tensor
+
+    @property
+    def predictions(self) -> Predictions:
+        """What the teacher says, with its positions."""
+        grid = self.grid
+        return Predictions(
+            self.scores, self.boxes, grid.prediction_centers, grid.strides.repeat_interleave(grid.per_position)
+        )
+
+    @property
+    def objects(self) -> Objects:
+        """The ground truth."""
+        return Objects(self.gt_boxes, self.gt_labels)
 
 
 class Maps(NamedTuple):
@@ -118,8 +131,7 @@ def mask_settings(params: Params, pair: str) -> dict[str, Any]:
     names = ("topk", "xi_cls", "xi_reg")
     if runs := [run for run in params.runs.values() if run.pair == pair and run.method in ("pgd", "pgd_released")]:
         return {name: runs[0].settings.get(name, settings_of("pgd")[name]) for name in names}
-    model = detector_config(params.pairs[pair].teacher).model
-    published = pgd_settings(model.type.lower(), model.neck.out_channels)
+    published = pgd_settings(params.pairs[pair].teacher)
     return {name: published[name] for name in names}
 
 
@@ -194,10 +206,7 @@ def predictions(model: nn.Module, tape: Tape, batch: dict) -> tuple[View, Grid, 
 
 def mask_of(kind: str, scene: Scene, xi: float, topk: int) -> Tensor:
     """One of :data:`pgd.maths.masks.MASKS` as weights of positions ``[P]``."""
-    grid = scene.grid
-    strides = grid.strides.repeat_interleave(grid.per_position)
-    where = scene.scores, scene.boxes, grid.prediction_centers, strides
-    return grid.to_positions(mask(kind, *where, scene.gt_boxes, scene.gt_labels, xi, topk))
+    return scene.grid.to_positions(mask(kind, scene.predictions, scene.objects, xi, topk))
 
 
 def maps_of(scene: Scene, xi: float, topk: int) -> Maps:
@@ -222,12 +231,11 @@ def background_of(scene: Scene, swap_axes: bool = False, exclude_ignored: bool =
 
 def released_weights(scene: Scene, xi: float, topk: int, swap_axes: bool = False) -> Tensor:
     """Gaussian weights of positions ``[P]`` by the released order of steps, with its noise from a fixed seed."""
-    grid = scene.grid
-    given = scene.scores, scene.boxes, grid.prediction_centers, scene.gt_boxes, scene.gt_labels
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        weights = prediction_guided_weights(*given, xi, topk, released=True, swap_axes=swap_axes, jitter=JITTER)
-    return grid.to_positions(weights)
+        settings = {"released": True, "swap_axes": swap_axes, "jitter": JITTER}
+        weights = prediction_guided_weights(scene.predictions, scene.objects, xi, topk, **settings)
+    return scene.grid.to_positions(weights)
 
 
 def versions(scene: Scene, xi: float, topk: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -276,11 +284,7 @@ def region_shares(folder: Path, run: str, images: int = 8) -> dict[str, float]:
     except (FileNotFoundError, AttributeError) as error:
         raise ReportError(f"{folder}: the training images cannot be read ({error})") from None
     view, grid, samples = predictions(model, Tape(model, None), batch)
-    truth = [(sample.gt_instances.bboxes.cpu(), sample.gt_instances.labels.cpu()) for sample in samples]
-    topk = key_count(model)
-    found = [
-        regions(grid, scores.cpu(), boxes.cpu(), *objects, topk)
-        for scores, boxes, objects in zip(view.scores, view.boxes, truth, strict=True)
-    ]
-    region = torch.stack(found)[grid.valid]
+    truth = [Objects(sample.gt_instances.bboxes.cpu(), sample.gt_instances.labels.cpu()) for sample in samples]
+    topk = key_count(job.pair.teacher)
+    region = regions(grid, view.scores.cpu(), view.boxes.cpu(), truth, topk)[grid.valid]
     return {name: float((region == i).double().mean()) for i, name in enumerate(REGIONS)}

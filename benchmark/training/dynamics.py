@@ -8,33 +8,20 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
 from mmengine.dataset import pseudo_collate
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
-from torch import Tensor, nn
+from torch import Tensor
 
-from benchmark.experiment.config import MINI
 from benchmark.training.hooks import Record
 from benchmark.training.result import FEATURES, REGIONS
 from pgd.dense import Grid, reader_of
 from pgd.distiller import Distiller
-from pgd.maths.regions import inside, prediction_guided_weights
-from pgd.scaling import FULL, published_settings
+from pgd.maths.regions import Objects, Predictions, inside, prediction_guided_weights
 from pgd.tape import Tape
-
-
-def pgd_settings(detector: str, width: int) -> dict[str, Any]:
-    """PGD's published settings for a detector (mmdet's type in lower case), carried over to mini scale by its width."""
-    return published_settings("pgd", detector, MINI if width == MINI.channels else FULL)
-
-
-def key_count(detector: nn.Module) -> int:
-    """How many positions an object has in its key region: PGD's K for this detector, whatever the method."""
-    return pgd_settings(type(detector).__name__.lower(), detector.neck.out_channels)["topk"]
 
 
 def first_images(dataset: Sequence[dict], count: int) -> dict:
@@ -47,17 +34,23 @@ def first_images(dataset: Sequence[dict], count: int) -> dict:
         np.random.set_state(state)
 
 
-def regions(grid: Grid, scores: Tensor, boxes: Tensor, gt_boxes: Tensor, gt_labels: Tensor, topk: int) -> Tensor:
-    """The region of every position of an image, as indices of :data:`REGIONS` ``[P]``.
+def regions(grid: Grid, scores: Tensor, boxes: Tensor, objects: Sequence[Objects], topk: int) -> Tensor:
+    """The region of every position, as indices of :data:`REGIONS` ``[N, P]``.
 
-    Shapes as in :func:`pgd.maths.regions.quality`, predictions ``[P A]``.
+    Args:
+        grid: the positions.
+        scores: the teacher's, ``[N, P A, C]``.
+        boxes: likewise, ``[N, P A, 4]``.
+        objects: of each image.
+        topk: K, positions an object.
     """
-    centers = grid.prediction_centers
-    weights = prediction_guided_weights(scores, boxes, centers, gt_boxes, gt_labels, xi=0.8, topk=topk)
-    region = torch.full((len(grid.centers),), 2)
-    region[inside(grid.centers, gt_boxes).any(dim=1)] = 1
-    region[grid.to_positions(weights) > 0] = 0
-    return region
+    found = torch.full((len(objects), len(grid.centers)), REGIONS.index("background"))
+    for region, own, *predicted in zip(found, objects, scores, boxes, strict=True):
+        predictions = Predictions(*predicted, grid.prediction_centers)
+        weights = prediction_guided_weights(predictions, own, xi=0.8, topk=topk)
+        region[inside(grid.centers, own.boxes).any(dim=1)] = REGIONS.index("box")
+        region[grid.to_positions(weights) > 0] = REGIONS.index("key")
+    return found
 
 
 def relative_distances(student: Sequence[Tensor], teacher: Sequence[Tensor], region: Tensor) -> dict[str, float]:
@@ -99,18 +92,18 @@ class Dynamics(Hook):
     hook takes no random number from it and puts back what a loss counts.
 
     Args:
+        topk: K, how many positions an object has in its key region.
         points: how often, besides the start.
         images: the first images of the training set, always the same; a batch of the training at most.
     """
 
-    def __init__(self, points: int = 8, images: int = 8) -> None:
-        self.points, self.images = points, images
+    def __init__(self, topk: int, points: int = 8, images: int = 8) -> None:
+        self.topk, self.points, self.images = topk, points, images
 
     def before_train(self, runner) -> None:
         # no more than the training's batches have: some methods take no more (pgd_released on GFL)
         count = min(self.images, runner.cfg.train_dataloader.batch_size)
         self.batch = first_images(runner.train_dataloader.dataset, count)
-        self.topk = key_count(runner.model.student)
         self.tapes = Tape(runner.model.student), Tape(runner.model.teacher)
         self.interval = max(1, runner.max_iters // self.points)
         self.record = next(hook for hook in runner.hooks if isinstance(hook, Record))
@@ -136,11 +129,9 @@ class Dynamics(Hook):
         metas = [sample.metainfo for sample in samples]
         grid = teacher.reader.grid([f.shape[-2:] for f in teacher.neck], metas, inputs.device)
         own, theirs = (tape.view(grid, {"neck", "towers", "predictions"}) for tape in self.tapes)
-        found = [
-            regions(grid, scores, boxes, sample.gt_instances.bboxes, sample.gt_instances.labels, self.topk)
-            for scores, boxes, sample in zip(theirs.scores, theirs.boxes, samples, strict=True)
-        ]
-        region = torch.stack(found).masked_fill(~grid.valid.cpu(), -1).to(inputs.device)
+        objects = [Objects(sample.gt_instances.bboxes, sample.gt_instances.labels) for sample in samples]
+        region = regions(grid, theirs.scores, theirs.boxes, objects, self.topk)
+        region = region.masked_fill(~grid.valid.cpu(), -1).to(inputs.device)
         entry = {}
         for name in FEATURES:
             features = getattr(own, name), getattr(theirs, name)

@@ -50,7 +50,7 @@ CENTER_RADIUS = 1.5
 
 @dataclass(frozen=True)
 class Candidates:
-    """The in-box predictions of one image, of which a mask is made."""
+    """The in-box predictions of an image (or of several, one after the other), of which a mask is made."""
 
     #: of the teacher, with strides
     predictions: Predictions
@@ -160,21 +160,10 @@ def mask_maps(kind: str, candidates: Candidates) -> Tensor:
     return MASKS[kind](candidates)
 
 
-def mask(
-    kind: str,
-    scores: Tensor,
-    boxes: Tensor,
-    centers: Tensor,
-    strides: Tensor,
-    gt_boxes: Tensor,
-    gt_labels: Tensor,
-    xi: float,
-    topk: int,
-) -> Tensor:
-    """One mask of one image, ``[P]``; arguments as the fields of
-    :class:`pgd.maths.regions.Predictions` and :class:`pgd.maths.regions.Objects`.
+def mask(kind: str, predictions: Predictions, objects: Objects, xi: float, topk: int) -> Tensor:
+    """One mask of one image, ``[P]``; ``predictions`` with strides.
 
     Raises ValueError where there is no mask of this ``kind``.
     """
-    predictions, objects = Predictions(scores, boxes, centers, strides), Objects(gt_boxes, gt_labels)
-    return mask_maps(kind, Candidates(predictions, objects, inside_pairs(centers, gt_boxes), (xi,), topk))[0]
+    pairs = inside_pairs(predictions.centers, objects.boxes)
+    return mask_maps(kind, Candidates(predictions, objects, pairs, (xi,), topk))[0]

@@ -41,20 +41,20 @@ def pairwise_iou(boxes: Tensor, gt_boxes: Tensor) -> Tensor:
 
 
 class Predictions(NamedTuple):
-    """What a detector predicts on one image: P predictions, at positions in input pixels."""
+    """What a detector predicts on an image, or on several one after the other: P predictions."""
 
     #: ``[P, C]`` class probabilities
     scores: Tensor
     #: ``[P, 4]`` predicted boxes
     boxes: Tensor
-    #: ``[P, 2]`` positions (x, y)
+    #: ``[P, 2]`` positions (x, y), input pixels
     centers: Tensor
     #: ``[P]`` strides of their levels, pixels; where they are needed
     strides: Tensor | None = None
 
 
 class Objects(NamedTuple):
-    """The ground truth of one image: G objects."""
+    """The ground truth of an image, or of several one after the other: G objects."""
 
     #: ``[G, 4]``
     boxes: Tensor
@@ -107,25 +107,31 @@ def inside_pairs(centers: Tensor, gt_boxes: Tensor, levels: Sequence[Level] | No
     return Pairs(shift + torch.arange(len(box), device=device), box)
 
 
-def quality(scores: Tensor, boxes: Tensor, centers: Tensor, gt_boxes: Tensor, gt_labels: Tensor, xi: float) -> Tensor:
-    """Prediction quality ``q = 1[inside] p^(1-xi) IoU^xi`` of every position for every box (PGD eq. 1).
+def inside_pairs_of_images(centers: Tensor, gt_boxes: Sequence[Tensor], levels: Sequence[Level]) -> Pairs:
+    """:func:`inside_pairs` of a batch whose images follow one another: positions ``[N P]``, boxes ``[sum G]``."""
+    pairs = inside_pairs(centers, torch.cat(list(gt_boxes)), levels)
+    if len(gt_boxes) == 1:
+        return pairs
+    before = [pairs.box.new_full((len(boxes),), i * len(centers)) for i, boxes in enumerate(gt_boxes)]
+    return Pairs(pairs.position + torch.cat(before).index_select(0, pairs.box), pairs.box)
+
+
+def quality(predictions: Predictions, objects: Objects, xi: float) -> Tensor:
+    """Prediction quality ``q = 1[inside] p^(1-xi) IoU^xi`` of every prediction for every object (PGD eq. 1).
 
     Args:
-        scores: ``[P, C]`` class probabilities.
-        boxes: ``[P, 4]`` predicted boxes.
-        centers: ``[P, 2]`` positions.
-        gt_boxes: ``[G, 4]``.
-        gt_labels: ``[G]`` class indices.
+        predictions: P of them.
+        objects: G of them.
         xi: balance of localisation against classification, 0..1.
 
     Returns:
         ``[P, G]``, zero outside the box.
     """
-    return _raw_quality(scores, boxes, gt_boxes, gt_labels, xi) * inside(centers, gt_boxes)
+    return _raw_quality(predictions, objects, xi) * inside(predictions.centers, objects.boxes)
 
 
-def _raw_quality(scores: Tensor, boxes: Tensor, gt_boxes: Tensor, gt_labels: Tensor, xi: float) -> Tensor:
-    return scores[:, gt_labels] ** (1 - xi) * pairwise_iou(boxes, gt_boxes) ** xi
+def _raw_quality(predictions: Predictions, objects: Objects, xi: float) -> Tensor:
+    return predictions.scores[:, objects.labels] ** (1 - xi) * pairwise_iou(predictions.boxes, objects.boxes) ** xi
 
 
 class PairQuality(NamedTuple):
@@ -219,37 +225,36 @@ def heaviest_by_xi(weights: Tensor, index: Tensor, count: int) -> Tensor:
 
 
 def prediction_guided_weights(
-    scores: Tensor,
-    boxes: Tensor,
-    centers: Tensor,
-    gt_boxes: Tensor,
-    gt_labels: Tensor,
+    predictions: Predictions,
+    objects: Objects,
     xi: float,
     topk: int,
     released: bool = False,
     swap_axes: bool = False,
     jitter: float = 0.0,
 ) -> Tensor:
-    """The weight of every position: the Gaussian of each box's top-K positions, largest over boxes (PGD section 3.2).
+    """The weight of every prediction: the Gaussian of each box's top-K positions, largest over boxes (PGD section 3.2).
 
     By default the in-box test comes before top-K, so that fewer than K in-box positions mean a smaller K, and the
     covariance gets a small fixed ridge. ``released=True``: top-K over all positions first, in-box test after the fit,
     no ridge. The release also draws noise of ``jitter`` = 0.05 pixels for the fit, and for FCOS and AutoAssign tests
     the transposed position (``swap_axes``).
 
-    Shapes as in :func:`quality`. Returns ``[P]`` in 0..1; zeros when there are no boxes.
+    Returns:
+        ``[P]`` in 0..1; zeros when there are no boxes.
     """
-    if gt_boxes.size(0) == 0 or centers.size(0) == 0:
-        return centers.new_zeros(centers.size(0))
+    centers, boxes = predictions.centers, objects.boxes
+    if not len(boxes) or not len(centers):
+        return centers.new_zeros(len(centers))
     tested = centers.flip(1) if swap_axes else centers
     if not released:
-        pairs = inside_pairs(tested, gt_boxes)
-        values = PairQuality.of(Predictions(scores, boxes, centers), Objects(gt_boxes, gt_labels), pairs)
-        return weights_of_pairs(values, pairs, centers, gt_boxes.size(0), (xi,), topk, jitter)[0]
-    best, index = _raw_quality(scores, boxes, gt_boxes, gt_labels, xi).topk(min(topk, centers.size(0)), dim=0)
+        pairs = inside_pairs(tested, boxes)
+        values = PairQuality.of(predictions, objects, pairs)
+        return weights_of_pairs(values, pairs, centers, len(boxes), (xi,), topk, jitter)[0]
+    best, index = _raw_quality(predictions, objects, xi).topk(min(topk, len(centers)), dim=0)
     exists = torch.ones_like(best, dtype=torch.bool)
     weights = gaussian_weights(centers[index], exists, ridge=None, jitter=jitter)
-    return heaviest(weights * inside(tested, gt_boxes).gather(0, index), index, centers.size(0))
+    return heaviest(weights * inside(tested, boxes).gather(0, index), index, len(centers))
 
 
 def weights_of_pairs(

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from pgd.dense import DistillStep, Grid
 from pgd.maths.attention import channel_attention, spatial_attention, weighted_square_distance
 from pgd.maths.masks import MASKS, Candidates, mask_maps
-from pgd.maths.regions import Objects, Pairs, Predictions, inside_pairs
+from pgd.maths.regions import Objects, Pairs, Predictions, inside_pairs_of_images
 from pgd.methods.base import METHODS, Method, MethodContext, MethodError
 
 LEVEL_WEIGHTS = (1.0, 1.25, 1.5, 1.75, 2.0)
@@ -160,47 +160,54 @@ class PGD(Method):
         """The boxes that quality is measured with, ``[N, P A, 4]``."""
         return step.teacher.boxes
 
-    def in_boxes(self, grid: Grid, boxes: Tensor) -> Pairs:
-        """Which positions of an image lie in which of its boxes ``[G, 4]``."""
-        return inside_pairs(grid.centers, boxes, grid.levels)
+    def in_boxes(self, grid: Grid, boxes: Sequence[Tensor]) -> Pairs:
+        """Which positions ``[N P]`` lie in which boxes, those of N images (``[G, 4]`` each) one after the other."""
+        return inside_pairs_of_images(grid.centers, boxes, grid.levels)
 
     def foreground(self, candidates: Candidates) -> Sequence[Tensor]:
-        """Weights of an image's predictions for every xi, ``[P A]`` each."""
+        """Weights of the predictions for every xi, ``[N P A]`` each."""
         return mask_maps(self.mask, candidates)
 
     def mix(self, weights: Tensor) -> Tensor:
         """What L_cls weighs a batch's features with, of the weights of its images ``[N, H, W]``: each by its own."""
         return weights
 
-    @torch.no_grad()
     def masks(self, step: DistillStep) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
         """Weight maps of the two branches and the background map, each a list over levels of ``[N, H, W]``."""
-        images = step.teacher.scores, self.teacher_boxes(step), step.gt_boxes, step.gt_labels, step.ignored_boxes
-        maps = [self.masks_of(step.grid, *image) for image in zip(*images, strict=True)]
-        cls_maps, reg_maps, backgrounds = (torch.stack(kind) for kind in zip(*maps, strict=True))
-        return tuple(step.grid.split(m) for m in (cls_maps, reg_maps, backgrounds * step.grid.valid))
+        objects = [Objects(*image) for image in zip(step.gt_boxes, step.gt_labels, strict=True)]
+        cls, reg, background = self.maps(
+            step.grid, step.teacher.scores, self.teacher_boxes(step), objects, step.ignored_boxes
+        )
+        return tuple(step.grid.split(m) for m in (cls, reg, background * step.grid.valid))
 
-    def masks_of(
-        self,
-        grid: Grid,
-        scores: Tensor,
-        boxes: Tensor,
-        gt_boxes: Tensor,
-        gt_labels: Tensor,
-        ignored_boxes: Tensor | None = None,
+    @torch.no_grad()
+    def maps(
+        self, grid: Grid, scores: Tensor, boxes: Tensor, objects: Sequence[Objects], ignored: Sequence[Tensor] = ()
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """One image's weights for both branches and its background, ``[P]`` each."""
-        pairs = self.in_boxes(grid, gt_boxes)
-        background = torch.ones_like(grid.centers[:, 0]).index_fill_(0, pairs.position, 0)
-        if self.ignored == "exclude" and ignored_boxes is not None and len(ignored_boxes):
-            background.index_fill_(0, self.in_boxes(grid, ignored_boxes).position, 0)
-        strides, pairs = grid.strides.repeat_interleave(grid.per_position), pairs.repeated(grid.per_position)
-        predictions = Predictions(scores, boxes, grid.prediction_centers, strides)
+        """Weights of N images for both branches, and their background: ``[N, P]`` each.
+
+        Args:
+            grid: the positions.
+            scores: the teacher's, ``[N, P A, C]``.
+            boxes: likewise, ``[N, P A, 4]``.
+            objects: of each image.
+            ignored: regions without annotation of each image, ``[R, 4]``.
+        """
+        # one image after the other makes one long image, and no loop
+        images, each = len(objects), grid.per_position
+        pairs = self.in_boxes(grid, [own.boxes for own in objects])
+        background = grid.centers.new_ones(images * len(grid.centers)).index_fill_(0, pairs.position, 0)
+        if self.ignored == "exclude" and any(map(len, ignored)):
+            background.index_fill_(0, self.in_boxes(grid, ignored).position, 0)
+        centers, strides = grid.prediction_centers, grid.strides.repeat_interleave(each)
+        predictions = Predictions(
+            scores.flatten(0, 1), boxes.flatten(0, 1), centers.repeat(images, 1), strides.repeat(images)
+        )
+        together = Objects(*map(torch.cat, zip(*objects, strict=True)))
         xis = self.xi_cls, self.xi_reg
-        weights = self.foreground(Candidates(predictions, Objects(gt_boxes, gt_labels), pairs, xis, self.topk))
-        if grid.per_position > 1:
-            weights = [grid.to_positions(w) for w in weights]
-        return *weights, background
+        weights = self.foreground(Candidates(predictions, together, pairs.repeated(each), xis, self.topk))
+        cls, reg = (grid.to_positions(own) if each > 1 else own for own in weights)
+        return tuple(flat.view(images, -1) for flat in (cls, reg, background))
 
     def forward(self, step: DistillStep) -> dict[str, Tensor]:
         cls_maps, reg_maps, backgrounds = self.masks(step)

@@ -24,11 +24,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from pgd.dense import DistillStep, Grid
 from pgd.maths.masks import Candidates
-from pgd.maths.regions import Pairs, prediction_guided_weights
+from pgd.maths.regions import Objects, Pairs, prediction_guided_weights
 from pgd.methods.base import METHODS, MethodContext, MethodError
 from pgd.methods.pgd import PGD
 
@@ -107,19 +108,28 @@ class PGDReleased(PGD):
         wrong = step.grid.centers.new_tensor(strides[:images])[:, None].expand(-1, len(step.grid.centers))
         return step.teacher.reader.boxes(step.teacher.outputs, replace(step.grid, strides=wrong))
 
-    def in_boxes(self, grid: Grid, boxes: Tensor) -> Pairs:
+    def in_boxes(self, grid: Grid, boxes: Sequence[Tensor]) -> Pairs:
         """Under B2, of transposed positions."""
         # Swapped boxes hold the positions that the boxes hold when positions are swapped.
-        return super().in_boxes(grid, boxes[:, [1, 0, 3, 2]] if "B2" in self.faults else boxes)
+        return super().in_boxes(grid, [own[:, [1, 0, 3, 2]] for own in boxes] if "B2" in self.faults else boxes)
+
+    def maps(
+        self, grid: Grid, scores: Tensor, boxes: Tensor, objects: Sequence[Objects], ignored: Sequence[Tensor] = ()
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Under B4 image by image, as it ranks all positions of one."""
+        if "B4" not in self.faults or len(objects) < 2:
+            return super().maps(grid, scores, boxes, objects, ignored)
+        rows = [slice(i, i + 1) for i in range(len(objects))]
+        own = [self.maps(grid, scores[i], boxes[i], objects[i], ignored[i]) for i in rows]
+        return tuple(map(torch.cat, zip(*own, strict=True)))
 
     def foreground(self, candidates: Candidates) -> Sequence[Tensor]:
         """Under B4, the in-box test comes last; under B5, noise for each branch."""
         if "B4" not in self.faults:
             return super().foreground(replace(candidates, jitter=self.jitter))
         c = candidates
-        image = *c.predictions[:3], *c.objects
         settings = {"topk": c.topk, "released": True, "swap_axes": "B2" in self.faults, "jitter": self.jitter}
-        return [prediction_guided_weights(*image, xi, **settings) for xi in c.xis]
+        return [prediction_guided_weights(c.predictions, c.objects, xi, **settings) for xi in c.xis]
 
     def mix(self, weights: Tensor) -> Tensor:
         """Under B1, all images' weights for each, as the release's broadcasting has it."""

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from support.flat import prediction_guided_weights
 from support.golden import assert_close, load, value_and_grad
 
-from pgd.maths.regions import background_mask, prediction_guided_weights
+from pgd.maths.regions import (
+    background_mask,
+)
 from pgd.methods.pgd import pgd_cls_loss, pgd_cls_weights, pgd_reg_loss
 
 

@@ -8,12 +8,20 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import gaussian_kde
+from support.flat import mask, prediction_guided_weights, quality
 from test_regions import DOUBLE, SOME_BOXES, literal_weights, pyramid, scene, single
 from torch import Tensor
 from torch.testing import assert_close
 
-from pgd.maths.masks import MASKS, mask
-from pgd.maths.regions import RIDGE, background_mask, inside, pairwise_iou, prediction_guided_weights, quality
+from pgd.maths.masks import (
+    MASKS,
+)
+from pgd.maths.regions import (
+    RIDGE,
+    background_mask,
+    inside,
+    pairwise_iou,
+)
 
 KINDS = tuple(MASKS)
 #: two that overlap, one that holds a single position, one that holds none

@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from support.flat import prediction_guided_weights, quality
 from support.golden import load
 from torch.testing import assert_close
 
@@ -17,8 +18,6 @@ from pgd.maths.regions import (
     inside,
     inside_pairs,
     pairwise_iou,
-    prediction_guided_weights,
-    quality,
     top_fraction,
 )
 

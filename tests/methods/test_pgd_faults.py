@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.structures import InstanceData
-from support import steps
+from support import flat, steps
 from support.detectors import (
     ALL,
     BOXES,
@@ -25,6 +25,7 @@ from support.detectors import (
     pair,
     view_of,
 )
+from support.flat import mask, prediction_guided_weights
 from support.golden import assert_close as assert_close_to_golden
 from support.golden import load
 from test_heads import step_of, taught, terms
@@ -34,8 +35,13 @@ from torch.testing import assert_close
 from pgd.dense import DistillStep, Grid, reader_of
 from pgd.detectors.ddod import CostTopKAssigner
 from pgd.distiller import Distiller
-from pgd.maths.masks import MASKS, mask
-from pgd.maths.regions import background_mask, pairwise_iou, prediction_guided_weights
+from pgd.maths.masks import (
+    MASKS,
+)
+from pgd.maths.regions import (
+    background_mask,
+    pairwise_iou,
+)
 from pgd.methods.base import MethodContext, MethodError
 from pgd.methods.pgd import LEVEL_WEIGHTS, PGD
 from pgd.methods.pgd_released import PGDReleased
@@ -48,7 +54,8 @@ SWAP = [1, 0, 3, 2]
 def maps_of(grid: Grid, *arguments: Tensor, **settings) -> tuple[Tensor, Tensor, Tensor]:
     """Of PGD, or of its release where ``faults`` are given; those of any head."""
     context = MethodContext(32, 32, 32, 32, 5, CLASSES, STRIDES, None, anchor_free=True)
-    return (PGDReleased if "faults" in settings else PGD)(context, **settings).masks_of(grid, *arguments)
+    method = (PGDReleased if "faults" in settings else PGD)(context, **settings)
+    return flat.maps_of(method, grid, *arguments)
 
 
 def with_fault(name: str, *faults: str) -> Distiller:

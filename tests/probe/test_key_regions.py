@@ -9,6 +9,7 @@ import pytest
 import torch
 from mmengine.config import ConfigDict
 from support.detectors import ALL, BOXES, LABELS, QUIET, SIZE, batch, detector, images, sample
+from support.flat import quality
 from support.steps import grid
 from torch import Tensor, nn
 from torch.testing import assert_close
@@ -25,7 +26,13 @@ from benchmark.probe.analysis import (
 )
 from benchmark.probe.dropping import MODES, Chosen, Dropper, Options, choose
 from pgd.dense import Grid, reader_of
-from pgd.maths.regions import Pairs, inside, inside_pairs, quality, top_fraction
+from pgd.maths.regions import (
+    Objects,
+    Pairs,
+    inside,
+    inside_pairs,
+    top_fraction,
+)
 
 pytestmark = QUIET
 OPTIONS = Options(percents=(1.0, 10.0, 40.0, 100.0), seeds=(0, 1))
@@ -62,7 +69,7 @@ def test_top_is_the_top_fraction_of_the_library():
     scores, boxes = torch.rand(1, total, 3, generator=g) + 0.01, positions.priors + torch.rand(total, 4, generator=g)
     gt, labels = torch.tensor([[4.0, 4.0, 44.0, 40.0], [30.0, 20.0, 60.0, 46.0]]), torch.tensor([0, 2])
     view = SimpleNamespace(grid=positions, scores=scores, boxes=boxes[None])
-    chosen = choose(view, 0, gt, labels, Options(seeds=()), 0)
+    chosen = choose(view, 0, Objects(gt, labels), Options(seeds=()), 0)
     q = quality(scores[0], boxes, positions.centers, gt, labels, 0.8)
     assert torch.equal(q > 0, inside(positions.centers, gt))
     assert torch.equal(chosen.counts, (q > 0).sum(dim=0))
@@ -78,7 +85,7 @@ def by_hand(scores: dict[int, float], gt: list, labels: list, options: Options) 
         probability[0, position, labels[0]] = score
     boxes = torch.tensor(gt[0]).expand(1, len(positions.centers), 4)
     view = SimpleNamespace(grid=positions, scores=probability, boxes=boxes)
-    return choose(view, 0, torch.tensor(gt), torch.tensor(labels), options, 0)
+    return choose(view, 0, Objects(torch.tensor(gt), torch.tensor(labels)), options, 0)
 
 
 def kept_of(chosen: Chosen, options: Options) -> dict:
@@ -121,7 +128,7 @@ def test_padding_is_in_no_box():
     positions.valid[0, 9] = False
     shape = (1, len(positions.centers))
     view = SimpleNamespace(grid=positions, scores=torch.full((*shape, 3), 0.5), boxes=torch.rand(*shape, 4))
-    chosen = choose(view, 0, torch.tensor([[6.0, 6, 22, 22]]), torch.tensor([1]), OPTIONS, 0)
+    chosen = choose(view, 0, Objects(torch.tensor([[6.0, 6, 22, 22]]), torch.tensor([1])), OPTIONS, 0)
     assert chosen.counts.tolist() == [4]
     assert not chosen.in_box[9]
     assert not chosen.kept[:, 9].any()
@@ -130,7 +137,7 @@ def test_padding_is_in_no_box():
 def test_no_boxes_and_boxes_between_positions():
     for gt in (torch.zeros(0, 4), torch.tensor([[13.0, 13, 15, 15]])):
         view = SimpleNamespace(grid=grid(1), scores=torch.rand(1, 60, 3), boxes=torch.rand(1, 60, 4))
-        chosen = choose(view, 0, gt, torch.zeros(len(gt), dtype=torch.long), OPTIONS, 0)
+        chosen = choose(view, 0, Objects(gt, torch.zeros(len(gt), dtype=torch.long)), OPTIONS, 0)
         assert not chosen.kept.any()
         assert not chosen.in_box.any()
         assert chosen.counts.tolist() == [0] * len(gt)
@@ -236,7 +243,7 @@ def scene(request) -> SimpleNamespace:
         view, metas = dropper.look({"inputs": inputs, "data_samples": samples})
         plain = model.detector.predict(inputs, samples, rescale=True)
     truth = torch.tensor(BOXES[0]), torch.tensor(LABELS[0])
-    chosen, places = (choose(view, 0, *truth, OPTIONS, 0, mode) for mode in MODES)
+    chosen, places = (choose(view, 0, Objects(*truth), OPTIONS, 0, mode) for mode in MODES)
     both = {"chosen": chosen, "places": places}
     return SimpleNamespace(model=model, dropper=dropper, view=view, meta=metas[0], plain=plain, **both)
 
@@ -361,10 +368,10 @@ def test_a_batch_gives_what_single_images_give():
     with torch.no_grad():
         dropper = Dropper(model)
         view, _ = dropper.look({"inputs": inputs, "data_samples": samples})
-        truth = torch.tensor(BOXES[1]), torch.tensor(LABELS[1])
-        chosen = choose(view, 1, *truth, OPTIONS, 5)
+        truth = Objects(torch.tensor(BOXES[1]), torch.tensor(LABELS[1]))
+        chosen = choose(view, 1, truth, OPTIONS, 5)
         alone, _ = dropper.look({"inputs": inputs[1:, :, :64, :96], "data_samples": samples[1:]})
-        single = choose(alone, 0, *truth, OPTIONS, 5)
+        single = choose(alone, 0, truth, OPTIONS, 5)
     assert torch.equal(chosen.counts, single.counts)
     assert single.counts.min() > 0
     # the dice are the image's own, whatever the batch

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from support.flat import maps_of
 from support.worlds import runs
 from torch.testing import assert_close
 
@@ -48,7 +49,7 @@ def test_shows_rich_images_as_they_are(teacher, tiny_data):
 def test_maps_are_those_that_the_method_uses(teacher, index):
     scene, context = teacher.scene(index), context_of(teacher.model, teacher.model)
     image = scene.grid, scene.scores, scene.boxes, scene.gt_boxes, scene.gt_labels, scene.ignored
-    cls, reg, background = build_method("pgd", context, topk=4).masks_of(*image)
+    cls, reg, background = maps_of(build_method("pgd", context, topk=4), *image)
     for expected, xi in ((cls, 0.8), (reg, 0.6)):
         maps = views.maps_of(scene, xi, 4)
         assert_close(maps.weights, expected)
@@ -59,7 +60,7 @@ def test_maps_are_those_that_the_method_uses(teacher, index):
     weights, backgrounds = views.versions(scene, 0.8, 4)
     for name, faults in zip(views.VERSIONS[1:], (["B4", "B5"], ["B2", "B4", "B5"]), strict=True):
         torch.manual_seed(0)
-        cls, _, background = build_method("pgd_released", context, faults=faults, topk=4).masks_of(*image)
+        cls, _, background = maps_of(build_method("pgd_released", context, faults=faults, topk=4), *image)
         assert_close(weights[name], cls)
         assert_close(backgrounds[name], background * scene.grid.valid[0])
 

@@ -7,15 +7,21 @@ from pathlib import Path
 
 import pytest
 import torch
+from support.flat import prediction_guided_weights
 from support.steps import grid
 from support.worlds import runs, same
 
 from benchmark.experiment import config
-from benchmark.training.dynamics import pgd_settings, regions, relative_distances, shares
+from benchmark.experiment.config import key_count
+from benchmark.experiment.settings import Detector
+from benchmark.training.dynamics import regions, relative_distances, shares
 from benchmark.training.hooks import read_curve
 from benchmark.training.result import FEATURES, REGIONS
 from pgd.checkpoint import load_state
-from pgd.maths.regions import inside, prediction_guided_weights
+from pgd.maths.regions import (
+    Objects,
+    inside,
+)
 
 
 def test_regions_are_pgds():
@@ -23,7 +29,7 @@ def test_regions_are_pgds():
     scores = torch.rand(len(positions.centers), 3, generator=g)
     boxes, gt = positions.priors, torch.tensor([[4.0, 4.0, 44.0, 40.0], [30.0, 20.0, 60.0, 46.0]])
     labels = torch.tensor([0, 2])
-    region = regions(positions, scores, boxes, gt, labels, topk=3)
+    (region,) = regions(positions, scores[None], boxes[None], [Objects(gt, labels)], topk=3)
     weights = prediction_guided_weights(scores, boxes, positions.centers, gt, labels, 0.8, 3)
     within = inside(positions.centers, gt).any(dim=1)
     assert torch.equal(region == 0, weights > 0)
@@ -77,6 +83,6 @@ def test_looking_changes_nothing(taught_world, monkeypatch, method):
     assert same(looked, plain)
 
 
-def test_k_goes_with_the_detector_and_its_width():
-    assert [pgd_settings(kind, 256)["topk"] for kind in ("gfl", "atss")] == [30, 9]
-    assert pgd_settings("gfl", 32)["topk"] == 8
+@pytest.mark.parametrize(("name", "count"), [("paper/gfl_r50_1x", 30), ("paper/atss_r50_1x", 9), ("mini/gfl_r18", 8)])
+def test_k_goes_with_the_detector_and_its_scale(name, count):
+    assert key_count(Detector(f"benchmark/configs/{name}.py")) == count

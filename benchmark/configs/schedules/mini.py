@@ -1,5 +1,7 @@
 """Some hundred iterations on a CPU; `iterations` in params.yaml stretches the schedule."""
 
+#: which size of detectors settings of methods are carried over to (benchmark/experiment/config.py)
+scale = "mini"
 train_cfg = dict(type="IterBasedTrainLoop", max_iters=400, val_interval=100)
 val_cfg = dict(type="ValLoop")
 optim_wrapper = dict(
