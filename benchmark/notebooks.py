@@ -1,7 +1,8 @@
 """Stage `notebooks`: run the notebooks on the results of this folder and keep pages of them.
 
 ``python -m benchmark.notebooks`` executes every notebook of the repository with ``PGD_RESULTS`` set to ``results/``
-here and writes ``results/notebooks/<name>.html``. A cell that fails ends the stage with its own traceback.
+here and writes ``results/notebooks/<name>.html``. A cell that fails ends the stage with its own traceback; where a
+notebook has nothing to show, its page ends with the sentence that says so.
 """
 
 from __future__ import annotations
@@ -18,9 +19,11 @@ from pathlib import Path
 import nbformat
 from nbconvert import HTMLExporter
 from nbconvert.preprocessors import CellExecutionError, ExecutePreprocessor
+from nbformat import NotebookNode
 from tqdm import tqdm
 
 from benchmark.experiment.cli import command_parser, run_cli
+from benchmark.notebook import NothingToShow
 from benchmark.report import NOTEBOOKS
 
 OUT = Path("results/notebooks")
@@ -28,21 +31,34 @@ OUT = Path("results/notebooks")
 TIMEOUT = 600
 
 
+def until_error(cells: list[NotebookNode]) -> list[NotebookNode]:
+    """The cells up to the one that ended with an error, which is its output."""
+    failed = [any(output.output_type == "error" for output in cell.get("outputs", ())) for cell in cells]
+    return cells[: failed.index(True) + 1]
+
+
 def execute(notebook: Path, results: Path) -> str:
-    """The notebook with its outputs, as one HTML page.
+    """The notebook with its outputs, as one HTML page; only its beginning where there is nothing to show.
 
     Args:
         notebook: an ``.ipynb`` file, which stays as it is.
         results: the folder that it shall look at.
 
     Raises:
-        CellExecutionError: a cell failed; the message names it and holds its traceback.
+        CellExecutionError: a cell failed in another way; the message names it and holds its traceback.
     """
     content = nbformat.read(notebook, as_version=4)
     # the kernel inherits it
     os.environ["PGD_RESULTS"] = str(results.resolve())
     runner = ExecutePreprocessor(timeout=TIMEOUT, kernel_name="python3", store_widget_state=False)
-    runner.preprocess(content, {"metadata": {"path": str(notebook.parent)}})
+    try:
+        runner.preprocess(content, {"metadata": {"path": str(notebook.parent)}})
+    except CellExecutionError as error:
+        # it was raised in the kernel: only its name has come here
+        if error.ename != NothingToShow.__name__:
+            raise
+        # the rest speaks of figures that are not there
+        content.cells = until_error(content.cells)
     page, _ = HTMLExporter(exclude_input_prompt=True, exclude_output_prompt=True).from_notebook_node(content)
     return page
 

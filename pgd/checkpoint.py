@@ -151,7 +151,7 @@ def inherit(student: nn.Module, teacher: nn.Module) -> InheritReport:
 
 def export(model: nn.Module, path: str | Path, classes: Sequence[str] | None = None) -> None:
     """Write a detector's weights alone, as plain mmdet loads them; with ``classes``, mmdet finds their names too."""
-    content: dict = {"state_dict": {k: v.detach().cpu() for k, v in model.state_dict().items()}}
+    content: dict = {"state_dict": {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}}
     if classes is not None:
         content["meta"] = {"dataset_meta": {"classes": tuple(classes)}}
     atomic_save(content, Path(path))

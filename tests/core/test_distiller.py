@@ -56,8 +56,9 @@ def batch(params, tiny_data) -> dict:
 def build(params, tiny_data, teacher_file):
     """Build the model of a run as a Runner would."""
 
-    def built(run: Run, seed: int = 0) -> Distiller:
+    def built(run: Run, seed: int = 0, **changes) -> Distiller:
         cfg = training_config(Job("x", seed, "gfl", params.pairs["gfl"], run), tiny_data, teacher_file, Path("w"))
+        cfg.model.update(changes)
         set_random_seed(seed)
         model = MODELS.build(cfg.model)
         model.init_weights()
@@ -68,6 +69,19 @@ def build(params, tiny_data, teacher_file):
 
 def losses_of(model: Distiller, batch: dict) -> dict:
     return model(**model.data_preprocessor(batch, True), mode="loss")
+
+
+@pytest.mark.parametrize("name", ["none", "pgd", "fgd", "crosskd", "mgd"])
+def test_where_channels_lie_changes_rounding_alone(build, batch, name):
+    last, first = (build(CASES[name], channels_last=there) for there in (True, False))
+    kernels = [p for p in last.student.parameters() if p.dim() == 4 and p.size(2) > 1]
+    assert all(p.is_contiguous(memory_format=torch.channels_last) for p in kernels)
+    found = []
+    for model in (last, first):
+        torch.manual_seed(0)
+        found.append(losses_of(model, batch))
+    ours, theirs = ({k: torch.stack(v).sum() if isinstance(v, list) else v for k, v in one.items()} for one in found)
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", CASES)

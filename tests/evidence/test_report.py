@@ -9,18 +9,16 @@ import shutil
 import subprocess
 from pathlib import Path
 
-import IPython.display
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.figure import Figure
 from PIL import Image
+from support.notebook_cells import shown_by
 from support.report_tree import RUNS, add_crowd, build, load, run_report, write_json
 
 from benchmark import verdict
 from benchmark.evidence.records import ReportError, aggregate
 from benchmark.evidence.tables import markdown, number
-from benchmark.experiment.workspace import ROOT
 from benchmark.figures import samples
 from benchmark.figures.samples import Box, sample_runs
 from benchmark.report import NOTEBOOKS
@@ -238,25 +236,6 @@ def test_verdict_from_a_dvc_diff(tmp_path, capsys):
     write_json(tmp_path / "diff.json", [1])
     assert verdict.main(arguments) == 1
     assert "dvc metrics diff" in capsys.readouterr().err
-
-
-def shown_by(monkeypatch, notebook: str, results: Path) -> tuple[int, str]:
-    """How many figures the cells of a notebook show of these results, and the text and cells of tables."""
-    shown: list = []
-    monkeypatch.setattr(IPython.display, "display", shown.append)
-    monkeypatch.setenv("PGD_RESULTS", str(results))
-    monkeypatch.chdir(ROOT / "notebooks")
-    cells = json.loads((ROOT / "notebooks" / f"{notebook}.ipynb").read_text())["cells"]
-    assert not any(cell.get("outputs") or cell.get("execution_count") for cell in cells), "outputs are stripped"
-    names: dict = {}
-    for cell in (cell for cell in cells if cell["cell_type"] == "code"):
-        exec("".join(line for line in cell["source"] if not line.startswith("%")), names)
-    texts = [
-        item.data.to_string() if hasattr(item.data, "to_string") else item.data
-        for item in shown
-        if hasattr(item, "data")
-    ]
-    return sum(isinstance(item, Figure) for item in shown), "\n".join(texts)
 
 
 def test_notebooks(tree, monkeypatch):

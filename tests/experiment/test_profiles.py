@@ -14,7 +14,7 @@ from benchmark.plan import check_run
 from benchmark.smoke import PROFILE, SmokeError, check, expected_files, left_out
 
 FILES = {"root": ROOT} | {
-    name: PROFILE.root.parent / name for name in ("smoke", "study", "deviations", "regions", "crowd", "paper")
+    name: PROFILE.root.parent / name for name in ("smoke", "study", "rivals", "deviations", "regions", "crowd", "paper")
 }
 
 
