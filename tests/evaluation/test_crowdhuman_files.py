@@ -10,8 +10,7 @@ import sys
 import pytest
 from support.crowd_scenes import RELEASED, TOY, TRUTH, Files, released_detections
 
-from pgd.evaluation import CrowdHumanError
-from pgd.evaluation.odgt import read_detections, read_odgt
+from pgd.evaluation.odgt import CrowdHumanError, read_detections, read_odgt
 
 
 def lines(*texts: str) -> str:
