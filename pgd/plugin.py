@@ -16,8 +16,7 @@ from mmdet.registry import METRICS  # noqa: E402
 import pgd.detectors  # noqa: E402
 import pgd.heads  # noqa: E402, F401
 from pgd.distiller import Distiller  # noqa: E402
-from pgd.evaluation.coco import CocoBoxes  # noqa: E402
-from pgd.evaluation.crowdhuman import CrowdHumanBoxes  # noqa: E402
+from pgd.evaluation import CocoBoxes, CrowdHumanBoxes  # noqa: E402
 from pgd.methods import METHODS, Method  # noqa: E402
 
 # Not where they are defined: the metrics themselves serve without mmdet.
