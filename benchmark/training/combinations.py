@@ -2,8 +2,8 @@
 
 ``python -m benchmark.training.combinations`` takes the pairs of params.yaml and their trained teachers, trains one
 student for each method that fits, through the same code as the stages `distill` and `evaluate` but in one process, and
-writes ``results/combinations.csv``: method, pair, how it went (or the sentence that refuses it), AP and seconds. Figures
-mean nothing; a loss that is not finite ends the stage.
+writes ``results/combinations.csv``: method, pair, how it went (or the sentence that refuses it), AP and seconds. The
+figures mean nothing; a loss that is not finite ends the stage.
 """
 
 from __future__ import annotations
