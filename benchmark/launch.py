@@ -16,8 +16,10 @@ if __name__ == "__main__":
 
 import fnmatch
 import json
+import math
 import os
 import signal
+import subprocess
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -60,6 +62,8 @@ class Queue:
     space: Workspace
     executor: str
     limits: dict[str, Any] = field(default_factory=dict)
+    #: when Slurm was asked last, and what it said
+    _asked: tuple[float, dict[str, str]] = field(default=(-math.inf, {}), repr=False)
 
     def __post_init__(self) -> None:
         import submitit
@@ -73,6 +77,7 @@ class Queue:
 
     def submit(self, name: str) -> Any:
         """Start (or queue) a stage."""
+        self._asked = (-math.inf, {})
         # a Ctrl-C is meant for the launcher: what is started while it is ignored ignores it
         before = signal.signal(signal.SIGINT, signal.SIG_IGN)
         try:
@@ -99,13 +104,29 @@ class Queue:
 
     def at_work(self, job: Any) -> bool:
         """Whether a job waits or runs."""
-        if self.executor == "local" and job._process is None:
+        if self.executor == "slurm":
+            return job.job_id in self.in_slurm()
+        if job._process is None:
             # started by another process: its id is that of the process
             return not job.paths.result_pickle.is_file() and _lives(int(job.job_id))
         return not job.done()
 
+    def in_slurm(self) -> dict[str, str]:
+        """State of the user's jobs that Slurm has, by id; asked for at most once a second.
+
+        submitit asks `sacct`, which knows nothing where Slurm keeps no accounts.
+        """
+        if time.monotonic() - self._asked[0] > PACE:
+            told = subprocess.run(["squeue", "--me", "-h", "-o", "%i %T"], capture_output=True, text=True, check=False)
+            if told.returncode:
+                raise StageError(f"squeue: {last_line(told.stderr)}")
+            self._asked = time.monotonic(), dict(line.split() for line in told.stdout.splitlines())
+        return self._asked[1]
+
     def log(self, job: Any) -> str:
-        """The last line that the job wrote."""
+        """The last line that the job wrote, or that it waits for a node."""
+        if self.executor == "slurm" and self.in_slurm().get(job.job_id) == "PENDING":
+            return "in Slurm's queue"
         try:
             with job.paths.stdout.open("rb") as file:
                 file.seek(max(0, file.seek(0, os.SEEK_END) - 4096))

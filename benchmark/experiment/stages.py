@@ -11,6 +11,15 @@ from pathlib import Path
 
 #: what DVC says when another DVC process works in the same repository: no failure, but a moment to wait
 BUSY = ("Unable to acquire lock", "is busy, it is being blocked by")
+#: how lines begin that DVC adds to what a stage said
+ADVICE = (
+    "ERROR: failed to reproduce",
+    "Use `dvc",
+    "To track",
+    "git add",
+    "To enable auto",
+    "dvc config core.autostage",
+)
 #: seconds between two tries, drawn at random, so that those who wait do not wake together
 WAIT = (0.5, 3.0)
 
@@ -95,5 +104,5 @@ def last_line(text: str) -> str:
     """What stands last in a log, of a progress bar its last state; DVC's and submitit's own words come last."""
     lines = [line.split("\r")[-1].strip() for line in text.replace("\r\n", "\n").splitlines()]
     lines = [line for line in lines if line and not line.startswith("submitit ")]
-    told = [line for line in lines if not line.startswith(("ERROR: failed to reproduce", "Use `dvc"))]
+    told = [line for line in lines if not line.startswith(ADVICE)]
     return (told or lines or [""])[-1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -93,6 +94,30 @@ def test_a_launcher_finds_its_jobs_again(folder, how):
     subprocess.run(command, cwd=folder, env=ENVIRONMENT, check=True)
     assert {k: (folder / "work" / f"start_{k}").read_text() for k in started} == started, "each ran once"
     assert (folder / "work" / "z").is_file()
+
+
+def slurm_is_there() -> bool:
+    """Whether a node waits for jobs (``tools/slurm_here.sh start``)."""
+    if not shutil.which("sinfo"):
+        return False
+    return "idle" in subprocess.run(["sinfo", "-h", "-o", "%T"], capture_output=True, text=True, check=False).stdout
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not slurm_is_there(), reason="needs a Slurm: sudo bash tools/slurm_here.sh start")
+def test_slurm_runs_stages_and_a_cancelled_one_failed(folder, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    launch(folder, "slurm", 2, ["side@one"], {})
+    assert (folder / "work" / "one").is_file()
+    write(folder, wait=60)
+    watched = subprocess.Popen([sys.executable, "-m", "benchmark.launch", "--executor", "slurm"], cwd=folder)
+    until = time.monotonic() + 60
+    while not (folder / "work" / "start_two").is_file():
+        assert time.monotonic() < until
+        time.sleep(0.2)
+    subprocess.run(["scancel", "--me"], check=True)
+    assert watched.wait(timeout=90) == 1
+    assert not (folder / "work" / "two").is_file()
 
 
 @pytest.mark.slow
