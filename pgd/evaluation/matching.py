@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -68,15 +69,21 @@ def figures(evaluation: Any) -> list[float]:
 
 
 def _loaded(annotations: Any, kind: type) -> Any:
-    if isinstance(annotations, kind):
-        return annotations
-    if isinstance(annotations, pycocotools.coco.COCO):
+    """The annotations as this kind of object."""
+    reference = pycocotools.coco.COCO
+    if isinstance(annotations, reference):
+        # to pycocotools an object of id 0 is one that nothing has found
+        if kind is reference and 0 not in annotations.anns:
+            return annotations
         annotations = annotations.dataset
+    if kind is not reference:
+        return kind(annotations if isinstance(annotations, dict) else str(annotations))
     if not isinstance(annotations, dict):
-        return kind(str(annotations))
-    if kind is not pycocotools.coco.COCO:
-        return kind(annotations)
-    truth = kind()
+        annotations = json.loads(Path(annotations).read_text(encoding="utf-8-sig"))
+    if any(one["id"] == 0 for one in annotations["annotations"]):
+        numbered = [{**one, "id": number} for number, one in enumerate(annotations["annotations"], start=1)]
+        annotations = {**annotations, "annotations": numbered}
+    truth = reference()
     truth.dataset = annotations
     truth.createIndex()
     return truth

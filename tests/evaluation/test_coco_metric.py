@@ -142,6 +142,20 @@ def test_the_fast_library_gives_the_same_figures(truth, areas, count):
     assert ours == pytest.approx(theirs, abs=1e-12)
 
 
+@pytest.mark.parametrize("library", [hotcoco, None])
+def test_an_annotation_may_have_the_id_0(truth, library, tmp_path):
+    content = json.loads(truth.read_text())
+    for number, annotation in enumerate(content["annotations"]):
+        annotation["id"] = number
+    path = tmp_path / "zero.json"
+    path.write_text(json.dumps(content))
+    with contextlib.redirect_stdout(io.StringIO()):
+        loaded = COCO(str(path))
+    ranges = (0, 1e10), (0, COCO_AREAS[0]), COCO_AREAS, (COCO_AREAS[1], 1e10)
+    for given in (path, content, loaded):
+        assert figures(evaluated(given, perfect(content), ranges, library=library))[0] == 1
+
+
 def test_a_loaded_truth_serves_as_well(truth):
     detections = perturbed(json.loads(truth.read_text()), 2)
     with contextlib.redirect_stdout(io.StringIO()):
