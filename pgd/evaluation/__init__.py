@@ -3,7 +3,15 @@
 The names below are looked up when they are first asked for: matching alone needs neither torch nor mmengine.
 """
 
+from __future__ import annotations
+
 import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pgd.evaluation.coco import CocoBoxes, coco_box_metrics
+    from pgd.evaluation.crowdhuman import CrowdHumanBoxes
+    from pgd.evaluation.odgt import CrowdHumanError
 
 _PLACES = {
     "CocoBoxes": "coco",
