@@ -3,6 +3,8 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# TORCH=cpu: torch's CPU builds, without 4 GB of CUDA libraries; pip must know an index that has them.
+LOCKED := $(if $(filter cpu,$(TORCH)),sed -E '/^(nvidia|cuda|triton)/d; s/^(torch|torchvision)==([^ ;]+)/\1==\2+cpu/',cat)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Bytecode is written as modules are first imported; without it every stage would compile torch and mmdet anew (10 s).
 unexport PYTHONDONTWRITEBYTECODE
@@ -13,7 +15,8 @@ help: ## this list
 
 $(STAMP): requirements.lock pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --no-compile --no-deps -r requirements.lock
+	$(LOCKED) requirements.lock > $(VENV)/requirements.txt
+	$(BIN)/python -m pip install --quiet --no-compile --no-deps -r $(VENV)/requirements.txt
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
 	touch $@
 

@@ -94,7 +94,7 @@ def open_results(kind: str) -> Results:
     with needed(f"{command} trains them; set `PGD_RESULTS` for another folder."):
         folder, runs = records.load_kind(results_folder(kept), kind, otherwise=ROOT / kept)
     found = _aggregated(folder, runs)
-    show(tables.headline(found.table))
+    show(tables.gains_sentence(found.table))
     return found
 
 
@@ -120,7 +120,7 @@ def open_key_regions() -> tuple[pd.DataFrame, pd.DataFrame]:
     """Accuracy and levels by kept share; raises NothingToShow where no detector was looked at."""
     with needed("`dvc repro` runs it for all pairs; set `PGD_RESULTS` for another folder."):
         table, levels = region_figures.load(results_folder() / "key_regions")
-    show(region_tables.headline(table))
+    show(region_tables.shares_sentence(table))
     return table, levels
 
 

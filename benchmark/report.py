@@ -158,7 +158,7 @@ def page(
         seeds=int(table.loc[students, "seeds"].max()),
         runs=int(students.sum()),
         teachers=int((~students).sum()),
-        headline=tables.headline(table),
+        headline=tables.gains_sentence(table),
         verdict={True: "yes", False: "no", None: "none"}[passed],
         verdict_text=text.splitlines()[0],
         words=tables.WORDS,

@@ -28,7 +28,7 @@ from benchmark.experiment.quiet import quiet
 from benchmark.experiment.settings import Params, load
 from benchmark.experiment.workspace import ROOT, Workspace
 from benchmark.report import NOTEBOOKS
-from benchmark.training.combinations import grid
+from benchmark.training.combinations import train_all
 from pgd.dense import served_heads
 from pgd.methods import METHODS
 
@@ -81,7 +81,7 @@ def main() -> None:
         (PROFILE.root / "dvc.lock").unlink(missing_ok=True)
     params = load(PROFILE.params)
     check(params, PROFILE)
-    trained = (grid(params, PROFILE)["outcome"] == "trained").sum()
+    trained = (train_all(params, PROFILE)["outcome"] == "trained").sum()
     seconds = time.perf_counter() - start
     parts = f"every stage and {trained} pairs of {len(METHODS)} methods and {len(params.pairs)} detectors"
     print(f"smoke: {parts} ran in {seconds:.0f} s", file=sys.stderr)

@@ -10,6 +10,7 @@ from pathlib import Path
 from statistics import median
 
 import cv2
+import dvc  # noqa: F401  configures logging when first imported, which closes the log files of any Runner by then
 import pytest
 import torch
 from support.detectors import ALL

@@ -190,7 +190,7 @@ class Precision:
         return torch.autocast(self.device, dtype, enabled=self.name == "amp")
 
 
-def batch_of(count: int, scale: Scale, device: str) -> tuple[Tensor, list[DetDataSample]]:
+def batch_of(count: int, scale: Scale, device: str, objects: int = OBJECTS) -> tuple[Tensor, list[DetDataSample]]:
     """Random images, as normalised, and random boxes of log-uniform sides; the same every time."""
     g = torch.Generator().manual_seed(0)
     inputs = torch.zeros(count, 3, *scale.padded)
@@ -198,12 +198,12 @@ def batch_of(count: int, scale: Scale, device: str) -> tuple[Tensor, list[DetDat
     inputs[..., :height, :width] = torch.randn(count, 3, height, width, generator=g)
     samples = []
     for _ in range(count):
-        side = height * SMALLEST * (LARGEST / SMALLEST) ** torch.rand(OBJECTS, 2, generator=g)
-        corner = torch.rand(OBJECTS, 2, generator=g) * (torch.tensor([width, height]) - side)
+        side = height * SMALLEST * (LARGEST / SMALLEST) ** torch.rand(objects, 2, generator=g)
+        corner = torch.rand(objects, 2, generator=g) * (torch.tensor([width, height]) - side)
         meta = {"img_shape": scale.image, "ori_shape": scale.image, "scale_factor": (1.0, 1.0)}
         meta |= {"pad_shape": scale.padded, "batch_input_shape": scale.padded}
         data = DetDataSample(metainfo=meta)
-        labels = torch.randint(CLASSES, (OBJECTS,), generator=g)
+        labels = torch.randint(CLASSES, (objects,), generator=g)
         data.gt_instances = InstanceData(bboxes=torch.cat((corner, corner + side), dim=1), labels=labels)
         samples.append(data.to(device))
     return inputs.to(device), samples

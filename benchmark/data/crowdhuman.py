@@ -151,8 +151,10 @@ def _box(content: object) -> Box | str:
     extra = content.get("extra", {})
     if not isinstance(extra, dict):
         return "extra is no JSON object"
+    if not isinstance(flag := extra.get("ignore", 0), int | float):
+        return f"extra.ignore {flag!r} is no number"
     visible, head = _xywh(content.get("vbox")), _xywh(content.get("hbox"))
-    return Box(content["tag"], full, visible, head, marked=extra.get("ignore", 0) != 0)
+    return Box(content["tag"], full, visible, head, marked=flag != 0)
 
 
 def _boxes(listed: list, line: int, faults: Faults) -> list[Box | None]:

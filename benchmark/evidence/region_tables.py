@@ -17,7 +17,7 @@ def means(table: pd.DataFrame) -> pd.DataFrame:
     return table.groupby(keys, sort=False)["AP"].mean().unstack("percent").sort_index(axis="columns")
 
 
-def headline(table: pd.DataFrame) -> str:
+def shares_sentence(table: pd.DataFrame) -> str:
     """A sentence a detector: how few of a box's predictions give 99% of its AP, and what as many at random give.
 
     Of detectors of which the whole was measured, too.

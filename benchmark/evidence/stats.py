@@ -19,8 +19,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 from scipy import stats
+
+from pgd.evaluation.matching import evaluated
 
 #: share of an interval
 LEVEL = 0.95
@@ -92,18 +93,18 @@ def coco_matches(truth: COCO, detections: list[dict]) -> list[Category]:
         truth: the annotations; all of its images count, in order of id.
         detections: COCO results, ``{"image_id", "category_id", "bbox": [x, y, w, h], "score"}``.
     """
-    with contextlib.redirect_stdout(io.StringIO()):
-        found = truth.loadRes(detections) if detections else COCO()
-        evaluation = COCOeval(truth, found, "bbox")
-        params = evaluation.params
-        params.imgIds, params.catIds = sorted(truth.getImgIds()), sorted(truth.getCatIds())
-        params.areaRng, params.maxDets = [[0, 1e10]], [100]
-        evaluation.evaluate()
-    images, thresholds = len(params.imgIds), len(params.iouThrs)
+    evaluation = evaluated(truth, detections, [(0, 1e10)], limits=[100])
+    thresholds = len(evaluation.params.iouThrs)
+    place = {image: i for i, image in enumerate(sorted(truth.getImgIds()))}
+    images = len(place)
+    by_category: dict[int, dict[int, dict]] = {k: {} for k in sorted(truth.getCatIds())}
+    for entry in evaluation.evalImgs:
+        # where an image has neither objects nor detections of the category there is none
+        if entry is not None:
+            by_category[entry["category_id"]][place[entry["image_id"]]] = entry
     categories = []
-    for k in range(len(params.catIds)):
-        # None where an image has neither objects nor detections of the category
-        entries = {i: e for i, e in enumerate(evaluation.evalImgs[k * images : (k + 1) * images]) if e is not None}
+    for own in by_category.values():
+        entries = dict(sorted(own.items()))
         objects = np.zeros(images, dtype=int)
         for i, entry in entries.items():
             objects[i] = np.count_nonzero(np.asarray(entry["gtIgnore"]) == 0)

@@ -104,7 +104,7 @@ def markdown(cells: pd.DataFrame) -> str:
     return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
 
 
-def headline(table: pd.DataFrame) -> str:
+def gains_sentence(table: pd.DataFrame) -> str:
     """A sentence a pair: teacher, plain student and the distilled run with the highest mean AP."""
     several = table["pair"].nunique() > 1
     sentences = []

@@ -165,6 +165,22 @@ def _pretrain(parser: ArgumentParser) -> None:
     parser.add_argument("--cache", type=Path, default=Path("work/crops"), help="drawn crops are kept here")
 
 
+def _launch(parser: ArgumentParser) -> None:
+    parser.add_argument("--executor", choices=("local", "slurm"), default="local", help="(default: %(default)s)")
+    parser.add_argument(
+        "--jobs", type=number(1, math.inf, int), default=2, help="stages at once (default: %(default)s)"
+    )
+    parser.add_argument("--only", nargs="+", default=[], metavar="GLOB", help="these stages and what they need")
+    parser.add_argument(
+        "--slurm", nargs="+", default=[], metavar="KEY=VALUE", help="partition=..., gpus_per_node=1, ..."
+    )
+
+
+def _pairs_of_text(args: Namespace) -> str | None:
+    wrong = [one for one in args.slurm if "=" not in one]
+    return f"--slurm {wrong[0]}: write KEY=VALUE" if wrong else None
+
+
 #: By the name of the module below ``benchmark``: the pipeline's stages in their order, then what is run by hand.
 COMMANDS = {
     "closures": Command(_nothing),
@@ -178,6 +194,7 @@ COMMANDS = {
     "region_figures": Command(_region_figures),
     "report": Command(_report),
     "notebooks": Command(_notebooks),
+    "launch": Command(_launch, _pairs_of_text),
     "verdict": Command(_verdict),
     "smoke": Command(_nothing),
     "training.combinations": Command(_params),

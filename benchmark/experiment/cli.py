@@ -64,9 +64,18 @@ def command_parser(command: str) -> argparse.ArgumentParser:
     return parser
 
 
+#: Commands that draw nothing: mmdet would load seaborn, for pictures of tracking, which takes as long as torch.
+PLAIN = ("plan", "train", "evaluate", "cost", "key_regions")
+
+
 def answer_early(command: str) -> None:
-    """Answer ``--help``, ``--version`` and usage errors; to be called before the imports that take seconds."""
+    """Answer ``--help``, ``--version`` and usage errors; to be called before the imports that take seconds.
+
+    A process of a command of :data:`PLAIN` then has no seaborn, which mmdet takes for one that is not installed.
+    """
     command_parser(command).parse_args()
+    if command in PLAIN:
+        sys.modules.setdefault("seaborn", None)
 
 
 def overview_parser() -> argparse.ArgumentParser:

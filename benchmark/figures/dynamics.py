@@ -94,7 +94,7 @@ def gradient_shares(points: pd.DataFrame) -> pd.DataFrame:
     return means.join(key)
 
 
-def headline(points: pd.DataFrame, positions: Mapping[str, float] | None) -> str:
+def gradient_sentence(points: pd.DataFrame, positions: Mapping[str, float] | None) -> str:
     """One Markdown sentence: PGD's share of gradient on key positions beside the others', and that of positions."""
     shares = gradient_shares(points)["key"]
     places = points.drop_duplicates("run").set_index("run")["method_place"].reindex(shares.index)

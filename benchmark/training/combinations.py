@@ -2,8 +2,8 @@
 
 ``python -m benchmark.training.combinations`` takes the pairs of params.yaml and their trained teachers, trains one
 student for each method that fits, through the same code as the stages `distill` and `evaluate` but in one process, and
-writes ``results/grid.csv``: method, pair, how it went (or the sentence that refuses it), AP and seconds. The figures
-mean nothing; a loss that is not finite ends the stage.
+writes ``results/combinations.csv``: method, pair, how it went (or the sentence that refuses it), AP and seconds. The
+figures mean nothing; a loss that is not finite ends the stage.
 """
 
 from __future__ import annotations
@@ -52,11 +52,11 @@ def combinations(params: Params) -> tuple[dict[str, Run], list[dict]]:
     return runs, refused
 
 
-def grid(params: Params, space: Workspace = HERE) -> pd.DataFrame:
+def train_all(params: Params, space: Workspace = HERE) -> pd.DataFrame:
     """Train and evaluate every combination; writes and returns the table."""
     runs, rows = combinations(params)
     everything = replace(params, runs=runs, seeds=(0,))
-    own = Workspace(space.work / "grid", teachers_of=space.root, data_of=space.root)
+    own = Workspace(space.work / "combinations", teachers_of=space.root, data_of=space.root)
     shutil.rmtree(own.root, ignore_errors=True)
     plan(everything, own)
     match(everything, own)
@@ -70,7 +70,7 @@ def grid(params: Params, space: Workspace = HERE) -> pd.DataFrame:
         row = {"method": run.method, "pair": run.pair, "detector": record.detector, "outcome": "trained"}
         rows.append({**row, "AP": record.accuracy["AP"], "seconds": seconds})
     table = pd.DataFrame(rows).sort_values(["pair", "method"], ignore_index=True)
-    out = space.results / "grid.csv"
+    out = space.results / "combinations.csv"
     out.parent.mkdir(parents=True, exist_ok=True)
     table.to_csv(out, index=False)
     return table
@@ -79,8 +79,8 @@ def grid(params: Params, space: Workspace = HERE) -> pd.DataFrame:
 def main() -> None:
     args = command_parser("training.combinations").parse_args()
     quiet()
-    table = grid(load(args.params))
-    print(f"{(table['outcome'] == 'trained').sum()} combinations trained, results/grid.csv written")
+    table = train_all(load(args.params))
+    print(f"{(table['outcome'] == 'trained').sum()} combinations trained, results/combinations.csv written")
 
 
 if __name__ == "__main__":

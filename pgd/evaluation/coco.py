@@ -1,4 +1,4 @@
-"""COCO box AP by pycocotools, as a function of files and as an mmengine metric.
+"""COCO box AP as a function of files and as an mmengine metric.
 
 mmdet's ``CocoMetric`` computes the same twelve figures (a test compares them); this one also takes the area bounds of
 small and medium objects, which only make sense relative to the images' size, and keeps quiet.
@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 from mmengine.evaluator import BaseMetric
 from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
+
+from pgd.evaluation.matching import evaluated, figures
 
 #: COCO's own bounds between small and medium and between medium and large objects, in pixels^2.
 COCO_AREAS = (32**2, 96**2)
@@ -40,20 +41,9 @@ def coco_box_metrics(
     Returns:
         AP, AP50, AP75, AP_small, AP_medium, AP_large, AR100; NaN where there is no such object.
     """
-    with contextlib.redirect_stdout(io.StringIO()):
-        truth = annotations if isinstance(annotations, COCO) else COCO(str(annotations))
-        # pycocotools cannot load an empty result; a detector that found nothing has AP 0, not an error.
-        found = truth.loadRes(detections) if detections else COCO()
-        evaluation = COCOeval(truth, found, "bbox")
-        params = evaluation.params
-        params.imgIds = sorted(truth.getImgIds() if image_ids is None else image_ids)
-        params.catIds = sorted(truth.getCatIds())
-        params.areaRng = [[0, 1e10], [0, areas[0]], [areas[0], areas[1]], [areas[1], 1e10]]
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-    # pycocotools says -1 for "no such object".
-    return {name: 100 * s if (s := float(evaluation.stats[i])) >= 0 else float("nan") for i, name in FIGURES.items()}
+    ranges = (0, 1e10), (0, areas[0]), (areas[0], areas[1]), (areas[1], 1e10)
+    found = figures(evaluated(annotations, detections, ranges, image_ids))
+    return {name: 100 * found[i] if found[i] >= 0 else float("nan") for i, name in FIGURES.items()}
 
 
 class CocoBoxes(BaseMetric):

@@ -82,7 +82,8 @@ def read_odgt(path: str | Path) -> dict[str, Truth]:
             if not line.strip():
                 continue
             try:
-                name, truth = _truth(json.loads(line))
+                # some editors put a mark of the byte order in front
+                name, truth = _truth(json.loads(line.decode("utf-8-sig")))
             except json.JSONDecodeError as error:
                 raise CrowdHumanError(
                     f"{path}, line {number}: no complete JSON ({error}); is it cut off? Fetch the file again"
@@ -117,6 +118,8 @@ def _truth(record: dict) -> tuple[str, Truth]:
         found = numbers(bodies, 4)
     except ValueError as error:
         raise ValueError(f"fbox: {error}") from None
+    if strange := [flag for flag in flags if not isinstance(flag, int | float)]:
+        raise ValueError(f"extra.ignore: {strange[0]!r} is no number")
     ignored = np.array([tag != "person" or flag != 0 for tag, flag in zip(tags, flags, strict=True)], dtype=bool)
     found = found[np.argsort(ignored, kind="stable")]
     return name, Truth(corners(found), int((~ignored).sum()), (found[:, 2:] > 0).all(axis=1))

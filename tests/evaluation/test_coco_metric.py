@@ -8,6 +8,7 @@ import json
 import math
 from pathlib import Path
 
+import hotcoco
 import numpy as np
 import pytest
 import torch
@@ -16,8 +17,8 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from benchmark.prepare import MINI_AREAS
-from pgd.evaluation import CocoBoxes
-from pgd.evaluation.coco import COCO_AREAS, FIGURES, coco_box_metrics
+from pgd.evaluation.coco import COCO_AREAS, FIGURES, CocoBoxes, coco_box_metrics
+from pgd.evaluation.matching import evaluated, figures
 
 #: Bounds between which a dozen mini images have objects.
 TINY_AREAS = (250, 700)
@@ -127,6 +128,32 @@ def test_same_as_pycocotools(truth, seed):
             assert math.isnan(figures[name])
         else:
             assert figures[name] == pytest.approx(100 * expected, abs=1e-9)
+
+
+@pytest.mark.parametrize("areas", [COCO_AREAS, TINY_AREAS])
+@pytest.mark.parametrize("count", [0, None])
+def test_the_fast_library_gives_the_same_figures(truth, areas, count):
+    """Without any detection, too."""
+    content = json.loads(truth.read_text())
+    detections = perturbed(content, 7)[:count]
+    ranges = (0, 1e10), (0, areas[0]), areas, (areas[1], 1e10)
+    ids = [image["id"] for image in content["images"]][:-1]
+    ours, theirs = (figures(evaluated(truth, detections, ranges, ids, library=of)) for of in (hotcoco, None))
+    assert ours == pytest.approx(theirs, abs=1e-12)
+
+
+@pytest.mark.parametrize("library", [hotcoco, None])
+def test_an_annotation_may_have_the_id_0(truth, library, tmp_path):
+    content = json.loads(truth.read_text())
+    for number, annotation in enumerate(content["annotations"]):
+        annotation["id"] = number
+    path = tmp_path / "zero.json"
+    path.write_text(json.dumps(content))
+    with contextlib.redirect_stdout(io.StringIO()):
+        loaded = COCO(str(path))
+    ranges = (0, 1e10), (0, COCO_AREAS[0]), COCO_AREAS, (COCO_AREAS[1], 1e10)
+    for given in (path, content, loaded):
+        assert figures(evaluated(given, perfect(content), ranges, library=library))[0] == 1
 
 
 def test_a_loaded_truth_serves_as_well(truth):

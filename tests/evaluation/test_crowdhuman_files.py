@@ -10,8 +10,7 @@ import sys
 import pytest
 from support.crowd_scenes import RELEASED, TOY, TRUTH, Files, released_detections
 
-from pgd.evaluation import CrowdHumanError
-from pgd.evaluation.odgt import read_detections, read_odgt
+from pgd.evaluation.odgt import CrowdHumanError, read_detections, read_odgt
 
 
 def lines(*texts: str) -> str:
@@ -35,6 +34,10 @@ GOOD = '{"ID": "a,1", "gtboxes": [{"tag": "person", "fbox": [1, 2, 3, 4]}]}'
         (lines('{"ID": "b", "gtboxes": [{"tag": "person", "fbox": [1, 2, 3]}]}'), r"line 1: fbox: not rows of 4 num"),
         (lines('{"ID": "b", "gtboxes": [{"tag": "person", "fbox": [1, 2, 3, NaN]}]}'), r"line 1: fbox: .*finite"),
         (lines('{"ID": "b", "gtboxes": [{"tag": "x", "fbox": [1, 2, 3, 4], "extra": 3}]}'), r"line 1: not an image"),
+        (
+            lines('{"ID": "b", "gtboxes": [{"tag": "x", "fbox": [1, 2, 3, 4], "extra": {"ignore": "0"}}]}'),
+            r"'0' is no num",
+        ),
         ("\n", r"no image in it"),
         ("PK\xfe\xff", r"line 1: .*decode"),
     ],
@@ -103,3 +106,9 @@ def test_command(tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().out.startswith("AP ")
     with pytest.raises(SystemExit, match=r"error: .*No such file"):
         run(TRUTH, tmp_path / "none.json")
+
+
+def test_a_mark_of_the_byte_order_is_passed_over(tmp_path):
+    path = tmp_path / "marked.odgt"
+    path.write_bytes(b"\xef\xbb\xbf" + GOOD.encode() + b"\n")
+    assert len(read_odgt(path)) == 1

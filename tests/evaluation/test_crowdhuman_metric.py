@@ -23,8 +23,9 @@ from support.crowd_scenes import (
 )
 from support.oracles import crowdhuman as oracle
 
-from pgd.evaluation import CrowdHumanBoxes, CrowdHumanError, crowdhuman
-from pgd.evaluation.odgt import read_detections
+from pgd.evaluation import crowdhuman
+from pgd.evaluation.crowdhuman import CrowdHumanBoxes
+from pgd.evaluation.odgt import CrowdHumanError, read_detections
 
 
 def test_as_released():

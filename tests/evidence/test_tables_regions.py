@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from benchmark.evidence.region_tables import cells, headline
+from benchmark.evidence.region_tables import cells, shares_sentence
 
 
 def made_up() -> pd.DataFrame:
@@ -20,7 +20,7 @@ def made_up() -> pd.DataFrame:
 
 
 def test_the_smallest_share_that_is_enough():
-    first, second = headline(made_up()).split("\n\n")
+    first, second = shares_sentence(made_up()).split("\n\n")
     assert first == (
         "**a**: the best 10% of each box's predictions (2.5 on average) give 29.8 AP, all give 30.0; as many at random "
         "15.4. They are 5.0% of what lies in boxes."
@@ -31,11 +31,11 @@ def test_the_smallest_share_that_is_enough():
 def test_headline_says_only_what_was_measured():
     table = made_up()
     table.loc[table["percent"] == 1, "AP"] = 29.9
-    assert headline(table).startswith("**a**: the one best prediction of each box gives 29.9 AP")
-    assert "random" not in headline(table[table["selection"] == "top"])
+    assert shares_sentence(table).startswith("**a**: the one best prediction of each box gives 29.9 AP")
+    assert "random" not in shares_sentence(table[table["selection"] == "top"])
     unfinished = table[(table["name"] != "a") | (table["percent"] < 100)]
-    assert headline(unfinished).startswith("**b**")
-    assert headline(table.assign(AP=float("nan"))) == ""
+    assert shares_sentence(unfinished).startswith("**b**")
+    assert shares_sentence(table.assign(AP=float("nan"))) == ""
 
 
 def test_cells_are_means_over_draws():

@@ -304,7 +304,7 @@ def test_training_config(tiny_data):
     weights, work = Path("t.pth"), Path("w")
     for job, depth in ((asked.teacher("gfl"), 34), (asked.student("student", 3), 18)):
         cfg = training_config(job, data, None, work)
-        assert cfg.model.keys() == {"type", "student", "data_preprocessor"}
+        assert cfg.model.keys() == {"type", "channels_last", "student", "data_preprocessor"}
         assert cfg.model.student.backbone.depth == depth
         assert cfg.randomness.seed == job.seed
         assert cfg.model.student.bbox_head.num_classes == len(data.classes)

@@ -91,12 +91,15 @@ def test_shares_are_means_over_the_training(points):
     shares = plots_dynamics.gradient_shares(points)
     assert list(shares.index) == ["pgd", "fgd", "ld"]
     assert shares.loc["pgd"].tolist() == pytest.approx([0.3, 0.25, 0.45, 0.2, 0.4])
-    sentence = plots_dynamics.headline(points, POSITIONS)
+    sentence = plots_dynamics.gradient_sentence(points, POSITIONS)
     assert "**pgd** puts 30%" in sentence
     assert "10% to 50% (median 30%)" in sentence
     assert "5.0% of all" in sentence
-    assert "positions are" not in plots_dynamics.headline(points, None)
-    assert plots_dynamics.headline(points[points["run"] == "inherit"], None) == "No run of this pair has a method."
+    assert "positions are" not in plots_dynamics.gradient_sentence(points, None)
+    assert (
+        plots_dynamics.gradient_sentence(points[points["run"] == "inherit"], None)
+        == "No run of this pair has a method."
+    )
 
 
 def test_points_without_a_gradient_have_no_shares(points):

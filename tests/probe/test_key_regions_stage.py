@@ -28,7 +28,7 @@ from benchmark.experiment.workspace import ROOT
 from benchmark.probe.subjects import configured_classes
 from pgd.checkpoint import CheckpointError, export
 from pgd.dense import UnsupportedHead
-from pgd.evaluation import CocoBoxes
+from pgd.evaluation.coco import CocoBoxes
 
 pytestmark = [
     pytest.mark.slow,

@@ -8,7 +8,7 @@ from support.worlds import runs
 
 from benchmark.experiment.settings import load
 from benchmark.methods import DETECTORS, refusal, table
-from benchmark.training import combinations as grid
+from benchmark.training import combinations as stage
 from pgd.methods import METHODS
 
 
@@ -23,7 +23,7 @@ def test_combinations_are_complete():
     from benchmark.smoke import PROFILE
 
     params = load(PROFILE.params)
-    chosen, refused = grid.combinations(params)
+    chosen, refused = stage.combinations(params)
     found = {(run.method, run.pair) for run in chosen.values()} | {(row["method"], row["pair"]) for row in refused}
     assert found == {(method, pair) for method in METHODS.module_dict for pair in params.pairs}
     assert len(found) == len(chosen) + len(refused)
@@ -41,12 +41,12 @@ def test_trains_what_fits(taught_world, monkeypatch):
     """Two methods on one pair, with the files of the pipeline left as they were."""
     params = taught_world.settle(runs(2, student={}))
     before = {path: path.read_bytes() for path in (taught_world.folder / "work").rglob("*.json")}
-    chosen, refused = grid.combinations(params)
+    chosen, refused = stage.combinations(params)
     few = {name: run for name, run in chosen.items() if run.method in ("fitnet", "pgd")}
-    monkeypatch.setattr(grid, "combinations", lambda _: (few, refused))
-    found = grid.grid(params)
+    monkeypatch.setattr(stage, "combinations", lambda _: (few, refused))
+    found = stage.train_all(params)
     assert list(found["method"]) == ["fitnet", "pgd"]
     assert set(found["outcome"]) == {"trained"}
-    assert pd.read_csv("results/grid.csv").equals(found)
+    assert pd.read_csv("results/combinations.csv").equals(found)
     own = {path: path.read_bytes() for path in before}
     assert own == before

@@ -1,0 +1,252 @@
+"""Run the stages of an experiment side by side: ``python -m benchmark.launch --jobs 2``, in its folder.
+
+The same as ``dvc repro``, but stages that do not wait for each other run at once: on this machine, or as jobs of a
+Slurm cluster that shares the folder (``--executor slurm --slurm partition=gpu gpus_per_node=1``). A table shows what
+waits, runs, is done or failed. A stage that fails stops only what needs it. Stopped or killed, the jobs go on; called
+again, it finds them (``work/launch``). Afterwards ``dvc repro`` has nothing to do.
+"""
+
+from __future__ import annotations
+
+if __name__ == "__main__":
+    # help and usage errors come before the imports that take seconds
+    from benchmark.experiment.cli import answer_early
+
+    answer_early("launch")
+
+import fnmatch
+import json
+import math
+import os
+import signal
+import subprocess
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from benchmark.experiment.cli import command_parser, run_cli
+from benchmark.experiment.stages import StageError, Stages, last_line, run_stage
+from benchmark.experiment.workspace import HERE, Workspace
+
+#: seconds between two looks at the jobs
+PACE = 1.0
+#: settings of jobs that submitit knows by these names; others are Slurm's own
+COMMON = ("gpus_per_node", "cpus_per_task", "nodes", "mem_gb", "name", "timeout_min")
+#: minutes that a job may take; a training that is cut goes on from its checkpoint at the next call
+LONGEST = 7 * 24 * 60
+WAITING, RUNNING, DONE, FAILED, BLOCKED = "waiting", "running", "done", "failed", "blocked"
+LOOKS = {WAITING: "dim", RUNNING: "cyan", DONE: "green", FAILED: "bold red", BLOCKED: "red"}
+
+
+@dataclass
+class Task:
+    """A stage and what became of it."""
+
+    name: str
+    state: str = WAITING
+    job: Any = None
+    began: float = 0.0
+    seconds: float = 0.0
+    note: str = ""
+
+
+@dataclass
+class Queue:
+    """Jobs of an executor, remembered in a file from one call to the next."""
+
+    space: Workspace
+    executor: str
+    limits: dict[str, Any] = field(default_factory=dict)
+    #: when Slurm was asked last, and what it said
+    _asked: tuple[float, dict[str, str]] = field(default=(-math.inf, {}), repr=False)
+
+    def __post_init__(self) -> None:
+        import submitit
+
+        self.folder = (self.space.work / "launch").resolve()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.memory = self.folder / "jobs.json"
+        self.engine = submitit.AutoExecutor(self.folder / "%j", cluster=self.executor)
+        self.engine.update_parameters(**{"timeout_min": LONGEST, **self.limits})
+        self.kind = {"local": submitit.LocalJob, "slurm": submitit.SlurmJob}[self.executor]
+
+    def submit(self, name: str) -> Any:
+        """Start (or queue) a stage."""
+        self._asked = (-math.inf, {})
+        # a Ctrl-C is meant for the launcher: what is started while it is ignored ignores it
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            job = self.engine.submit(run_stage, name, str(self.space.root.resolve()))
+        finally:
+            signal.signal(signal.SIGINT, before)
+        self.remember(name, job.job_id)
+        return job
+
+    def remember(self, name: str, job_id: str | None) -> None:
+        """Write down a job; None: there is none any more."""
+        known = {**self.known(), name: job_id}
+        self.memory.write_text(json.dumps({k: v for k, v in known.items() if v is not None}, indent=1) + "\n")
+
+    def known(self) -> dict[str, str]:
+        """Job ids by stage."""
+        return json.loads(self.memory.read_text()) if self.memory.is_file() else {}
+
+    def found_again(self, name: str) -> Any:
+        """The job of an earlier call, if it is still at work."""
+        job_id = self.known().get(name)
+        job = job_id and self.kind(self.folder / "%j", job_id)
+        return job if job and self.at_work(job) else None
+
+    def at_work(self, job: Any) -> bool:
+        """Whether a job waits or runs."""
+        if self.executor == "slurm":
+            return job.job_id in self.in_slurm()
+        if job._process is None:
+            # started by another process: its id is that of the process
+            return not job.paths.result_pickle.is_file() and _lives(int(job.job_id))
+        return not job.done()
+
+    def in_slurm(self) -> dict[str, str]:
+        """State of the user's jobs that Slurm has, by id; asked for at most once a second.
+
+        submitit asks `sacct`, which knows nothing where Slurm keeps no accounts.
+        """
+        if time.monotonic() - self._asked[0] > PACE:
+            told = subprocess.run(["squeue", "--me", "-h", "-o", "%i %T"], capture_output=True, text=True, check=False)
+            if told.returncode:
+                raise StageError(f"squeue: {last_line(told.stderr)}")
+            self._asked = time.monotonic(), dict(line.split() for line in told.stdout.splitlines())
+        return self._asked[1]
+
+    def log(self, job: Any) -> str:
+        """The last line that the job wrote, or that it waits for a node."""
+        if self.executor == "slurm" and self.in_slurm().get(job.job_id) == "PENDING":
+            return "in Slurm's queue"
+        try:
+            with job.paths.stdout.open("rb") as file:
+                file.seek(max(0, file.seek(0, os.SEEK_END) - 4096))
+                return last_line(file.read().decode(errors="replace"))
+        except OSError:
+            return ""
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except OSError:
+        return False
+    # one that has ended but that nobody has waited for still answers
+    state = Path(f"/proc/{process}/stat")
+    return not state.is_file() or state.read_text().rpartition(") ")[2][0] != "Z"
+
+
+class Launch:
+    """All stages that are asked for, on their way."""
+
+    def __init__(self, stages: Stages, queue: Queue, jobs: int, wanted: set[str]) -> None:
+        self.stages, self.queue, self.jobs = stages, queue, jobs
+        order = [name for name in stages.needs if name in wanted]
+        self.tasks = {name: Task(name) for name in order}
+        for task in self.tasks.values():
+            if (job := queue.found_again(task.name)) is not None:
+                task.state, task.job, task.began = RUNNING, job, time.monotonic()
+
+    def in_state(self, *states: str) -> list[Task]:
+        return [task for task in self.tasks.values() if task.state in states]
+
+    def step(self) -> bool:
+        """Look after the jobs and submit what is ready; whether anything is left to do."""
+        for task in self.in_state(RUNNING):
+            task.seconds = time.monotonic() - task.began
+            task.note = self.queue.log(task.job)
+            if not self.queue.at_work(task.job):
+                self.settle(task)
+        for task in self.in_state(WAITING):
+            before = [self.tasks[name].state for name in self.stages.needs[task.name]]
+            if {FAILED, BLOCKED} & set(before):
+                task.state, task.note = BLOCKED, "something that it needs failed"
+            elif all(state == DONE for state in before) and len(self.in_state(RUNNING)) < self.jobs:
+                self.start(task)
+        return bool(self.in_state(WAITING, RUNNING))
+
+    def start(self, task: Task) -> None:
+        if not self.stages.changed(task.name):
+            task.state, task.note = DONE, "up to date"
+            return
+        task.state, task.job, task.began = RUNNING, self.queue.submit(task.name), time.monotonic()
+
+    def settle(self, task: Task) -> None:
+        """What DVC says of the files counts, not how the job ended."""
+        self.queue.remember(task.name, None)
+        task.state = FAILED if self.stages.changed(task.name) else DONE
+        if task.state == FAILED:
+            task.note = f"{self.queue.log(task.job)} ({task.job.paths.stdout})"
+
+    def table(self) -> Table:
+        """What runs, failed or waits, and how many are done."""
+        table = Table(box=None, title=f"{len(self.in_state(DONE))} of {len(self.tasks)} stages done", expand=True)
+        for name in ("stage", "state", "time"):
+            table.add_column(name, no_wrap=True)
+        table.add_column("last line", no_wrap=True, overflow="ellipsis", ratio=1)
+        waiting = self.in_state(WAITING)
+        for task in [*self.in_state(FAILED, BLOCKED, RUNNING), *waiting[:5]]:
+            clock = f"{task.seconds // 60:.0f}:{task.seconds % 60:02.0f}" if task.began else ""
+            table.add_row(task.name, f"[{LOOKS[task.state]}]{task.state}", clock, task.note)
+        if len(waiting) > 5:
+            table.add_row(f"and {len(waiting) - 5} more", f"[dim]{WAITING}", "", "")
+        return table
+
+
+def launch(folder: Path, executor: str, jobs: int, only: list[str], limits: dict[str, Any]) -> None:
+    """Bring the stages up to date.
+
+    Args:
+        folder: of the experiment.
+        executor: ``local`` or ``slurm``.
+        jobs: at most so many at once.
+        only: patterns of stages' names; these and what they need. Empty: all.
+        limits: settings of the jobs, as submitit names them.
+
+    Raises:
+        StageError: there are no such stages, or some failed.
+    """
+    stages = Stages(folder)
+    asked = {name for name in stages.needs if not only or any(fnmatch.fnmatch(name, one) for one in only)}
+    if not asked:
+        raise StageError(f"no stage is called like {', '.join(only)}; there are: {', '.join(stages.needs)}")
+    if executor == "local":
+        # jobs share the cores; more threads than these would only wait for each other
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
+    run = Launch(stages, Queue(Workspace(folder), executor, limits), jobs, stages.with_needs(asked))
+    console, told = Console(), {}
+    with Live(run.table(), console=console, refresh_per_second=2) as live:
+        while run.step():
+            live.update(run.table())
+            for task in run.tasks.values():
+                # where nobody looks at a table, a line for each change
+                if not console.is_terminal and told.get(task.name) != task.state and task.state != WAITING:
+                    told[task.name] = task.state
+                    print(f"{task.name}: {task.state} {task.note}".rstrip(), flush=True)
+            time.sleep(PACE)
+        live.update(run.table())
+    if failed := run.in_state(FAILED):
+        blocked = len(run.in_state(BLOCKED))
+        told_blocked = f"; {blocked} more wait for them" if blocked else ""
+        raise StageError(f"failed: {'; '.join(f'{t.name}: {t.note}' for t in failed)}{told_blocked}")
+
+
+def main() -> None:
+    args = command_parser("launch").parse_args()
+    limits = {}
+    for key, _, value in (one.partition("=") for one in args.slurm):
+        limits[key if key in COMMON else f"slurm_{key}"] = int(value) if value.isdigit() else value
+    launch(HERE.root, args.executor, args.jobs, args.only, limits)
+
+
+if __name__ == "__main__":
+    run_cli(main, StageError)

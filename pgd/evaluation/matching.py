@@ -1,0 +1,89 @@
+"""COCO's matching of detections and objects: by hotcoco where it is installed, else by pycocotools, which is slower.
+
+Both give the same figures (a test compares them); hotcoco takes a hundredth of the time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pycocotools.coco
+import pycocotools.cocoeval
+
+#: what has COCO's interface: a loaded annotation file, and an evaluation
+try:
+    import hotcoco as fast
+except ImportError:
+    fast = None
+
+
+def evaluated(
+    annotations: str | Path | dict | pycocotools.coco.COCO,
+    detections: list[dict],
+    ranges: Sequence[Sequence[float]],
+    image_ids: Sequence[int] | None = None,
+    limits: Sequence[int] = (1, 10, 100),
+    library: Any = fast,
+) -> Any:
+    """The evaluation of detections after its matching, with pycocotools' interface.
+
+    Args:
+        annotations: COCO JSON file, its content, or one that pycocotools has loaded.
+        detections: COCO results, ``{"image_id", "category_id", "bbox": [x, y, w, h], "score"}``.
+        ranges: of objects' areas, pixels^2.
+        image_ids: these images only; None: all.
+        limits: most detections an image and category that count.
+        library: hotcoco, or None for pycocotools.
+    """
+    truth_type, evaluation_type = (
+        (pycocotools.coco.COCO, pycocotools.cocoeval.COCOeval) if library is None else (library.COCO, library.COCOeval)
+    )
+    # both print what they do, and hotcoco warns where ranges are not COCO's own
+    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        truth = _loaded(annotations, truth_type)
+        # pycocotools cannot load an empty result; a detector that found nothing has AP 0, not an error.
+        found = truth.loadRes(detections) if detections or library is not None else truth_type()
+        evaluation = evaluation_type(truth, found, "bbox")
+        params = evaluation.params
+        params.imgIds = sorted(truth.getImgIds() if image_ids is None else image_ids)
+        params.catIds = sorted(truth.getCatIds())
+        params.areaRng, params.maxDets = [list(pair) for pair in ranges], list(limits)
+        evaluation.evaluate()
+    return evaluation
+
+
+def figures(evaluation: Any) -> list[float]:
+    """pycocotools' twelve figures; -1 where there is no such object."""
+    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        evaluation.accumulate()
+        evaluation.summarize()
+    return [float(figure) for figure in evaluation.stats]
+
+
+def _loaded(annotations: Any, kind: type) -> Any:
+    """The annotations as this kind of object."""
+    reference = pycocotools.coco.COCO
+    if isinstance(annotations, reference):
+        # to pycocotools an object of id 0 is one that nothing has found
+        if kind is reference and 0 not in annotations.anns:
+            return annotations
+        annotations = annotations.dataset
+    if kind is not reference:
+        return kind(annotations if isinstance(annotations, dict) else str(annotations))
+    if not isinstance(annotations, dict):
+        annotations = json.loads(Path(annotations).read_text(encoding="utf-8-sig"))
+    if any(one["id"] == 0 for one in annotations["annotations"]):
+        numbered = [{**one, "id": number} for number, one in enumerate(annotations["annotations"], start=1)]
+        annotations = {**annotations, "annotations": numbered}
+    truth = reference()
+    truth.dataset = annotations
+    truth.createIndex()
+    return truth

@@ -1,0 +1,141 @@
+"""Stages side by side, on a small pipeline of shell commands in a DVC repository of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from benchmark.experiment.stages import StageError, Stages, last_line
+from benchmark.experiment.workspace import ROOT
+from benchmark.launch import launch
+
+PIPELINE = {
+    "first": {"cmd": "mkdir -p work && echo first && echo 1 > work/a", "outs": ["work/a"]},
+    "side": {
+        "matrix": {"k": ["one", "two", "bad"]},
+        "cmd": "sleep 1; date +%s.%N > work/start_${item.k}; sleep ${wait}; cat work/a; "
+        "echo told; test ${item.k} != bad && date +%s.%N > work/${item.k}",
+        "deps": ["work/a"],
+        "outs": ["work/${item.k}"],
+    },
+    "last": {"cmd": "cat work/one work/two > work/z", "deps": ["work/one", "work/two"], "outs": ["work/z"]},
+    "never": {"cmd": "cat work/bad > work/n", "deps": ["work/bad"], "outs": ["work/n"]},
+}
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "DVC_NO_ANALYTICS": "1"}
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """An experiment below the root of a repository."""
+    for command in (["git", "init", "-q"], [sys.executable, "-m", "dvc", "init", "-q"]):
+        subprocess.run(command, cwd=tmp_path, check=True, env=ENVIRONMENT)
+    here = tmp_path / "experiment"
+    here.mkdir()
+    write(here)
+    return here
+
+
+def write(folder: Path, wait: float = 6) -> None:
+    (folder / "dvc.yaml").write_text(yaml.safe_dump({"vars": [{"wait": wait}], "stages": PIPELINE}, sort_keys=False))
+
+
+def status(folder: Path) -> dict:
+    command = [sys.executable, "-m", "dvc", "status", "--json"]
+    return json.loads(subprocess.run(command, cwd=folder, check=True, capture_output=True, env=ENVIRONMENT).stdout)
+
+
+@pytest.mark.slow
+def test_order_and_needs(folder):
+    stages = Stages(folder)
+    assert set(stages.needs) == {"first", "side@one", "side@two", "side@bad", "last", "never"}
+    assert stages.needs["last"] == {"side@one", "side@two"}
+    assert stages.with_needs({"last"}) == {"last", "side@one", "side@two", "first"}
+    assert stages.changed("first")
+
+
+@pytest.mark.slow
+def test_stages_run_side_by_side_and_a_failure_stops_what_needs_it(folder, monkeypatch, capsys):
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    with pytest.raises(StageError, match=r"failed: side@bad: told .*; 1 more wait for them"):
+        launch(folder, "local", 3, [], {})
+    times = {name: float((folder / "work" / name).read_text()) for name in ("one", "two", "start_one", "start_two")}
+    assert max(times["start_one"], times["start_two"]) < min(times["one"], times["two"]), "at the same time"
+    assert "never: blocked" in capsys.readouterr().out
+    assert {name.split(":")[-1] for name in status(folder)} == {"side@bad", "never"}
+    before = (folder / "work" / "one").read_text()
+    launch(folder, "local", 3, ["last"], {})
+    assert (folder / "work" / "one").read_text() == before, "nothing to do"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT], ids=["killed", "ctrl-c"])
+def test_a_launcher_finds_its_jobs_again(folder, how):
+    write(folder, wait=15)
+    command = [sys.executable, "-m", "benchmark.launch", "--only", "last"]
+    first = subprocess.Popen(command, cwd=folder, env=ENVIRONMENT, start_new_session=True)
+    until = time.monotonic() + 90
+    while not all((folder / "work" / f"start_{k}").is_file() for k in ("one", "two")):
+        assert time.monotonic() < until
+        assert first.poll() is None
+        time.sleep(0.2)
+    started = {k: (folder / "work" / f"start_{k}").read_text() for k in ("one", "two")}
+    # a terminal sends Ctrl-C to all processes in front of it
+    os.kill(first.pid, how) if how == signal.SIGKILL else os.killpg(first.pid, how)
+    first.wait()
+    subprocess.run(command, cwd=folder, env=ENVIRONMENT, check=True)
+    assert {k: (folder / "work" / f"start_{k}").read_text() for k in started} == started, "each ran once"
+    assert (folder / "work" / "z").is_file()
+
+
+def slurm_is_there() -> bool:
+    """Whether a node waits for jobs (``tools/slurm_here.sh start``)."""
+    if not shutil.which("sinfo"):
+        return False
+    return "idle" in subprocess.run(["sinfo", "-h", "-o", "%T"], capture_output=True, text=True, check=False).stdout
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not slurm_is_there(), reason="needs a Slurm: sudo bash tools/slurm_here.sh start")
+def test_slurm_runs_stages_and_a_cancelled_one_failed(folder, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    launch(folder, "slurm", 2, ["side@one"], {})
+    assert (folder / "work" / "one").is_file()
+    write(folder, wait=60)
+    watched = subprocess.Popen([sys.executable, "-m", "benchmark.launch", "--executor", "slurm"], cwd=folder)
+    until = time.monotonic() + 60
+    while not (folder / "work" / "start_two").is_file():
+        assert time.monotonic() < until
+        time.sleep(0.2)
+    subprocess.run(["scancel", "--me"], check=True)
+    assert watched.wait(timeout=90) == 1
+    assert not (folder / "work" / "two").is_file()
+
+
+@pytest.mark.slow
+def test_what_cannot_be_asked_for(folder):
+    with pytest.raises(StageError, match=r"no stage is called like teacher@\*; there are: "):
+        launch(folder, "local", 2, ["teacher@*"], {})
+    with pytest.raises(StageError, match=r"no stages; run this from the folder of an experiment"):
+        Stages(folder.parent)
+
+
+@pytest.mark.parametrize(
+    ("text", "last"),
+    [
+        ("a\n 10%|#\r 20%|##\n", "20%|##"),
+        ("error: no such pair\nERROR: failed to reproduce 'x': failed to run\n", "error: no such pair"),
+        ("ERROR: failed to reproduce 'x'\nsubmitit ERROR - it raised\n", "ERROR: failed to reproduce 'x'"),
+        ("", ""),
+    ],
+)
+def test_last_line(text, last):
+    assert last_line(text) == last
