@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-
 import pytest
 import torch
 from mmengine.config import ConfigDict
@@ -22,37 +20,17 @@ from support.detectors import (
     objects,
     pair,
     sample,
+    step_of,
+    terms,
     view_of,
 )
-from torch import Tensor
 from torch.testing import assert_close
 
-from pgd.dense import DistillStep, Grid, reader_of
-from pgd.distiller import Distiller
+from pgd.dense import reader_of
 from pgd.methods.pgd import pgd_reg_loss
 from pgd.tape import Tape
 
 pytestmark = QUIET
-
-
-def terms(losses: dict) -> dict[str, Tensor]:
-    return {k: v for k, v in losses.items() if k.startswith("loss_pgd")}
-
-
-def step_of(model: Distiller, inputs: Tensor, samples: list) -> DistillStep:
-    """What the method sees of a batch."""
-    seen = []
-    handle = model.method.register_forward_hook(lambda module, args, out: seen.append(args[0]))
-    model.loss(inputs, samples)
-    handle.remove()
-    return seen[0]
-
-
-@functools.cache
-def taught(name: str, image: int = 0) -> tuple[Grid, Tensor, Tensor]:
-    """Grid, scores and boxes of one image: what a teacher says."""
-    view = view_of(detector(name, 1).eval(), images())
-    return view.grid, view.scores[image], view.boxes[image]
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -23,12 +23,14 @@ from support.detectors import (
     images,
     objects,
     pair,
+    step_of,
+    taught,
+    terms,
     view_of,
 )
 from support.flat import mask, prediction_guided_weights
 from support.golden import assert_close as assert_close_to_golden
 from support.golden import load
-from test_heads import step_of, taught, terms
 from torch import Tensor
 from torch.testing import assert_close
 

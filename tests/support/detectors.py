@@ -16,7 +16,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from benchmark.experiment.workspace import ROOT
-from pgd.dense import View, reader_of
+from pgd.dense import DistillStep, Grid, View, reader_of
 from pgd.distiller import Distiller
 
 #: mmdet's own heads use what mmdet and torch deprecate
@@ -114,3 +114,23 @@ def view_of(model: nn.Module, inputs: Tensor) -> View:
     metas = [{"pad_shape": tuple(inputs.shape[-2:])}] * len(inputs)
     grid = reader.grid([f.shape[-2:] for f in features], metas, inputs.device)
     return View(reader, grid, features, None, model.bbox_head(features))
+
+
+def terms(losses: dict) -> dict[str, Tensor]:
+    return {k: v for k, v in losses.items() if k.startswith("loss_pgd")}
+
+
+def step_of(model: Distiller, inputs: Tensor, samples: list) -> DistillStep:
+    """What the method sees of a batch."""
+    seen = []
+    handle = model.method.register_forward_hook(lambda module, args, out: seen.append(args[0]))
+    model.loss(inputs, samples)
+    handle.remove()
+    return seen[0]
+
+
+@functools.cache
+def taught(name: str, image: int = 0) -> tuple[Grid, Tensor, Tensor]:
+    """Grid, scores and boxes of one image: what a teacher says."""
+    view = view_of(detector(name, 1).eval(), images())
+    return view.grid, view.scores[image], view.boxes[image]
