@@ -30,17 +30,16 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from mmdet.registry import MODELS
-from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from tqdm import tqdm
 
 import pgd.plugin  # noqa: F401  registers with mmdet
-from benchmark.cost import first_batches
+from benchmark.cost import build, first_batches
 from benchmark.experiment.cli import run_cli
 from benchmark.experiment.config import DatasetInfo, detector_config, model_dict, training_config
 from benchmark.experiment.quiet import quiet
-from benchmark.experiment.settings import Params, SettingsError, parse
+from benchmark.experiment.settings import Job, Params, SettingsError, parse
 from benchmark.experiment.workspace import ROOT
 from benchmark.figures.plots import COLOURS, paint, style
 from benchmark.training.combinations import combinations
@@ -77,50 +76,46 @@ def in_turns(variants: dict[str, Work], turns: int, what: str) -> dict[str, list
 
 def pairs_of(detectors: tuple[str, ...]) -> Params:
     """The mini pairs of these detectors."""
-    configs = {name: {"config": f"benchmark/configs/mini/{name}_r"} for name in detectors}
+    depths = {"teacher": 34, "student": 18}
     pairs = {
-        name: {kind: {"config": f"{own['config']}{depth}.py"} for kind, depth in (("teacher", 34), ("student", 18))}
-        for name, own in configs.items()
+        name: {kind: {"config": f"benchmark/configs/mini/{name}_r{depth}.py"} for kind, depth in depths.items()}
+        for name in detectors
     }
     return parse({"datasets": {"minicoco": {}}, "pairs": pairs, "runs": {"student": {"pair": detectors[0]}}})
 
 
-def literal(cfg: Config) -> Config:
-    """The training as mmdet's own configs have it."""
-    cfg.model.channels_last = False
-    cfg.optim_wrapper.optimizer.pop("fused")
-    cfg.optim_wrapper.optimizer.foreach = False
-    return cfg
+def stepper(job: Job, data: DatasetInfo, teacher: Path | None, batches: list[dict]) -> tuple[Work, torch.nn.Module]:
+    """A training step on one batch after the other, as the stage `cost` has it, and the model."""
+    model, step = build(job, data, teacher)
+    return lambda turn: step(batches[turn % len(batches)]), model
 
 
-def stepper(cfg: Config, batches: list[dict]) -> tuple[Work, torch.nn.Module]:
-    """A training step of a config on one batch after the other, and its model."""
-    cfg.custom_hooks = []
-    runner = Runner.from_cfg(cfg)
-    runner.model.init_weights()
-    optimizer = runner.build_optim_wrapper(runner.optim_wrapper)
-    runner.model.train()
-    return lambda turn: runner.model.train_step(batches[turn % len(batches)], optimizer), runner.model
+def literal(job: Job, data: DatasetInfo, batches: list[dict]) -> Work:
+    """The student's step as mmdet's own configs have it."""
+    plain = replace(job.run, options={"optim_wrapper.optimizer.fused": False})
+    work, model = stepper(replace(job, run=plain), data, None, batches)
+    model.memory_format = torch.contiguous_format
+    model.student.to(memory_format=model.memory_format)
+    return work
 
 
 def steps(detector: str, data: DatasetInfo, turns: int, folder: Path) -> dict[str, Any]:
     """Times of everything that a training of this detector can consist of."""
     params = pairs_of((detector,))
     runs, _ = combinations(params)
-    job = replace(params.student("student"), pair_name=detector)
+    job = params.student("student")
     batches = first_batches(job, data, BATCHES)
     teacher = folder / f"{detector}.pth"
     export(MODELS.build(model_dict(detector_config(job.pair.teacher), len(data.classes))), teacher)
     variants: dict[str, Work] = {}
-    variants["student, literal"], _ = stepper(literal(training_config(job, data, None, folder)), batches)
-    variants["student"], _ = stepper(training_config(job, data, None, folder), batches)
+    variants["student, literal"] = literal(job, data, batches)
+    variants["student"], _ = stepper(job, data, None, batches)
     places = {}
     for run in runs.values():
         # B3 takes batches of five at most
         more = {"faults": ["B1", "B4", "B5"]} if run.method == "pgd_released" else {}
         run = replace(run, inherit="none", settings=run.settings | more)
-        cfg = training_config(replace(job, run=run), data, teacher, folder)
-        variants[run.method], model = stepper(cfg, batches)
+        variants[run.method], model = stepper(replace(job, run=run), data, teacher, batches)
         places[run.method] = model.method.place
         if run.method == "pgd":
             guided = model

@@ -20,7 +20,6 @@ from support.detectors import (
     objects,
     pair,
     sample,
-    step_of,
     terms,
     view_of,
 )
@@ -29,6 +28,7 @@ from torch.testing import assert_close
 from pgd.dense import reader_of
 from pgd.methods.pgd import pgd_reg_loss
 from pgd.tape import Tape
+from tools.gpu_speed import step_of
 
 pytestmark = QUIET
 

@@ -23,7 +23,6 @@ from support.detectors import (
     images,
     objects,
     pair,
-    step_of,
     taught,
     terms,
     view_of,
@@ -47,6 +46,7 @@ from pgd.maths.regions import (
 from pgd.methods.base import MethodContext, MethodError
 from pgd.methods.pgd import LEVEL_WEIGHTS, PGD
 from pgd.methods.pgd_released import PGDReleased
+from tools.gpu_speed import step_of
 from tools.speed_maps import compare
 
 pytestmark = QUIET

@@ -16,7 +16,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from benchmark.experiment.workspace import ROOT
-from pgd.dense import DistillStep, Grid, View, reader_of
+from pgd.dense import Grid, View, reader_of
 from pgd.distiller import Distiller
 
 #: mmdet's own heads use what mmdet and torch deprecate
@@ -118,15 +118,6 @@ def view_of(model: nn.Module, inputs: Tensor) -> View:
 
 def terms(losses: dict) -> dict[str, Tensor]:
     return {k: v for k, v in losses.items() if k.startswith("loss_pgd")}
-
-
-def step_of(model: Distiller, inputs: Tensor, samples: list) -> DistillStep:
-    """What the method sees of a batch."""
-    seen = []
-    handle = model.method.register_forward_hook(lambda module, args, out: seen.append(args[0]))
-    model.loss(inputs, samples)
-    handle.remove()
-    return seen[0]
 
 
 @functools.cache
