@@ -10,8 +10,8 @@ from pathlib import Path
 from statistics import median
 
 import cv2
-import dvc  # noqa: F401  configures logging when first imported, which closes the log files of any Runner by then
 import pytest
+import submitit  # noqa: F401  configures logging when first imported, which closes the log files of any Runner by then
 import torch
 from support.detectors import ALL
 from support.worlds import IMAGES, World
