@@ -25,6 +25,7 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from tqdm import tqdm
 
+import benchmark.training.draws  # noqa: F401  registers what trainings draw by
 import pgd.plugin  # noqa: F401  registers with mmdet
 from benchmark.experiment.cli import command_parser, run_cli
 from benchmark.experiment.config import DatasetInfo, training_config

@@ -100,10 +100,12 @@ def entry(job: Job, space: Workspace = HERE) -> dict:
         "pair": job.pair_name,
         "dataset": job.pair.dataset,
         "data": DatasetInfo.load(job.pair.dataset, space).digest,
-        "detector": {key: value for key, value in asdict(job.detector).items() if key != "min_ap"},
+        "detector": {key: value for key, value in asdict(job.detector).items() if key not in ("min_ap", "features")},
         "run": asdict(job.run) if job.run else None,
         # A change of the gate leaves the teacher as it is, but a student must be checked against it.
         "teacher_min_ap": job.pair.teacher.min_ap if taught else None,
+        # how the teacher's features are kept, where that changes them
+        "features": job.pair.teacher.features if taught and job.pair.teacher.features == "float16" else None,
         "pretrained": check_pretrained(cfg),
         "config": config_digest(cfg),
         "code": sources(parts, job.run),

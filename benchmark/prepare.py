@@ -1,4 +1,4 @@
-"""Stage `prepare`: unpack and verify a mini set, or check a COCO or CrowdHuman tree; write down where everything is.
+"""Stage `prepare`: unpack or draw a mini set and verify it, or check a COCO or CrowdHuman tree; write down where everything is.
 
 ``python -m benchmark.prepare NAME`` looks the data set up in params.yaml and writes
 ``work/dataset/<name>/dataset.json``. Images of the real sets are never copied: the file holds paths. CrowdHuman's
@@ -13,12 +13,14 @@ if __name__ == "__main__":
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from benchmark.data import crowdhuman
 from benchmark.data.checks import DataError, check_split, read_annotations, subset, unpack
+from benchmark.data.minicoco import MIDI, write
 from benchmark.experiment.cli import command_parser, run_cli
 from benchmark.experiment.config import DatasetInfo
 from benchmark.experiment.settings import Dataset, SettingsError, load
@@ -32,6 +34,13 @@ CROWD_ARCHIVE = ROOT / "data" / "minicrowd.zip"
 #: Bounds of small and medium objects, pixels^2: they split the mini set's objects about as COCO's bounds split COCO's
 #: (46, 31 and 23% of val).
 MINI_AREAS = (17**2, 27**2)
+#: Likewise for the drawn set with larger objects.
+MIDI_AREAS = (37**2, 50**2)
+#: SHA-256 of the annotations that the drawn set must have.
+MIDI_DIGESTS = {
+    "train": "61ec4a9badd949b45eff471eb0b896788d7d0a3c27717286867b135038d5f4bd",
+    "val": "7ec276b69f939f1554026ec5db2cbda2ab95cb722c8e3fef965301601dcd5d9f",
+}
 #: How many images the archives must hold.
 MINI_IMAGES = {"train": 2000, "val": 500}
 CROWD_IMAGES = {"train": 800, "val": 300}
@@ -92,6 +101,30 @@ def _minicoco(settings: Dataset, work: Path) -> Located:
     return Located(_coco_splits(parts, settings, work), MINI_AREAS, sources=(ARCHIVE,))
 
 
+def _midicoco(settings: Dataset, work: Path) -> Located:
+    """Drawn here. Annotations are the same on every machine; pixels may differ by a rounding of OpenCV's."""
+    root = work / "midicoco"
+    shutil.rmtree(root, ignore_errors=True)
+    pixels = hashlib.sha256()
+
+    def put(name: str, data: bytes) -> None:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+        pixels.update(data)
+
+    write(MIDI, put)
+    parts = {s: (root / "annotations" / f"{s}.json", root / s) for s in MIDI_DIGESTS}
+    for split, (annotations, _) in parts.items():
+        if hashlib.sha256(annotations.read_bytes()).hexdigest() != MIDI_DIGESTS[split]:
+            raise DataError(
+                f"{annotations}: not the published {split} set; were the versions of numpy and OpenCV changed? "
+                "requirements.lock names those that draw it"
+            )
+    (root / "pixels.sha256").write_text(f"{pixels.hexdigest()}\n")
+    return Located(_coco_splits(parts, settings, work), MIDI_AREAS, sources=(root / "pixels.sha256",))
+
+
 def _coco(settings: Dataset, work: Path) -> Located:
     root = Path(settings.root).expanduser()
     if not root.is_dir():
@@ -148,6 +181,7 @@ def _minicrowd(settings: Dataset, work: Path) -> Located:
 #: what finds and checks a data set, by kind (benchmark.experiment.settings.Dataset)
 LOCATE: dict[str, Callable[[Dataset, Path], Located]] = {
     "minicoco": _minicoco,
+    "midicoco": _midicoco,
     "coco": _coco,
     "minicrowd": _minicrowd,
     "crowdhuman": _crowdhuman,

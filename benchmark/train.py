@@ -21,8 +21,10 @@ import json
 import shutil
 from pathlib import Path
 
+from mmengine.config import Config
 from mmengine.runner import Runner
 
+import benchmark.training.draws  # noqa: F401  registers what trainings draw by
 import benchmark.training.progress  # noqa: F401  registers its hook
 import pgd.plugin  # noqa: F401  registers with mmdet
 from benchmark.experiment.cli import command_parser, run_cli
@@ -31,8 +33,9 @@ from benchmark.experiment.quiet import quiet
 from benchmark.experiment.settings import Job, SettingsError, load
 from benchmark.experiment.workspace import HERE, Workspace
 from benchmark.match import basis, teacher_weights
-from benchmark.training.hooks import Record
+from benchmark.training.hooks import Record, require_change
 from benchmark.training.result import Training
+from benchmark.training.stored import stored_features
 from benchmark.training.usage import effective_rate, machine, peak_memory_mb
 from pgd.checkpoint import CheckpointError, InheritReport, export
 from pgd.methods.base import Method, MethodError
@@ -65,6 +68,20 @@ def describe(method: Method | None) -> dict:
     }
 
 
+def features_of(job: Job, cfg: Config, space: Workspace) -> str | None:
+    """Where the training finds what its teacher sees in its images; None where it must look itself."""
+    kept = job.pair.teacher.features
+    if kept == "live":
+        return None
+    known = json.loads(basis(job, space).read_text())
+    plan = known["plan"]
+    code = {name: own for name, own in plan["code"].items() if not name.startswith(("benchmark.", "pgd.methods."))}
+    depends = {"teacher": known["teacher"], "data": plan["data"], "libraries": plan["libraries"], "code": code}
+    precision = "float32" if kept == "auto" else kept
+    folder = stored_features(cfg, space.features(job.pair_name), depends, precision)
+    return folder and str(folder)
+
+
 def train(job: Job, space: Workspace = HERE) -> Path:
     """Train (or finish) one detector; returns the folder with its results."""
     data = DatasetInfo.load(job.pair.dataset, space)
@@ -76,6 +93,8 @@ def train(job: Job, space: Workspace = HERE) -> Path:
     resume = claim(work_dir, mark)
     cfg = training_config(job, data, teacher, work_dir)
     digest = config_digest(cfg)
+    if job.run is not None and job.run.method != "none":
+        cfg.model.teacher_features = features_of(job, cfg, space)
     cfg.resume = resume
     if resume:
         print(f"{label}: going on from {Path((work_dir / 'last_checkpoint').read_text()).name}")
@@ -85,6 +104,7 @@ def train(job: Job, space: Workspace = HERE) -> Path:
     runner.train()
     seconds = next(hook.seconds for hook in runner.hooks if isinstance(hook, Record))
     model = runner.model
+    require_change(job.label, work_dir, model.student)
     report = model.inherit_report or InheritReport()
     if model.inherit_report is not None:
         print(f"{label}: {report}")
@@ -94,6 +114,8 @@ def train(job: Job, space: Workspace = HERE) -> Path:
     shutil.copy(work_dir / "curve.jsonl", out / "curve.jsonl")
     Training(
         **describe(model.method),
+        method_losses=list(model.method_losses),
+        clip_grad=(cfg.optim_wrapper.get("clip_grad") or {}).get("max_norm"),
         config_digest=digest,
         iterations=runner.max_iters,
         **effective_rate(cfg, runner.world_size),

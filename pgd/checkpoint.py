@@ -8,12 +8,13 @@ from __future__ import annotations
 import logging
 import os
 import pickle
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
 from mmengine.logging import print_log
+from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor, nn
 
 
@@ -35,8 +36,11 @@ def allow_mmengine_history() -> None:
             raise pickle.UnpicklingError(f"a checkpoint asked for getattr({owner!r}, {name!r})")
         return getattr(owner, name)
 
+    # files of numpy 1 call its functions by their old place
+    functions = np._core.multiarray._reconstruct, np._core.multiarray.scalar
+    old = [(function, f"numpy.core.multiarray.{function.__name__}") for function in functions]
     dtypes = {type(np.dtype(t)) for t in (np.float32, np.float64, np.int32, np.int64)}
-    array = [np.ndarray, np.dtype, np._core.multiarray._reconstruct, np._core.multiarray.scalar, *dtypes]
+    array = [np.ndarray, np.dtype, *functions, *old, *dtypes]
     torch.serialization.add_safe_globals([HistoryBuffer, *array, (statistic, "builtins.getattr")])
 
 
@@ -75,9 +79,28 @@ def load_state(path: str | Path) -> dict[str, Tensor]:
     return state
 
 
+#: what wrappers put in front of a detector's names
+PREFIXES = ("module.", "student.", "teacher.", "architecture.", "detector.", "model.")
+
+
+def unwrapped(state: dict[str, Tensor], own: Collection[str]) -> dict[str, Tensor]:
+    """``state`` without the prefixes of wrappers (data parallel, distillers, EMA), where names are ``own`` behind them.
+
+    Entries beside the prefix, such as adapters or another model, are left out.
+    """
+    for prefix in PREFIXES:
+        inner = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+        if inner and not state.keys() & set(own):
+            found = unwrapped(inner, own)
+            if found.keys() & set(own):
+                return found
+    return state
+
+
 def load_strict(module: nn.Module, path: str | Path, what: str) -> None:
     """Load a checkpoint whose names and shapes must be exactly the module's."""
-    state, own = load_state(path), module.state_dict()
+    own = module.state_dict()
+    state = unwrapped(load_state(path), own)
     missing, extra = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
     shapes = sorted(k for k in own.keys() & state.keys() if own[k].shape != state[k].shape)
     if missing or extra or shapes:
@@ -91,6 +114,8 @@ def load_strict(module: nn.Module, path: str | Path, what: str) -> None:
             f"{path}: does not fit the {what} ({len(missing)} entries missing, {len(extra)} unknown, {len(shapes)} of "
             f"another shape; {example}); give a checkpoint of the same config"
         )
+    if broken := [name for name, value in state.items() if value.is_floating_point() and not value.isfinite().all()]:
+        raise CheckpointError(f"{path}: {broken[0]} of the {what} is not finite; it was spoilt in training")
     module.load_state_dict(state)
 
 
@@ -155,3 +180,24 @@ def export(model: nn.Module, path: str | Path, classes: Sequence[str] | None = N
     if classes is not None:
         content["meta"] = {"dataset_meta": {"classes": tuple(classes)}}
     atomic_save(content, Path(path))
+
+
+def require_pretrained(backbone: nn.Module) -> None:
+    """Refuse a backbone that names pretrained weights in its ``init_cfg`` and did not take them over.
+
+    mmengine leaves out what does not fit and says so in a log that nobody reads; the student then starts from nothing.
+    """
+    init = getattr(backbone, "init_cfg", None) or {}
+    if not isinstance(init, dict) or init.get("type") != "Pretrained":
+        return
+    source, prefix = init["checkpoint"], init.get("prefix", "")
+    content = CheckpointLoader.load_checkpoint(source, map_location="cpu", logger="silent")
+    content = content.get("state_dict", content)
+    state = {name.removeprefix(f"{prefix}."): value for name, value in content.items() if name.startswith(prefix)}
+    own = {name: value for name, value in backbone.state_dict().items() if value.is_floating_point()}
+    left = [name for name, value in own.items() if name not in state or not value.cpu().equal(state[name].to(value))]
+    if len(left) > len(own) / 2:
+        raise CheckpointError(
+            f"{source}: {len(left)} of the backbone's {len(own)} entries are not from this file (first: {left[0]}); "
+            "give weights of this architecture"
+        )

@@ -21,10 +21,12 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from pgd import INHERIT_CHOICES
-from pgd.checkpoint import InheritReport, inherit, load_strict
+from pgd.checkpoint import InheritReport, inherit, load_strict, require_pretrained
 from pgd.dense import DistillStep, reader_of
 from pgd.methods import MethodContext, build_method
+from pgd.priors import remember_priors
 from pgd.tape import Tape
+from pgd.teacher_features import StoredFeatures
 
 
 def _as_model(config: dict | str | Path) -> dict:
@@ -88,6 +90,8 @@ class Distiller(BaseDetector):
         data_preprocessor: shared by both.
         channels_last: keep weights and features with channels innermost, which convolutions like better on CPUs and on
             GPUs with tensor cores; results differ by rounding.
+        teacher_features: folder of the teacher's neck features for all training images
+            (:mod:`pgd.teacher_features`), so that it does not look at them again.
     """
 
     def __init__(
@@ -99,6 +103,7 @@ class Distiller(BaseDetector):
         inherit: str = "none",
         data_preprocessor: dict | None = None,
         channels_last: bool = False,
+        teacher_features: str | None = None,
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
@@ -112,10 +117,15 @@ class Distiller(BaseDetector):
         # Held in a list, so that torch does not register it as a submodule.
         self._teacher: list[nn.Module] = []
         self.method: nn.Module | None = None
+        #: names of the method's loss terms, known from the first step on
+        self.method_losses: tuple[str, ...] = ()
         if teacher is not None:
             self._add_teacher(teacher, teacher_checkpoint)
         if method is not None:
             self._add_method(dict(method))
+        self._stored = None if teacher_features is None else StoredFeatures(teacher_features)
+        for model in (self.student, *self._teacher):
+            remember_priors(model.bbox_head)
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         for model in self._teacher:
             model.to(memory_format=self.memory_format)
@@ -149,6 +159,7 @@ class Distiller(BaseDetector):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(torch.initial_seed())
             self.student.init_weights()
+        require_pretrained(self.student.backbone)
         if self.method is not None and hasattr(self.method, "init_weights"):
             self.method.init_weights()
         if self.inherit != "none":
@@ -164,7 +175,10 @@ class Distiller(BaseDetector):
         student_tape, teacher_tape = self._tapes
         needs = self.method.needs
         with torch.no_grad(), teacher_tape.recording():
-            features = self.teacher.extract_feat(batch_inputs)
+            if self._stored is None:
+                features = self.teacher.extract_feat(batch_inputs)
+            else:
+                features = teacher_tape.neck = self._stored(batch_data_samples, batch_inputs.device)
             if needs - {"neck"}:
                 self.teacher.bbox_head(features)
         assigning = nullcontext()
@@ -189,6 +203,7 @@ class Distiller(BaseDetector):
             step.labels, step.label_weights = student_tape.reader.assignment(student_tape.targets, len(metas))
             step.centerness = student_tape.reader.centerness_targets(student_tape.targets, len(metas))
         terms = self.method(step)
+        self.method_losses = tuple(terms)
         student_tape.clear()
         teacher_tape.clear()
         if clash := losses.keys() & terms.keys():

@@ -16,8 +16,9 @@ import torch
 from support.detectors import ALL
 from support.worlds import IMAGES, World
 
+import benchmark.training.draws  # noqa: F401  registers what trainings draw by
 import pgd.plugin  # noqa: F401  registers with mmdet
-from benchmark.data.minicoco import SPLITS, annotate, coco_json, file_name, render
+from benchmark.data.minicoco import MINI, annotate, coco_json, file_name, render
 from benchmark.experiment.config import DatasetInfo
 from benchmark.experiment.quiet import skip_config_formatting
 from benchmark.experiment.settings import TEACHER
@@ -49,14 +50,14 @@ def coco_sample() -> Path:
 def tiny_data(tmp_path_factory) -> DatasetInfo:
     """The first images of minicoco, written as a COCO-format set."""
     root = tmp_path_factory.mktemp("tiny_data")
-    for split in SPLITS:
+    for split in MINI.splits:
         (root / split.name).mkdir()
         annotations = []
         for i in range(IMAGES[split.name]):
-            image, instances = render(split, i)
+            image, instances = render(MINI, split, i)
             assert cv2.imwrite(str(root / split.name / file_name(split, i)), image[..., ::-1])
             annotations.append(annotate(instances, i + 1, 0))
-        content = coco_json(split, annotations)
+        content = coco_json(MINI, split, annotations)
         (root / f"{split.name}.json").write_text(json.dumps(content))
     return DatasetInfo(
         name="minicoco",

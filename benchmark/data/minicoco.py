@@ -1,8 +1,10 @@
-"""minicoco: a deterministic COCO-format detection set of a small, hard world. ``python -m benchmark.data.minicoco``
+"""Deterministic COCO-format detection sets of a small, hard world. ``python -m benchmark.data.minicoco``
 
-160x160 images, ten categories (:mod:`benchmark.data.sprites`), 2 to 9 objects an image from 6% to 60% of its side,
-with occlusion, truncation, clutter, changing light, crowd regions and empty images. Image number ``i`` of a split is a
-function of (seed, split, i) alone, so that a part can be drawn again and compared.
+160x160 images, ten categories (:mod:`benchmark.data.sprites`), with occlusion, truncation, clutter, changing light, crowd
+regions and empty images. *minicoco* has 2 to 9 objects an image from 6% to 60% of its side and lies in ``data/`` as an
+archive; *midicoco* has fewer and larger ones, 20% to 95%, so that a key region is a small part of a box, and more images,
+and is drawn where it is needed (:func:`write`). Image number ``i`` of a split is a function of (seed, split, i) alone, so
+that a part can be drawn again and compared.
 """
 
 from __future__ import annotations
@@ -14,7 +16,9 @@ if __name__ == "__main__":
     answer_early("data.minicoco")
 
 import json
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -26,15 +30,28 @@ from benchmark.data.scene import Instance, random_scene
 from benchmark.data.sprites import CATEGORIES
 from benchmark.experiment.cli import command_parser
 
-SEED = 20220305
 SIZE = (160, 160)
-LENGTHS = (0.06, 0.60)
-COUNTS = (2, 9)
 CROWD_RATE = 0.03
-EMPTY_RATE = 0.03
 JPEG_QUALITY = 88
 
-SPLITS = (Split("train", 0, 2000), Split("val", 1, 500))
+
+@dataclass(frozen=True)
+class World:
+    """What tells one of these sets from another."""
+
+    name: str
+    seed: int
+    #: shortest and longest object, as a fraction of the image's side
+    lengths: tuple[float, float]
+    #: fewest and most objects an image
+    counts: tuple[int, int]
+    #: chance of an image without objects
+    empty_rate: float
+    splits: tuple[Split, ...]
+
+
+MINI = World("minicoco", 20220305, (0.06, 0.60), (2, 9), 0.03, (Split("train", 0, 2000), Split("val", 1, 500)))
+MIDI = World("midicoco", 20220312, (0.20, 0.95), (1, 5), 0.02, (Split("train", 0, 6000), Split("val", 1, 1000)))
 
 
 def annotate(instances: list[Instance], image_id: int, first_id: int) -> list[dict]:
@@ -58,26 +75,26 @@ def annotate(instances: list[Instance], image_id: int, first_id: int) -> list[di
     return annotations
 
 
-def render(split: Split, index: int) -> tuple[np.ndarray, list[Instance]]:
+def render(world: World, split: Split, index: int) -> tuple[np.ndarray, list[Instance]]:
     """Image ``index`` of ``split`` as uint8 RGB, with its instances."""
-    rng = np.random.default_rng([SEED, split.number, index])
-    return random_scene(rng, SIZE, LENGTHS, COUNTS, CROWD_RATE, EMPTY_RATE)
+    rng = np.random.default_rng([world.seed, split.number, index])
+    return random_scene(rng, SIZE, world.lengths, world.counts, CROWD_RATE, world.empty_rate)
 
 
 def file_name(split: Split, index: int) -> str:
     return f"{split.name}{index:05d}.jpg"
 
 
-def _encoded(split: Split, index: int) -> tuple[bytes, list[dict]]:
-    image, instances = render(split, index)
+def _encoded(world: World, split: Split, index: int) -> tuple[bytes, list[dict]]:
+    image, instances = render(world, split, index)
     return jpeg(image, JPEG_QUALITY), annotate(instances, index + 1, 0)
 
 
-def coco_json(split: Split, annotations: list[list[dict]]) -> dict:
+def coco_json(world: World, split: Split, annotations: list[list[dict]]) -> dict:
     """The split's COCO dictionary from its images' annotations, which get running ids from 1."""
     flat = [a for image in annotations for a in image]
     return {
-        "info": {"description": "minicoco", "version": "1", "seed": SEED},
+        "info": {"description": world.name, "version": "1", "seed": world.seed},
         "licenses": [],
         "images": [
             {"id": i + 1, "file_name": file_name(split, i), "height": SIZE[0], "width": SIZE[1]}
@@ -88,17 +105,24 @@ def coco_json(split: Split, annotations: list[list[dict]]) -> dict:
     }
 
 
-def generate(archive: Path, workers: int = 2, splits: tuple[Split, ...] = SPLITS) -> None:
-    """Write the whole set into one archive; equal content gives equal bytes."""
-    with new_archive(archive) as out, ProcessPoolExecutor(workers) as pool:
-        for split in splits:
-            jobs = pool.map(partial(_encoded, split), range(split.images), chunksize=16)
+def write(world: World, put: Callable[[str, bytes], object], workers: int | None = None) -> None:
+    """Draw a whole set: ``put`` gets the name of each file (images, then each split's annotations) and its bytes."""
+    with ProcessPoolExecutor(workers) as pool:
+        for split in world.splits:
+            jobs = pool.map(partial(_encoded, world, split), range(split.images), chunksize=16)
             annotations = []
-            for i, (data, found) in enumerate(tqdm(jobs, total=split.images, desc=f"minicoco {split.name}")):
-                out.add(f"{split.name}/{file_name(split, i)}", data)
+            bar = tqdm(jobs, total=split.images, desc=f"drawing {world.name} {split.name}", mininterval=2)
+            for i, (data, found) in enumerate(bar):
+                put(f"{split.name}/{file_name(split, i)}", data)
                 annotations.append(found)
-            content = json.dumps(coco_json(split, annotations), separators=(",", ":"))
-            out.add(f"annotations/{split.name}.json", content.encode())
+            content = json.dumps(coco_json(world, split, annotations), separators=(",", ":"))
+            put(f"annotations/{split.name}.json", content.encode())
+
+
+def generate(archive: Path, workers: int = 2, world: World = MINI) -> None:
+    """Write a whole set into one archive; equal content gives equal bytes."""
+    with new_archive(archive) as out:
+        write(world, out.add, workers)
 
 
 def main() -> None:

@@ -23,6 +23,8 @@ MONITOR_IMAGES = 75
 MONITOR_POINTS = 4
 #: What settings of methods depend on in the configs of benchmark/configs/mini: 160 x 160 on five levels.
 MINI = Size(channels=32, positions=538, cells=4, blocks=2, warmup=40)
+#: which of benchmark/training/draws.py takes the place of mmengine's sampler in trainings
+DRAWS = {"DefaultSampler": "EpochDraws", "InfiniteSampler": "EndlessDraws"}
 #: by what configs call their ``scale``
 SCALES = {"full": FULL, "mini": MINI}
 
@@ -164,8 +166,19 @@ def model_dict(cfg: Config, classes: int) -> ConfigDict:
     return model
 
 
+def check_same_inputs(job: Job, teacher: dict, student: dict) -> None:
+    """Both see the same pixels: a teacher that was trained on others would be blind, and nobody would notice."""
+    for key in ("mean", "std", "bgr_to_rgb", "rgb_to_bgr"):
+        theirs, own = teacher.get(key), student.get(key)
+        if theirs != own:
+            raise SettingsError(
+                f"pairs.{job.pair_name}: data_preprocessor.{key} is {theirs} for the teacher and {own} for the student: "
+                "take configs with the same preprocessing"
+            )
+
+
 def training_config(job: Job, data: DatasetInfo, teacher_checkpoint: Path | None, work_dir: Path) -> Config:
-    """The config of one training."""
+    """The config of one training; who builds it imports :mod:`benchmark.training.draws` and `.hooks`."""
     cfg = detector_config(job.detector, job.options)
     classes = len(data.classes)
     student = model_dict(cfg, classes)
@@ -177,9 +190,13 @@ def training_config(job: Job, data: DatasetInfo, teacher_checkpoint: Path | None
         "data_preprocessor": student.data_preprocessor,
     }
     hooks = [{"type": "ProgressBar"}, {"type": "Record"}]
+    loader = cfg.train_dataloader
+    loader.sampler.type = DRAWS[loader.sampler.type]
+    loader.dataset.update(type="DrawnCoco", seed=job.seed)
     if job.run is not None and job.run.needs_teacher:
         teacher = model_dict(detector_config(job.pair.teacher), classes)
         teacher.backbone.init_cfg = None
+        check_same_inputs(job, teacher.data_preprocessor, student.data_preprocessor)
         model.update(
             teacher={k: v for k, v in teacher.items() if k != "data_preprocessor"},
             teacher_checkpoint=str(teacher_checkpoint),

@@ -57,7 +57,7 @@ STRICT = ConfigDict(extra="forbid")
 class Dataset:
     """Which data. ``root`` is the tree of a ``coco`` or ``crowdhuman`` set; the mini sets bring their own archives."""
 
-    kind: Literal["minicoco", "coco", "minicrowd", "crowdhuman"]
+    kind: Literal["minicoco", "midicoco", "coco", "minicrowd", "crowdhuman"]
     root: StrictStr | None = None
     #: of ``crowdhuman``: what to do about broken annotations and missing images, ``refuse`` or ``skip`` them
     broken: Literal["refuse", "skip"] = "refuse"
@@ -94,6 +94,9 @@ class Teacher(Detector):
     seed: Seed = 0
     #: distilling from a teacher below this AP (percent) is refused
     min_ap: Number = 0.0
+    #: what it sees in the training images: stored in single precision where that can be done, which changes nothing but
+    #: the time (``auto``), looked at anew in every step (``live``), or stored in half precision (``float16``)
+    features: Literal["auto", "live", "float16"] = "auto"
 
 
 @dataclass(frozen=True, config=STRICT)

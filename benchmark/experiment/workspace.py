@@ -73,6 +73,10 @@ class Workspace:
         """Accuracy of a pair's teacher."""
         return (self.teachers_of or self.root) / "work" / "teacher_metrics" / f"{pair}.json"
 
+    def features(self, pair: str) -> Path:
+        """Folder of what a pair's teacher sees in the training images, for whoever needs it first to fill."""
+        return self.work / "features" / pair
+
     def trained(self, job: Job) -> Path:
         """Folder in which a training leaves its weights."""
         return self.teacher(job.pair_name) if job.run is None else self.work / "runs" / job.label

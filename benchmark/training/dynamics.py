@@ -9,13 +9,13 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from mmengine.dataset import pseudo_collate
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from torch import Tensor
 
+from benchmark.training.draws import DrawnCoco
 from benchmark.training.hooks import Record
 from benchmark.training.result import FEATURES, REGIONS
 from pgd.dense import Grid, reader_of
@@ -24,14 +24,9 @@ from pgd.maths.regions import Objects, Predictions, inside, prediction_guided_we
 from pgd.tape import Tape
 
 
-def first_images(dataset: Sequence[dict], count: int) -> dict:
-    """The first ``count`` images of a training set as a batch, always augmented alike; numpy's dice are put back."""
-    state = np.random.get_state()
-    np.random.seed(0)
-    try:
-        return pseudo_collate([dataset[i] for i in range(min(count, len(dataset)))])
-    finally:
-        np.random.set_state(state)
+def first_images(dataset: DrawnCoco, count: int) -> dict:
+    """The first ``count`` images of a training set as a batch, always augmented alike."""
+    return pseudo_collate([dataset.augmented(i, i) for i in range(min(count, len(dataset)))])
 
 
 def regions(grid: Grid, scores: Tensor, boxes: Tensor, objects: Sequence[Objects], topk: int) -> Tensor:

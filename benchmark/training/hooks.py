@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import time
 from pathlib import Path
 
+import torch
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
+from mmengine.runner import EpochBasedTrainLoop
+from torch import nn
 
+from benchmark.training.draws import dice
 from pgd.dense import reader_of
 
 
@@ -18,7 +23,8 @@ from pgd.dense import reader_of
 class Record(Hook):
     """Appends losses and AP to ``curve.jsonl`` in the work dir, and stops a training whose loss is not finite.
 
-    After a resume, entries past the checkpoint are dropped first, so that no step stands twice.
+    After a resume, entries past the checkpoint are dropped first, so that no step stands twice. Torch's random numbers
+    of a step follow from seed and step alone: a training that goes on throws what it would have thrown.
     """
 
     def __init__(self, interval: int = 10) -> None:
@@ -46,6 +52,14 @@ class Record(Hook):
         self.file.parent.mkdir(parents=True, exist_ok=True)
         kept = [e for e in read_curve(self.file) if e["step"] <= runner.iter] if runner.iter else []
         self.file.write_text("".join(json.dumps(e) + "\n" for e in kept))
+        if not runner.iter:
+            initial_file(runner.work_dir).write_text(weights_digest(runner.model.student))
+        elif due(runner) and not any("AP" in e and e["step"] == runner.iter for e in kept):
+            # it was killed between the checkpoint and the look at AP that follows
+            runner.val_loop.run()
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
+        torch.manual_seed(dice(runner.seed, runner.iter))
 
     def append(self, entry: dict) -> None:
         """Add an entry; its key ``step`` says when."""
@@ -61,14 +75,48 @@ class Record(Hook):
         bad = [k for k, v in losses.items() if not math.isfinite(v)]
         if bad:
             name = next((k for k in bad if k != "loss"), "loss")
+            images = ", ".join(str(sample.img_id) for sample in data_batch["data_samples"])
             raise FloatingPointError(
-                f"{runner.work_dir}: {name} is {losses[name]} at iteration {step}; training stopped"
+                f"{runner.work_dir}: {name} is {losses[name]} at iteration {step} (images {images}); training stopped, "
+                "the checkpoint before is kept"
             )
-        rate = runner.optim_wrapper.get_lr()["lr"][0]
-        self.append({"step": step, "lr": rate, **{k: round(v, 6) for k, v in losses.items()}})
+        entry = {"step": step, "lr": runner.optim_wrapper.get_lr()["lr"][0]}
+        if runner.optim_wrapper.clip_grad_kwargs:
+            # before it was clipped
+            entry["grad_norm"] = round(runner.message_hub.get_scalar("train/grad_norm").current(), 4)
+        self.append({**entry, **{k: round(v, 6) for k, v in losses.items()}})
 
     def after_val_epoch(self, runner, metrics=None) -> None:
         self.append({"step": runner.iter, "AP": round(metrics["AP"], 3)})
+
+
+def due(runner) -> bool:
+    """Whether the training looks at AP after the step that it has just done."""
+    # loops over epochs evaluate after whole ones, and their checkpoints stand there too
+    loop, length = runner.train_loop, len(runner.train_dataloader)
+    steps = loop.val_interval * (length if isinstance(loop, EpochBasedTrainLoop) else 1)
+    return runner.iter % steps == 0
+
+
+def initial_file(work_dir: str | Path) -> Path:
+    """Keeps the digest of the student's weights before the first step."""
+    return Path(work_dir) / "initial"
+
+
+def weights_digest(model: nn.Module) -> str:
+    """SHA-256 of all entries of a model's state."""
+    found = hashlib.sha256()
+    for value in model.state_dict().values():
+        found.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return found.hexdigest()
+
+
+def require_change(label: str, work_dir: Path, student: nn.Module) -> None:
+    """A training that left its student as it was has failed, whatever its losses say."""
+    if initial_file(work_dir).read_text() == weights_digest(student):
+        raise FloatingPointError(
+            f"{label}: the student's weights are what they were before the first step; is the learning rate 0?"
+        )
 
 
 def read_curve(path: Path) -> list[dict]:

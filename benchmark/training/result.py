@@ -23,6 +23,10 @@ class Training:
     method_place: str = "none"
     #: all settings of the method, those that params.yaml leaves to their defaults too
     settings: dict[str, Any] = field(default_factory=dict)
+    #: names of the method's terms among the losses in the curve; the others are the detector's own
+    method_losses: list[str] = field(default_factory=list)
+    #: gradients of a larger norm were scaled down to it; None: they were left alone
+    clip_grad: float | None = None
     #: SHA-256 (16 digits) of the whole mmengine config
     config_digest: str
     iterations: int

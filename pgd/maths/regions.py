@@ -31,6 +31,14 @@ def inside(centers: Tensor, gt_boxes: Tensor) -> Tensor:
     return torch.cat((low, high), dim=-1).amin(dim=-1) > _EDGE
 
 
+def pairwise_iof(boxes: Tensor, others: Tensor) -> Tensor:
+    """Intersection of boxes ``[P, 4]`` and ``[G, 4]`` over the area of the former -> ``[P, G]``."""
+    low = torch.maximum(boxes[:, None, :2], others[None, :, :2])
+    high = torch.minimum(boxes[:, None, 2:], others[None, :, 2:])
+    overlap = (high - low).clamp(min=0).prod(dim=-1)
+    return overlap / (boxes[:, 2:] - boxes[:, :2]).prod(dim=-1)[:, None].clamp(min=1e-6)
+
+
 def pairwise_iou(boxes: Tensor, gt_boxes: Tensor) -> Tensor:
     """IoU of boxes ``[P, 4]`` and ``[G, 4]`` -> ``[P, G]``; boxes without area give 0."""
     low = torch.maximum(boxes[:, None, :2], gt_boxes[None, :, :2])

@@ -27,7 +27,8 @@ number of blocks.
 
 Deviations: n is at least 1, where the release's FCOS would divide by 1e-6 and its ATSS and GFL count an image without
 a positive as one; std has the divisor NHW instead of NHW - 1, which cancels out but for the 1e-6 and leaves a level of
-a single position finite. The imitation of neck features (PKD) that some released configurations add is left out.
+a single position finite. On GFL and ATSS the release compares features behind the activation, which its code reads
+as features before it (``activated``). The imitation of neck features (PKD) that some released configurations add is left out.
 AutoAssign has no positives and is refused.
 """
 
@@ -115,6 +116,8 @@ class CrossKD(Method):
         block: i, how many blocks of its own the student runs.
         box_loss: ``"kl"`` of box distributions, ``"giou"`` or ``"iou"`` of boxes.
         normaliser: n is the number of ``"positives"``, or their ``"centerness"``.
+        activated: take the features behind the activation, as the release does on GFL and ATSS without meaning to: its
+            activation overwrites in place what it has kept.
     """
 
     title, place = "CrossKD", "towers"
@@ -142,6 +145,7 @@ class CrossKD(Method):
         block: int = 3,
         box_loss: str = "kl",
         normaliser: str = "positives",
+        activated: bool = False,
     ) -> None:
         super().__init__(context)
         if not 1 <= block <= context.tower_blocks:
@@ -159,7 +163,7 @@ class CrossKD(Method):
             )
         if normaliser not in NORMALISERS:
             raise MethodError(f"crosskd: normaliser '{normaliser}' is not one of {', '.join(NORMALISERS)}")
-        self.tower_place = TowerPlace(block=block - 1, activated=False)
+        self.tower_place = TowerPlace(block=block - 1, activated=activated)
         self.weights = {
             name: weight * own
             for name, own in (("cls", weight_cls), ("box", weight_box), ("quality", weight_quality))

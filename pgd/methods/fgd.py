@@ -8,7 +8,7 @@ differ):
     M_fg(p) = max over boxes g that cover p of 1 / area(g), else 0
     M_bg(p) = 1[M_fg(p) = 0] / #{p: M_fg(p) = 0}, for each image and level
     L_fg  = 1/N sum_{n,c,p} M_fg P^T A^T D^2                    L_bg likewise with M_bg
-    L_att = 1/N sum_{n,c} |A^S - A^T| + 1/N sum_{n,p} |P^S - P^T|
+    L_att = 1/N sum_{n,c} |A^S - A^T| + s/N sum_{n,p} |P^S - P^T|
     L_rel = 1/N sum_{n,c,p} (R_S(F^S) - R_T(F^T))^2,  R(F) = F + g(sum_p softmax_p(k * F) F)
     L = sum_l alpha L_fg + beta L_bg + gamma L_att + lambda L_rel
 
@@ -21,8 +21,9 @@ Shapes: ``F [N, C, H, W]``, masks ``[N, H, W]``, boxes ``[G, 4]`` xyxy in input 
 boxes.
 
 Settings at full scale (256 channels): RetinaNet and GFL T 0.5, alpha 1e-3; FCOS T 0.8, alpha 1.6e-3;
-RepPoints T 0.5, alpha 1.6e-3; beta = gamma = alpha/2, lambda = alpha/200 in all of these. There is no
-released configuration for ATSS. L_fg, L_bg and L_rel are sums over channels, so alpha goes with 1/C.
+RepPoints T 0.5, alpha 1.6e-3; beta = gamma = alpha/2, lambda = alpha/200, s = 1 in all of these. There is no
+released configuration for ATSS. L_fg, L_bg and L_rel are sums over channels, so alpha goes with 1/C; the spatial half
+of L_att is a sum over positions, hence s.
 
 Deviations: none known. Kept from the release though questionable: boxes are scaled by the size without
 padding onto a map of the padded batch, which misplaces them in padded images; the teacher's context block is
@@ -82,6 +83,7 @@ def fgd_focal_loss(
     beta: float,
     gamma: float,
     temperature: float,
+    spatial_ratio: float = 1.0,
 ) -> Tensor:
     """alpha L_fg + beta L_bg + gamma L_att of one level: features ``[N, C, H, W]``, masks ``[N, H, W]``."""
     n = student.size(0)
@@ -90,7 +92,7 @@ def fgd_focal_loss(
     mask = alpha * foreground + beta * background
     weight = (mask * spatial_t).unsqueeze(1) * channel_t[:, :, None, None]
     feature = weighted_square_distance(student, teacher, weight).sum()
-    attention = (channel_s - channel_t).abs().sum() + (spatial_s - spatial_t).abs().sum()
+    attention = (channel_s - channel_t).abs().sum() + spatial_ratio * (spatial_s - spatial_t).abs().sum()
     return (feature + gamma * attention) / n
 
 
@@ -168,7 +170,11 @@ class FGD(Method):
     needs = frozenset({"neck", "ground_truth"})
     weight_setting = "alpha"
     published = {"fcos": {"alpha": 1.6e-3, "temperature": 0.8}}
-    scaling = {"alpha": {"channels": 1}, "lambda_ratio": {"positions": 1}}
+    scaling = {
+        "alpha": {"channels": 1},
+        "lambda_ratio": {"positions": 1},
+        "spatial_ratio": {"channels": -1, "positions": 1},
+    }
 
     def __init__(
         self,
@@ -178,6 +184,7 @@ class FGD(Method):
         gamma_ratio: float = 0.5,
         lambda_ratio: float = 5e-3,
         temperature: float = 0.5,
+        spatial_ratio: float = 1.0,
     ) -> None:
         super().__init__(context)
         self.settings = {
@@ -186,6 +193,7 @@ class FGD(Method):
             "gamma": gamma_ratio * alpha,
             "lambda_": lambda_ratio * alpha,
             "temperature": temperature,
+            "spatial_ratio": spatial_ratio,
         }
         self.levels = nn.ModuleList(
             FGDLevel(context.student_channels, context.teacher_channels) for _ in range(context.num_levels)

@@ -7,12 +7,13 @@ boxes. With the teacher's attention P(p) = HW softmax_p(mean_c|F|/T) and A(c,p) 
 of non-zeros of an image and level,
 
     L_cls = sum_l w_l [ alpha/N sum W/#W P A (F^S-F^T)^2 + beta/N sum B/#B P A (F^S-F^T)^2 ]
-                  + delta [ 1/(NHW) sum |A^S-A^T| + 1/N sum |P^S-P^T| ]
+                  + delta [ 1/(NHW) sum |A^S-A^T| + s/N sum |P^S-P^T| ]
     L_reg = sum_l gamma mean_{W>0}[ W mean_c A (F^S-F^T)^2 ] + delta mean_{W>0} sum_c |A^S-A^T|
 
-Settings at full scale (256 channels, 4 images a GPU): beta = alpha/2, gamma = 1.6 alpha, delta = 8e-4,
+Settings at full scale (256 channels, 4 images a GPU): beta = alpha/2, gamma = 1.6 alpha, delta = 8e-4, s = 1,
 w = 1, 1.25, 1.5, 1.75, 2; alpha 0.04 (FCOS, GFL) or 0.08 (ATSS, AutoAssign, DDOD); T 0.8 (AutoAssign 0.4);
-K 30 (ATSS 9); xi 0.8 / 0.6.
+K 30 (ATSS 9); xi 0.8 / 0.6. delta is given as a multiple of alpha, so that a search over alpha keeps the balance of the
+terms; s is there because one of the two distances grows with the channels and the other with the positions.
 
 Deviations: each image is weighed by its own mask, boxes are decoded and tested where they are, the in-box test precedes
 top-K, a ridge replaces random jitter, and regions without annotation are no background. What the released code does
@@ -49,14 +50,17 @@ def pgd_cls_weights(
     return level_weight * (alpha * _share(foreground) + beta * _share(background))
 
 
-def pgd_cls_loss(student: Tensor, teacher: Tensor, weights: Tensor, *, delta: float, temperature: float) -> Tensor:
+def pgd_cls_loss(
+    student: Tensor, teacher: Tensor, weights: Tensor, *, delta: float, temperature: float, spatial_ratio: float = 1.0
+) -> Tensor:
     """L_cls of one level: features ``[N, C, H, W]``, :func:`pgd_cls_weights` ``[N or 1, H, W]``; a scalar."""
     n, _, h, w = student.shape
     spatial_t, channel_t = spatial_attention(teacher, temperature), channel_attention(teacher, temperature)
     spatial_s, channel_s = spatial_attention(student, temperature), channel_attention(student, temperature)
     weight = (weights * spatial_t).unsqueeze(1) * channel_t
     feature = weighted_square_distance(student, teacher, weight).sum() / n
-    attention = (channel_s - channel_t).abs().sum() / (n * h * w) + (spatial_s - spatial_t).abs().sum() / n
+    attention = (channel_s - channel_t).abs().sum() / (n * h * w)
+    attention = attention + spatial_ratio * (spatial_s - spatial_t).abs().sum() / n
     return feature + delta * attention
 
 
@@ -81,10 +85,11 @@ class PGD(Method):
 
     Args:
         context: the pair.
-        alpha: weight of the foreground term of L_cls; ``beta`` and ``gamma`` are multiples of it.
+        alpha: weight of the foreground term of L_cls; ``beta``, ``gamma`` and ``delta`` are multiples of it.
         beta_ratio: beta / alpha, background; 0 leaves the background out.
         gamma_ratio: gamma / alpha, L_reg.
-        delta: weight of the attention terms.
+        delta_ratio: delta / alpha, attention terms.
+        spatial_ratio: s, weight of the spatial attention's term by that of the channels'.
         temperature: of the attention maps.
         topk: K, positions an object.
         xi_cls: balance of IoU against class score in the map for the classification tower.
@@ -101,14 +106,14 @@ class PGD(Method):
     needs = frozenset({"towers", "predictions", "ground_truth"})
     weight_setting = "alpha"
     published = {
-        "atss": {"alpha": 0.08, "topk": 9},
-        "autoassign": {"alpha": 0.08, "temperature": 0.4},
-        "ddod": {"alpha": 0.08},
+        "atss": {"alpha": 0.08, "delta_ratio": 0.01, "topk": 9},
+        "autoassign": {"alpha": 0.08, "delta_ratio": 0.01, "temperature": 0.4},
+        "ddod": {"alpha": 0.08, "delta_ratio": 0.01},
     }
     scaling = {
         "alpha": {"channels": 1},
         "gamma_ratio": {"channels": -1},
-        "delta": {"channels": 1},
+        "spatial_ratio": {"channels": -1, "positions": 1},
         "topk": {"cells": 2},
     }
 
@@ -118,7 +123,8 @@ class PGD(Method):
         alpha: float = 0.04,
         beta_ratio: float = 0.5,
         gamma_ratio: float = 1.6,
-        delta: float = 8e-4,
+        delta_ratio: float = 0.02,
+        spatial_ratio: float = 1.0,
         temperature: float = 0.8,
         topk: int = 30,
         xi_cls: float = 0.8,
@@ -148,8 +154,8 @@ class PGD(Method):
         if len(level_weights) < context.num_levels:
             raise MethodError(f"pgd: level_weights has {len(level_weights)} entries for {context.num_levels} levels")
         self.alpha = alpha
-        self.beta, self.gamma = beta_ratio * alpha, gamma_ratio * alpha
-        self.delta, self.temperature, self.topk = delta, temperature, topk
+        self.beta, self.gamma, self.delta = beta_ratio * alpha, gamma_ratio * alpha, delta_ratio * alpha
+        self.spatial_ratio, self.temperature, self.topk = spatial_ratio, temperature, topk
         self.xi_cls, self.xi_reg = xi_cls, xi_reg
         self.level_weights = tuple(level_weights)
         self.mask, self.branches, self.ignored = mask, branches, ignored
@@ -220,7 +226,14 @@ class PGD(Method):
             ]
             student, teacher = step.student.cls_tower, step.teacher.cls_tower
             terms["loss_pgd_cls"] = sum(
-                pgd_cls_loss(self.cls_adapter(student[i]), teacher[i], self.mix(weights[i]), **common) for i in levels
+                pgd_cls_loss(
+                    self.cls_adapter(student[i]),
+                    teacher[i],
+                    self.mix(weights[i]),
+                    spatial_ratio=self.spatial_ratio,
+                    **common,
+                )
+                for i in levels
             )
         if self.branches != "cls":
             student, teacher = step.student.reg_tower, step.teacher.reg_tower

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from benchmark.data import minicoco, scene
-from benchmark.data.minicoco import LENGTHS, SIZE, SPLITS, annotate, coco_json, file_name, render
+from benchmark.data.minicoco import MINI, SIZE, annotate, coco_json, file_name, render
 from benchmark.data.scene import Instance, Layer, compose
 from benchmark.data.sprites import CATEGORIES
 from benchmark.prepare import ARCHIVE, MINI_IMAGES
 
-TRAIN, VAL = SPLITS
+TRAIN, VAL = SPLITS = MINI.splits
 MIN_VISIBLE = 0.3
 
 
@@ -29,7 +29,7 @@ def bounds(mask: np.ndarray) -> tuple[int, int, int, int]:
 
 @pytest.fixture(scope="module")
 def drawn() -> list[tuple[np.ndarray, list[Instance]]]:
-    return [render(TRAIN, i) for i in range(16)]
+    return [render(MINI, TRAIN, i) for i in range(16)]
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def pinned(archive) -> dict[str, dict]:
 
 def test_an_image_drawn_twice_is_the_same(drawn):
     for index in (0, 3, 11):
-        image, instances = render(TRAIN, index)
+        image, instances = render(MINI, TRAIN, index)
         np.testing.assert_array_equal(image, drawn[index][0])
         assert annotate(instances, 1, 1) == annotate(drawn[index][1], 1, 1)
         for a, b in zip(instances, drawn[index][1], strict=True):
@@ -56,7 +56,7 @@ def test_an_image_drawn_twice_is_the_same(drawn):
 
 def test_images_and_splits_differ(drawn):
     assert len({image.tobytes() for image, _ in drawn}) == len(drawn)
-    assert np.abs(render(VAL, 0)[0].astype(float) - drawn[0][0]).mean() > 5
+    assert np.abs(render(MINI, VAL, 0)[0].astype(float) - drawn[0][0]).mean() > 5
 
 
 def test_images_look_like_images(drawn):
@@ -85,7 +85,7 @@ def test_no_pixel_has_two_owners(drawn):
 
 def test_coco_json_counts_ids_from_one(drawn):
     annotations = [annotate(instances, i + 1, 0) for i, (_, instances) in enumerate(drawn)]
-    content = coco_json(TRAIN, annotations)
+    content = coco_json(MINI, TRAIN, annotations)
     assert [i["id"] for i in content["images"]] == list(range(1, len(drawn) + 1))
     assert content["images"][2]["file_name"] == "train00002.jpg"
     assert [a["id"] for a in content["annotations"]] == list(range(1, sum(map(len, annotations)) + 1))
@@ -159,7 +159,7 @@ def test_enough_shows_of_every_object(monkeypatch):
     monkeypatch.setattr(scene, "compose", watched)
     compared = 0
     for index in range(10):
-        render(VAL, index)
+        render(MINI, VAL, index)
         layers, instances, min_visible = seen[-1]
         assert min_visible == MIN_VISIBLE
         for instance in instances:
@@ -197,7 +197,7 @@ def test_archive_has_every_kind(pinned):
 def test_archive_sizes(pinned):
     height, width = SIZE
     # an object's length is drawn before it is turned and stretched
-    longest = np.sqrt(2) * LENGTHS[1] * max(SIZE)
+    longest = np.sqrt(2) * MINI.lengths[1] * max(SIZE)
     for content in pinned.values():
         own = [a for a in content["annotations"] if not a["iscrowd"]]
         for a in own:
@@ -218,7 +218,7 @@ def test_archive_sizes(pinned):
     ("split", "index"), [(TRAIN, 0), (TRAIN, 777), (TRAIN, 1999), (VAL, 0), (VAL, 123), (VAL, 499)]
 )
 def test_archive_is_what_the_code_draws(archive, pinned, split, index):
-    data, annotations = minicoco._encoded(split, index)
+    data, annotations = minicoco._encoded(MINI, split, index)
     kept = [a for a in pinned[split.name]["annotations"] if a["image_id"] == index + 1]
     assert [{**a, "id": 0} for a in kept] == [{**a, "id": 0} for a in annotations]
     ours, theirs = (
@@ -227,4 +227,4 @@ def test_archive_is_what_the_code_draws(archive, pinned, split, index):
     )
     assert np.abs(ours - theirs).mean() < 1.5
     # and the file is the image, channels in order, but for what JPEG loses
-    assert np.abs(theirs[..., ::-1] - render(split, index)[0]).mean() < 6
+    assert np.abs(theirs[..., ::-1] - render(MINI, split, index)[0]).mean() < 6

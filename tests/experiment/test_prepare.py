@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from benchmark import prepare as stage
-from benchmark.data.minicoco import SPLITS
+from benchmark.data.minicoco import MINI as WORLD
 from benchmark.experiment.config import DatasetInfo
 from benchmark.experiment.settings import Dataset
 from benchmark.experiment.workspace import HERE
@@ -200,7 +200,7 @@ def archive(tmp_path, tiny_data, monkeypatch) -> Path:
     path = tmp_path / "data" / "minicoco.zip"
     path.parent.mkdir()
     with zipfile.ZipFile(path, "w") as out:
-        for split in SPLITS:
+        for split in WORLD.splits:
             for image in sorted(Path(getattr(tiny_data, f"{split.name}_images")).iterdir()):
                 out.write(image, f"{split.name}/{image.name}")
             out.write(getattr(tiny_data, f"{split.name}_annotations"), f"annotations/{split.name}.json")

@@ -244,7 +244,7 @@ def test_losses_equal_plain_sums(settings, ignored):
     step = crowded_step()
     for view in (step.student, step.teacher):
         view.towers = view.cls_tower, view.reg_tower
-    method = PGD(steps.context(), delta=0.0, temperature=1e9, topk=5, ignored=ignored, **settings)
+    method = PGD(steps.context(), delta_ratio=0.0, temperature=1e9, topk=5, ignored=ignored, **settings)
     expected = plain_sums(step, method)
     assert {k: v.item() for k, v in method(step).items()} == pytest.approx(expected, rel=1e-4)
     assert all(v > 0 for v in expected.values())

@@ -168,7 +168,9 @@ def test_a_loss_that_is_not_finite(taught_world, bad_method, value):
     params = taught_world.settle(runs(5, bad={"method": "bad", "settings": {"value": value}}))
     with pytest.raises(FloatingPointError) as caught:
         taught_world.train(params, "bad")
-    assert str(caught.value).endswith(f"bad-0: loss_sick is {value} at iteration 3; training stopped")
+    assert str(caught.value).endswith(
+        f"bad-0: loss_sick is {value} at iteration 3 (images 8, 5); training stopped, the checkpoint before is kept"
+    )
     assert not Path("work/runs/bad-0").exists()
 
 

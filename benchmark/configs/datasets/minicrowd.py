@@ -5,7 +5,7 @@ _base_ = "minicoco.py"
 # no-op for images of that size, but it clips boxes to them and records the scale factor that `predict` asks for
 _resize = dict(type="Resize", scale=(256, 192), keep_ratio=True)
 _train = [
-    dict(type="LoadImageFromFile"),
+    dict(type="LoadImageOnce"),
     dict(type="LoadAnnotations", with_bbox=True),
     _resize,
     dict(type="RandomFlip", prob=0.5),
