@@ -2,7 +2,8 @@
 
 ``python -m benchmark.evaluate RUN --seed S`` (stage `evaluate_teacher`: ``PAIR --teacher``) loads the exported weights
 into the plain detector (no teacher, no method) and writes ``results/runs/<run>-<seed>.json``,
-``results/curves/<run>-<seed>.csv`` and the detections under ``work/evaluate/``.
+``results/curves/<run>-<seed>.csv``, its figures on resamples of the images under ``results/bootstrap/``, and the
+detections under ``work/evaluate/``.
 """
 
 from __future__ import annotations
@@ -16,13 +17,15 @@ if __name__ == "__main__":
 import json
 import math
 import time
+from pathlib import Path
 
 import pandas as pd
 from mmengine.runner import Runner
 
 import benchmark.training.progress  # noqa: F401  registers its hook
 import pgd.plugin  # noqa: F401  registers with mmdet
-from benchmark.evidence.record import TEACHER, Record
+from benchmark.evidence.intervals import bootstrap_file, scorer
+from benchmark.evidence.record import TEACHER, Record, read_json
 from benchmark.experiment.cli import command_parser, run_cli
 from benchmark.experiment.config import DatasetInfo, detector_config
 from benchmark.experiment.evaluation import evaluation_config
@@ -76,6 +79,10 @@ def evaluate(job: Job, space: Workspace = HERE) -> Record:
     record.write(space.record(job))
     space.curve(job).parent.mkdir(parents=True, exist_ok=True)
     pd.DataFrame(read_curve(folder / "curve.jsonl")).to_csv(space.curve(job), index=False)
+    resample = scorer(Path(data.val_annotations), data.val_odgt and Path(data.val_odgt))
+    resampled = bootstrap_file(space.results, label)
+    resampled.parent.mkdir(parents=True, exist_ok=True)
+    resample(read_json(space.detections(job))).round(3).to_csv(resampled, index=False)
     shown = [name for name in ("AP", "AP50", "AP75", "MR", "JI") if name in metrics]
     print(f"{label}: {'  '.join(f'{name} {metrics[name]:.1f}' for name in shown)}")
     return record

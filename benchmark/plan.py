@@ -1,9 +1,9 @@
 """Stage `plan`: check every setting before anything trains, and write for each run what its result depends on.
 
 ``python -m benchmark.plan`` writes ``<run>.json`` and ``teacher-<pair>.json`` to ``work/plan``: settings, library
-versions, a digest of the config, of the data and of each module of code that the training goes through. Stages depend
-on this file and not on folders, so that editing one method re-trains its runs only, adding a data set re-trains nobody,
-and neither does a docstring or a comment (digests are of the syntax tree without docstrings).
+versions, a digest of the whole config, of the data and of each module of code that the training goes through. Stages
+depend on this file and not on folders, so that editing one method re-trains its runs only, adding a data set re-trains
+nobody, and neither does a docstring or a comment (digests are of the syntax tree without docstrings).
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ if __name__ == "__main__":
 
 import hashlib
 import importlib.metadata
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +24,11 @@ from mmengine.config import Config
 
 import pgd.plugin  # noqa: F401  registers with mmdet
 from benchmark.experiment.cli import command_parser, run_cli
-from benchmark.experiment.config import DYNAMICS, DatasetInfo, config_digest, detector_config
+from benchmark.experiment.config import DatasetInfo, detector_config, training_digest
 from benchmark.experiment.digest import BESIDE_TRAINING, PACKAGES, closure
 from benchmark.experiment.settings import Job, Params, Run, SettingsError, load
 from benchmark.experiment.workspace import HERE, Workspace, write_entries
+from benchmark.training.run import DYNAMICS
 from pgd.dense import reader_of, served_heads
 from pgd.methods.base import MethodError, method_class, settings_of
 
@@ -51,13 +51,14 @@ def sources(parts: set[type], run: Run | None) -> dict[str, str]:
     Followed by their imports from the training, the detectors' parts, the readers of their heads and the method's file,
     so that a new head or method, which nothing imports by name, changes nothing for the others.
     """
-    roots = {"benchmark.train"} | {cls.__module__ for cls in parts}
+    roots = {"benchmark.training.run"} | {cls.__module__ for cls in parts}
     for part in parts:
         if issubclass(part, tuple(served_heads())):
             roots |= {cls.__module__ for cls in reader_of.dispatch(part).__mro__}
     if run is not None and run.needs_teacher:
         roots.add(DYNAMICS)
     if run is not None and run.method != "none":
+        roots.add("benchmark.training.stored")
         roots |= {cls.__module__ for cls in method_class(run.method).__mro__}
     return closure({name for name in roots if name.split(".")[0] in PACKAGES}, BESIDE_TRAINING)
 
@@ -92,22 +93,21 @@ def check_pretrained(cfg: Config) -> str | None:
 def entry(job: Job, space: Workspace = HERE) -> dict:
     """What the result of one training depends on, besides its seed and the teacher's weights."""
     cfg = detector_config(job.detector, job.options)
+    data = DatasetInfo.load(job.pair.dataset, space)
     taught = job.run is not None and job.run.needs_teacher
     parts = parts_of(cfg.model)
     if taught:
         parts |= parts_of(detector_config(job.pair.teacher).model)
     return {
-        "pair": job.pair_name,
-        "dataset": job.pair.dataset,
-        "data": DatasetInfo.load(job.pair.dataset, space).digest,
-        "detector": {key: value for key, value in asdict(job.detector).items() if key not in ("min_ap", "features")},
-        "run": asdict(job.run) if job.run else None,
+        "data": data.digest,
         # A change of the gate leaves the teacher as it is, but a student must be checked against it.
         "teacher_min_ap": job.pair.teacher.min_ap if taught else None,
         # how the teacher's features are kept, where that changes them
         "features": job.pair.teacher.features if taught and job.pair.teacher.features == "float16" else None,
         "pretrained": check_pretrained(cfg),
-        "config": config_digest(cfg),
+        # of all settings, as far as they matter to this training
+        "config": training_digest(job, data),
+        "seed": job.seed if job.run is None else None,
         "code": sources(parts, job.run),
         "libraries": {name: importlib.metadata.version(name) for name in LIBRARIES},
     }
@@ -115,10 +115,10 @@ def entry(job: Job, space: Workspace = HERE) -> dict:
 
 def plan(params: Params, space: Workspace = HERE) -> None:
     """Check everything, then write one file a training (unchanged content leaves DVC's hashes unchanged)."""
-    entries = {job.name: entry(job, space) for job in map(params.teacher, params.pairs)}
     for name in params.runs:
         check_run(name, params)
-        entries[name] = entry(params.student(name), space)
+    jobs = [*map(params.teacher, params.pairs), *map(params.student, params.runs)]
+    entries = {job.name: entry(job, space) for job in jobs}
     write_entries(space.plan, entries)
 
 

@@ -1,4 +1,4 @@
-"""Stage `prepare`: unpack or draw a mini set and verify it, or check a COCO or CrowdHuman tree; write down where everything is.
+"""Stage `prepare`: unpack or draw a mini set, or check a COCO or CrowdHuman tree; write down where everything is.
 
 ``python -m benchmark.prepare NAME`` looks the data set up in params.yaml and writes
 ``work/dataset/<name>/dataset.json``. Images of the real sets are never copied: the file holds paths. CrowdHuman's

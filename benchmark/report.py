@@ -28,7 +28,7 @@ from PIL import Image
 
 from benchmark.evidence import tables
 from benchmark.evidence.captions import CAPTIONS, CROWD_NOTES, INTERVALS, NOTES, SAMPLES
-from benchmark.evidence.intervals import over_images
+from benchmark.evidence.intervals import with_bootstrap
 from benchmark.evidence.published import CAVEAT, published
 from benchmark.evidence.record import METRICS, TEACHER, ReportError, read_json
 from benchmark.evidence.records import (
@@ -230,7 +230,7 @@ def figures(records: pd.DataFrame, table: pd.DataFrame, costs: pd.DataFrame, res
 def report(results: Path, work: Path, params: Path) -> str:
     """Write every result; returns the line that tells about it."""
     records = load_records(results, params)
-    table = over_images(records, aggregate(records), work)
+    table = with_bootstrap(records, aggregate(records), results)
     costs = load_costs(results, table)
     expected = results / "expected.json"
     outcome = verdict(records, read_json(expected) if expected.exists() else None)

@@ -16,26 +16,20 @@ if __name__ == "__main__":
     answer_early("train")
 
 import hashlib
-import importlib
 import json
 import shutil
 from pathlib import Path
 
 from mmengine.config import Config
-from mmengine.runner import Runner
 
-import benchmark.training.draws  # noqa: F401  registers what trainings draw by
-import benchmark.training.progress  # noqa: F401  registers its hook
-import pgd.plugin  # noqa: F401  registers with mmdet
 from benchmark.experiment.cli import command_parser, run_cli
-from benchmark.experiment.config import DYNAMICS, DatasetInfo, config_digest, training_config
+from benchmark.experiment.config import DatasetInfo, training_config, training_digest
 from benchmark.experiment.quiet import quiet
 from benchmark.experiment.settings import Job, SettingsError, load
 from benchmark.experiment.workspace import HERE, Workspace
 from benchmark.match import basis, teacher_weights
-from benchmark.training.hooks import Record, require_change
 from benchmark.training.result import Training
-from benchmark.training.stored import stored_features
+from benchmark.training.run import run
 from benchmark.training.usage import effective_rate, machine, peak_memory_mb
 from pgd.checkpoint import CheckpointError, InheritReport, export
 from pgd.methods.base import Method, MethodError
@@ -70,6 +64,8 @@ def describe(method: Method | None) -> dict:
 
 def features_of(job: Job, cfg: Config, space: Workspace) -> str | None:
     """Where the training finds what its teacher sees in its images; None where it must look itself."""
+    from benchmark.training.stored import stored_features
+
     kept = job.pair.teacher.features
     if kept == "live":
         return None
@@ -92,19 +88,13 @@ def train(job: Job, space: Workspace = HERE) -> Path:
     work_dir, out = space.checkpoints(job), space.trained(job)
     resume = claim(work_dir, mark)
     cfg = training_config(job, data, teacher, work_dir)
-    digest = config_digest(cfg)
     if job.run is not None and job.run.method != "none":
         cfg.model.teacher_features = features_of(job, cfg, space)
     cfg.resume = resume
     if resume:
         print(f"{label}: going on from {Path((work_dir / 'last_checkpoint').read_text()).name}")
-    if teacher is not None:
-        importlib.import_module(DYNAMICS)  # registers its hook
-    runner = Runner.from_cfg(cfg)
-    runner.train()
-    seconds = next(hook.seconds for hook in runner.hooks if isinstance(hook, Record))
+    runner, seconds = run(cfg, label)
     model = runner.model
-    require_change(job.label, work_dir, model.student)
     report = model.inherit_report or InheritReport()
     if model.inherit_report is not None:
         print(f"{label}: {report}")
@@ -116,7 +106,7 @@ def train(job: Job, space: Workspace = HERE) -> Path:
         **describe(model.method),
         method_losses=list(model.method_losses),
         clip_grad=(cfg.optim_wrapper.get("clip_grad") or {}).get("max_norm"),
-        config_digest=digest,
+        config_digest=training_digest(job, data),
         iterations=runner.max_iters,
         **effective_rate(cfg, runner.world_size),
         train_seconds=round(seconds, 1),

@@ -1,12 +1,12 @@
-"""The same small budget for every method: seven loss weights, short runs, a held-out part of the training set.
+"""The same small budget for every method: eight trials, short runs, a held-out part of the training set.
 
-``python -m benchmark.tune fitnet fgd ld pgd`` needs a trained teacher (`dvc repro match`). For each method it trains
-one short student a weight on the first 85% of the training images, evaluates on the other 15% (never on val), and adds
-a row to ``results/tuning.csv``. What is there already is not trained again. The winners go into params.yaml by hand.
-The weights are multiples of the published one, carried over to the mini set by :mod:`pgd.scaling`; other settings are
-those of the method's first run in params.yaml, by default the published ones, carried over likewise.
-``--trials FILE`` runs what the file names instead, on the same footing (``experiments/trials.yaml``, to
-``trials.csv``).
+``python -m benchmark.tune fitnet fgd ld pgd`` splits the training images of a pair's data set, trains its teacher on
+85% of them (no trial may learn from one that has seen the others) and, for each method, eight short students, evaluates
+these on the other 15% (never on val) and adds a row each to ``results/tuning.csv``. What is there already is not
+trained again. The winners go into params.yaml by hand. The eight are the same multiples of the published weight,
+carried over to the mini set by :mod:`pgd.scaling`, for every method; where its paper tunes another setting too, every
+other trial takes that one's :data:`SECOND` value (docs/protocol.md). ``--trials FILE`` runs what the file names
+instead, on the same footing (``experiments/trials.yaml``, to ``trials.csv``).
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from benchmark.evidence.record import Record
 from benchmark.experiment.cli import command_parser, run_cli
 from benchmark.experiment.config import MINI, DatasetInfo, detector_config
 from benchmark.experiment.quiet import quiet
-from benchmark.experiment.settings import Params, Run, SettingsError, load, parse
+from benchmark.experiment.settings import Job, Params, Run, SettingsError, load, parse
 from benchmark.experiment.workspace import HERE, Workspace
-from benchmark.match import match
+from benchmark.match import basis, match
 from benchmark.plan import plan
 from benchmark.train import train
 from pgd.checkpoint import CheckpointError
@@ -42,9 +42,10 @@ from pgd.methods.base import METHODS, method_class
 from pgd.scaling import published_settings
 
 HELD_OUT = 0.15
-#: Multiples of a method's scaled weight that are tried, most below one: the published weights were tuned for trainings
-#: a hundred times as long.
-FACTORS = (0.0014, 0.0065, 0.03, 0.14, 0.65, 3.0, 14.0)
+#: Multiples of a method's scaled weight that are tried: four decades, the published weight in the middle.
+FACTORS = (0.01, 0.037, 0.14, 0.52, 1.9, 7.2, 27.0, 100.0)
+#: What every other trial has instead of the published value, where a paper tunes more than a weight.
+SECOND = {"pgd": {"temperature": 8.0}, "fgd": {"temperature": 5.0}, "ld": {"temperature_ld": 3.0}}
 
 
 def split_train(data: DatasetInfo, folder: Path) -> DatasetInfo:
@@ -70,30 +71,40 @@ def split_train(data: DatasetInfo, folder: Path) -> DatasetInfo:
     )
 
 
-def _trial(params: Params, name: str, space: Workspace) -> Record:
-    """Train and evaluate one trial; runs in a process of its own."""
+def _run(job: Job, space: Workspace) -> Record:
+    """Train and evaluate; runs in a process of its own."""
     import torch
 
     quiet()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-    job = params.student(name)
     train(job, space)
     return evaluate(job, space)
 
 
+def _teach(params: Params, pair: str, space: Workspace) -> None:
+    """Train the teacher of the trials, unless it is there already."""
+    job = params.teacher(pair)
+    trained = space.teacher(pair) / "plan.json"
+    planned = basis(job, space).read_text()
+    if not (trained.is_file() and trained.read_text() == planned):
+        _run(job, space)
+        trained.write_text(planned)
+
+
 def weights(methods: list[str], params: Params, pair: str) -> dict[str, Run]:
-    """A run for each weight of each method, and one without a method."""
+    """The trials of each method, and one without a method."""
     found = {"inherit": Run("none", "head+neck", pair)}
     detector = detector_config(params.pairs[pair].student).model.type.lower()
     for method in methods:
-        weight_setting = method_class(method).weight_setting
-        published = published_settings(method, detector, MINI)
-        of_pair = [run.settings for run in params.runs.values() if (run.method, run.pair) == (method, pair)]
-        scaled = {name: published[name] for name in method_class(method).scaling}
-        for factor in FACTORS:
-            weight = float(f"{published[weight_setting] * factor:.2g}")
-            settings = {**(of_pair[0] if of_pair else scaled), weight_setting: weight}
-            found[f"{method}_{weight:g}"] = Run(method, "head+neck", pair, settings)
+        cls, published = method_class(method), published_settings(method, detector, MINI)
+        # what goes with the size of a detector or was published for this one
+        own = {name: published[name] for name in {**cls.scaling, **cls.published.get(detector, {})}}
+        for place, factor in enumerate(FACTORS):
+            weight = float(f"{published[cls.weight_setting] * factor:.2g}")
+            second = SECOND.get(method, {}) if place % 2 else {}
+            found[f"{method}_{weight:g}"] = Run(
+                method, "head+neck", pair, {**own, cls.weight_setting: weight, **second}
+            )
     return found
 
 
@@ -113,18 +124,20 @@ def held_out(params: Params, pair: str, space: Workspace, own: Workspace) -> Non
 
 def tune(params: Params, runs: dict[str, Run], pair: str, iterations: int, jobs: int, out: Path) -> None:
     """Train and evaluate the runs that ``out`` does not hold yet, and add them to it."""
-    space, whole = Workspace(HERE.work / "tune", teachers_of=HERE.root), params.pairs[pair]
+    space, whole = Workspace(HERE.work / "tune"), params.pairs[pair]
     held_out(params, pair, HERE, space)
     cut = replace(whole, student=replace(whole.student, iterations=iterations))
     short = replace(params, pairs={pair: cut}, runs=runs)
     plan(short, space)
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        pool.submit(_teach, short, pair, space).result()
     match(short, space)
     rows = pd.read_csv(out).to_dict("records") if out.is_file() else []
     done = {(row["pair"], row["trial"], row["iterations"]) for row in rows}
     failed: dict[str, BaseException] = {}
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
         names = [name for name in runs if (pair, name, iterations) not in done]
-        futures = {pool.submit(_trial, short, name, space): name for name in names}
+        futures = {pool.submit(_run, short.student(name), space): name for name in names}
         for future in as_completed(futures):
             name = futures[future]
             if error := future.exception():

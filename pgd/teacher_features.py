@@ -1,8 +1,8 @@
 """Neck features of a frozen teacher, computed once for every image and flip and read back in every epoch.
 
 With flips as the only augmentation a teacher sees two versions of an image. :func:`store` writes what its backbone and
-neck make of them, :class:`StoredFeatures` gives them for a batch; the head, which costs little and of which methods want
-very different things, looks at them anew each time. Features in single precision are those that the teacher itself
+neck make of them, :class:`StoredFeatures` gives them for a batch; the head, which costs little and of which methods
+want very different things, looks at them anew each time. Features in single precision are those that the teacher itself
 would have given, bit for bit, where it was asked in batches of the same size on the same machine.
 """
 

@@ -1,10 +1,10 @@
 """Deterministic COCO-format detection sets of a small, hard world. ``python -m benchmark.data.minicoco``
 
-160x160 images, ten categories (:mod:`benchmark.data.sprites`), with occlusion, truncation, clutter, changing light, crowd
-regions and empty images. *minicoco* has 2 to 9 objects an image from 6% to 60% of its side and lies in ``data/`` as an
-archive; *midicoco* has fewer and larger ones, 20% to 95%, so that a key region is a small part of a box, and more images,
-and is drawn where it is needed (:func:`write`). Image number ``i`` of a split is a function of (seed, split, i) alone, so
-that a part can be drawn again and compared.
+160x160 images, ten categories (:mod:`benchmark.data.sprites`), with occlusion, truncation, clutter, changing light,
+crowd regions and empty images. *minicoco* has 2 to 9 objects an image from 6% to 60% of its side and lies in ``data/``
+as an archive; *midicoco* has fewer and larger ones, 20% to 95%, so that a key region is a small part of a box, and more
+images, and is drawn where it is needed (:func:`write`). Image number ``i`` of a split is a function of (seed, split, i)
+alone, so that a part can be drawn again and compared.
 """
 
 from __future__ import annotations

@@ -15,11 +15,17 @@ NOTES = (
 #: What the 95% intervals say, by what they rest on.
 INTERVALS = {
     "seeds": (
-        "95%, several seeds: t-interval of the mean of the differences paired by seed, what other seeds may change."
+        "95%, several seeds: t-interval of the mean of the differences paired by seed, what other seeds may change, "
+        "on these images."
     ),
     "images": (
         f"95%, one seed: paired bootstrap over the validation images ({RESAMPLES} resamples), what other images may "
-        "change; how much another seed would change is not in it."
+        "change; how much another seed would change is not in it, so that an interval without zero is no proof."
+    ),
+    "both": (
+        f"95%, several seeds: paired bootstrap over seeds and validation images ({RESAMPLES} resamples), what other "
+        "trainings and other images may change. p: two-sided, of no gain, by Holm over the methods compared with one "
+        "baseline."
     ),
 }
 CROWD_NOTES = (

@@ -1,15 +1,17 @@
-"""Intervals of gains that seeds cannot give: a single seed's runs and their detections, images drawn anew."""
+"""How far gains may be from what other seeds and other images would give.
+
+`evaluate` scores every training on the same resamples of its validation images and keeps the figures
+(``results/bootstrap``): a few kilobytes from which everything here follows, without detections.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from benchmark.evidence.record import ReportError, read_json
 from benchmark.evidence.stats import (
@@ -18,15 +20,18 @@ from benchmark.evidence.stats import (
     crowd_ap_mr,
     crowd_matches,
     draw_images,
+    holm,
     indexed,
+    over_seeds,
     percentile_interval,
+    two_sided,
 )
 
-RESAMPLES = 500
-#: of a table's gain: its metric and the place of that in what a scorer gives
-GAINS = {"gain": 0, "MR_change": 1}
-#: detections -> [B, 1 or 2]: AP (and MR) in percent of each resample
-Scorer = Callable[[list[dict]], np.ndarray]
+RESAMPLES = 1000
+#: of a table's gain: its metric
+GAINS = {"gain": "AP", "MR_change": "MR"}
+#: detections -> a column a metric: its figure in percent on each resample
+Scorer = Callable[[list[dict]], pd.DataFrame]
 
 
 def read_odgt(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -46,62 +51,71 @@ def read_odgt(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     return truth
 
 
-def scorer(work: Path, dataset: str, resamples: int) -> Scorer:
-    """What scores detections on a data set, on the same resamples of its validation images each time."""
-    info = read_json(work / "dataset" / dataset / "dataset.json")
-    if info.get("metric", "coco") == "crowdhuman":
-        people = read_odgt(work.parent / info["val_odgt"])
-        draws = draw_images(len(people), resamples)
-        return lambda detections: crowd_ap_mr(crowd_matches(people, detections), draws)
-    truth = indexed(read_json(work.parent / info["val_annotations"]))
-    draws = draw_images(len(truth.imgs), resamples)
-    return lambda detections: coco_ap(coco_matches(truth, detections), draws)[:, None]
+def scorer(annotations: Path, odgt: Path | None = None, resamples: int = RESAMPLES) -> Scorer:
+    """What scores detections on resamples of a data set's validation images, the same ones each time.
 
-
-def over_images(records: pd.DataFrame, table: pd.DataFrame, work: Path, resamples: int = RESAMPLES) -> pd.DataFrame:
-    """The aggregated table with the intervals of gains that rest on one seed; ``interval`` says "images" there.
-
-    Both runs of a gain see the same draws, so that what is easy or hard about an image cancels out.
+    Args:
+        annotations: COCO JSON of the images.
+        odgt: CrowdHuman's annotations instead, where its metric counts.
+        resamples: how many.
     """
-    alone = table[table["gain"].notna() & table["interval"].isna()]
-    if alone.empty:
-        return table
-    seeds = {row["run"]: _shared_seed(records, row) for _, row in alone.iterrows()}
-    pairs = {
-        run: (f"{run}-{seed}", f"{alone.set_index('run').loc[run, 'baseline']}-{seed}") for run, seed in seeds.items()
-    }
-    datasets = dict(zip(records["key"], records["dataset"], strict=True))
-    figures = _score(work, {key: datasets[key] for keys in pairs.values() for key in keys}, resamples)
-    table = table.astype({"interval": object})
-    for row in alone.index:
-        own, plain = (figures[key] for key in pairs[table.loc[row, "run"]])
-        for name, place in GAINS.items():
-            if place < own.shape[1]:
-                table.loc[row, [f"{name}_low", f"{name}_high"]] = percentile_interval(own[:, place] - plain[:, place])
-        table.loc[row, "interval"] = "images"
-    return table
+    if odgt is not None:
+        people = read_odgt(odgt)
+        draws = draw_images(len(people), resamples)
+        return lambda found: pd.DataFrame(crowd_ap_mr(crowd_matches(people, found), draws), columns=["AP", "MR"])
+    truth = indexed(read_json(annotations))
+    draws = draw_images(len(truth.imgs), resamples)
+    return lambda found: pd.DataFrame({"AP": coco_ap(coco_matches(truth, found), draws)})
 
 
-def _shared_seed(records: pd.DataFrame, row: pd.Series) -> Any:
-    own, plain = (set(records.loc[records["run"] == name, "seed"]) for name in (row["run"], row["baseline"]))
-    return min(own & plain)
+def bootstrap_file(results: Path, key: str) -> Path:
+    """Where the figures of a record on the resamples are kept."""
+    return results / "bootstrap" / f"{key}.csv"
 
 
-def _score(work: Path, keys: dict[str, str], resamples: int) -> dict[str, np.ndarray]:
-    """The scores of records, given with their data sets."""
-    scorers: dict[str, Scorer] = {}
-    figures = {}
-    for key, dataset in _watched(keys.items()):
-        path = work / "evaluate" / key / "detections.json"
-        detections = read_json(path)
-        if dataset not in scorers:
-            scorers[dataset] = scorer(work, dataset, resamples)
+def load_bootstrap(results: Path, keys: Sequence[str], metric: str) -> np.ndarray | None:
+    """Figures ``[records, resamples]`` in percent; None where one of the files is not there."""
+    found = []
+    for key in keys:
+        path = bootstrap_file(results, key)
+        if not path.is_file():
+            return None
         try:
-            figures[key] = scorers[dataset](detections)
-        except (AssertionError, KeyError, TypeError, ValueError) as error:
-            raise ReportError(f"{path} holds no detections on {dataset}: {error!r}") from None
-    return figures
+            found.append(pd.read_csv(path)[metric].to_numpy(float))
+        except (KeyError, ValueError) as error:
+            raise ReportError(f"{path} holds no resampled {metric}: {error!r}") from None
+    if len({len(own) for own in found}) != 1:
+        raise ReportError(f"{results / 'bootstrap'}: {keys[0]} and others differ in their number of resamples")
+    return np.stack(found)
 
 
-def _watched(items: Iterable) -> tqdm:
-    return tqdm(items, desc="intervals", mininterval=5, dynamic_ncols=True)
+def with_bootstrap(records: pd.DataFrame, table: pd.DataFrame, results: Path) -> pd.DataFrame:
+    """The aggregated table with intervals over images, and over seeds too where there are several.
+
+    Both runs of a gain see the same draws, so that what is easy or hard about an image cancels out. ``interval`` says
+    what an interval rests on: ``both``, ``images`` (a single seed), or ``seeds`` where no resamples were kept. With
+    several seeds, ``gain_p`` is the two-sided p-value of no gain, by Holm over the methods of the footing's table.
+    """
+    table = table.astype({"interval": object})
+    table["gain_p"] = np.nan
+    for row in table.index[table["gain"].notna()]:
+        run, plain = table.loc[row, "run"], table.loc[row, "baseline"]
+        seeds = sorted(
+            set(records.loc[records["run"] == run, "seed"]) & set(records.loc[records["run"] == plain, "seed"])
+        )
+        for name, metric in GAINS.items():
+            if name not in table or pd.isna(table.loc[row, name]):
+                continue
+            own, base = (
+                load_bootstrap(results, [f"{which}-{seed}" for seed in seeds], metric) for which in (run, plain)
+            )
+            if own is None or base is None:
+                continue
+            values = over_seeds(own - base)
+            table.loc[row, [f"{name}_low", f"{name}_high"]] = percentile_interval(values)
+            table.loc[row, "interval"] = "both" if len(seeds) > 1 else "images"
+            if name == "gain" and len(seeds) > 1:
+                table.loc[row, "gain_p"] = two_sided(values)
+    for _, group in table[table["gain_p"].notna()].groupby("baseline"):
+        table.loc[group.index, "gain_p"] = holm(group["gain_p"].to_numpy(float))
+    return table

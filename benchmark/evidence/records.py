@@ -125,7 +125,7 @@ def aggregate(records: pd.DataFrame) -> pd.DataFrame:
 
 
 def with_intervals(table: pd.DataFrame, results: Path) -> pd.DataFrame:
-    """The table with the intervals over images that the report has written; those of other figures are left out."""
+    """The table with the bootstrap's intervals that the report has written; those of other figures are left out."""
     path = results / "table.csv"
     if not path.is_file():
         return table
@@ -133,12 +133,13 @@ def with_intervals(table: pd.DataFrame, results: Path) -> pd.DataFrame:
     if "interval" not in written:
         return table
     same = (
-        written["interval"].eq("images") & np.isclose(written["gain"], table.set_index("run")["gain"], atol=1e-3)
+        written["interval"].isin(("images", "both"))
+        & np.isclose(written["gain"], table.set_index("run")["gain"], atol=1e-3)
     ).array
     table = table.copy()
     for name in [name for name in table if name.endswith(("_low", "_high"))]:
         table[name] = table[name].mask(same, written[name].array)
-    table["interval"] = table["interval"].mask(same, "images")
+    table["interval"] = table["interval"].mask(same, written["interval"].array)
     return table
 
 

@@ -1,8 +1,8 @@
 """How sure a figure is: spread over seeds, and a paired bootstrap over images. Pure functions.
 
 Seeds and images are two chances. A t-interval of paired differences over seeds says how much another training would
-change the result; the bootstrap says how much other validation images would, with the trainings as they are. It is all
-that a single seed allows.
+change the result; the bootstrap says how much other validation images would, with the trainings as they are, which is
+all that a single seed allows; :func:`over_seeds` draws both.
 
 The bootstrap never evaluates twice. An image drawn w times counts like w images of the same content, so that a
 resample is a vector of weights: matching, which happens within images, is done once, and only the sums over images
@@ -62,6 +62,60 @@ def percentile_interval(values: np.ndarray, level: float = LEVEL) -> tuple[float
         return np.nan, np.nan
     low, high = np.quantile(finite, ((1 - level) / 2, (1 + level) / 2))
     return float(low), float(high)
+
+
+def over_seeds(differences: np.ndarray, seed: int = 0) -> np.ndarray:
+    """[B] bootstrap values of a mean difference when seeds and images are drawn anew.
+
+    Args:
+        differences: [S, B] of S seeds on B resamples of the images, each row on the same ones.
+        seed: of the draws of seeds.
+
+    Returns:
+        For each resample of images the mean over as many seeds, drawn with replacement. What the drawn seeds' mean
+        differs from all seeds' is stretched by ``sqrt(S / (S - 1))``, as a bootstrap of few values is too narrow by
+        that much (Efron and Tibshirani, 1993, section 5.3). A single seed gives its row.
+    """
+    seeds, resamples = differences.shape
+    mean = differences.mean(axis=0)
+    if seeds == 1:
+        return mean
+    chosen = np.random.default_rng(seed).integers(seeds, size=(seeds, resamples))
+    drawn = np.take_along_axis(differences, chosen, axis=0).mean(axis=0)
+    return mean + np.sqrt(seeds / (seeds - 1)) * (drawn - mean)
+
+
+def two_sided(values: np.ndarray) -> float:
+    """p-value of no difference by bootstrap values: twice the share on the other side of zero, at least 1/B."""
+    share = min(np.mean(values <= 0), np.mean(values >= 0))
+    return float(min(1.0, max(2 * share, 1 / len(values))))
+
+
+def holm(p: np.ndarray) -> np.ndarray:
+    """p-values of several comparisons, adjusted so that the chance of any false one stays (Holm, 1979)."""
+    order = np.argsort(p)
+    adjusted = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)).clip(max=1)
+    return adjusted[np.argsort(order)]
+
+
+def improvement(own: Sequence[float], other: Sequence[float]) -> float:
+    """Chance that a training of one kind is better than one of another: the share of pairs, ties by half."""
+    a, b = np.asarray(own, dtype=float)[:, None], np.asarray(other, dtype=float)[None]
+    return float(np.mean((a > b) + 0.5 * (a == b)))
+
+
+def smallest_difference(seed_sd: float, image_sd: float, seeds: int, level: float = LEVEL, power: float = 0.8) -> float:
+    """The smallest true difference that a design sees with the chance ``power``.
+
+    Args:
+        seed_sd: standard deviation of a paired difference between seeds.
+        image_sd: of the mean difference when images are drawn anew.
+        seeds: how many.
+        level: of the interval that must leave out zero.
+        power: chance that it does.
+    """
+    reach = stats.norm.ppf((1 + level) / 2) + stats.norm.ppf(power)
+    return float(reach * np.sqrt(seed_sd**2 / seeds + image_sd**2))
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,11 @@ def number(value: float, digits: int = 1, sign: bool = False) -> str:
     return f"{value:{'+' if sign else ''}.{digits}f}".replace("-", MINUS)
 
 
+def probability(value: float) -> str:
+    """A p-value; small ones by what they are below."""
+    return "<0.01" if value < 0.01 else number(value, 2)
+
+
 def spread(mean: float, sd: float, sign: bool = False) -> str:
     """Mean and standard deviation, the latter only where there is one (not for a single seed)."""
     return number(mean, sign=sign) + ("" if pd.isna(sd) else f" ± {number(sd)}")
@@ -53,6 +58,7 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
             **_accuracy(row, kind),
             "gain": spread(row["gain"], row["gain_sd"], sign=True),
             "gain 95%": interval(row["gain_low"], row["gain_high"]),
+            **({"p": probability(row["gain_p"])} if "gain_p" in table and table["gain_p"].notna().any() else {}),
             **(_miss_rate(row) if kind == "crowdhuman" else {}),
             "train min": number(row["train_minutes"]),
         }

@@ -16,8 +16,6 @@ from benchmark.experiment.settings import Detector, Job, SettingsError
 from benchmark.experiment.workspace import HERE, ROOT, Workspace
 from pgd.scaling import FULL, Size, published_settings
 
-#: The module of what is recorded where there is a teacher; who trains with one imports it by this name.
-DYNAMICS = "benchmark.training.dynamics"
 #: validation images looked at while training, for the curve; the table's figures come from the whole set
 MONITOR_IMAGES = 75
 MONITOR_POINTS = 4
@@ -135,10 +133,13 @@ def detector_config(detector: Detector, extra_options: dict | None = None) -> Co
     return cfg
 
 
-def config_digest(cfg: Config) -> str:
-    """Hash of a config's content, whatever folder this repository lies in."""
-    text = json.dumps(cfg.to_dict(), sort_keys=True, default=repr).replace(f"{ROOT}/", "")
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+def config_digest(cfg: Config, data: DatasetInfo | None = None) -> str:
+    """Hash of a config's content, whatever folder this repository and the data set lie in."""
+    text = json.dumps(cfg.to_dict(), sort_keys=True, default=repr)
+    for key in PATHS if data else ():
+        if path := getattr(data, key):
+            text = text.replace(json.dumps(path), f'"{key}"')
+    return hashlib.sha256(text.replace(f"{ROOT}/", "").encode()).hexdigest()[:16]
 
 
 def use_dataset(cfg: Config, data: DatasetInfo, monitor: bool) -> None:
@@ -172,7 +173,7 @@ def check_same_inputs(job: Job, teacher: dict, student: dict) -> None:
         theirs, own = teacher.get(key), student.get(key)
         if theirs != own:
             raise SettingsError(
-                f"pairs.{job.pair_name}: data_preprocessor.{key} is {theirs} for the teacher and {own} for the student: "
+                f"pairs.{job.pair_name}: data_preprocessor.{key} is {theirs} for the teacher, {own} for the student: "
                 "take configs with the same preprocessing"
             )
 
@@ -232,3 +233,9 @@ def training_config(job: Job, data: DatasetInfo, teacher_checkpoint: Path | None
         }
     )
     return cfg
+
+
+def training_digest(job: Job, data: DatasetInfo) -> str:
+    """Hash of the whole config of a training but for its seed: with the code, all that it is."""
+    cfg = training_config(replace(job, seed=0), data, Path("teacher.pth"), Path("work"))
+    return config_digest(cfg, data)

@@ -19,14 +19,17 @@ from benchmark.experiment.workspace import ROOT
 PACKAGES = ("pgd", "benchmark")
 #: Packages whose modules are loaded by scanning the folder.
 PLUG_INS = ("pgd.methods", "pgd.heads", "pgd.detectors")
-#: What a training goes through but what cannot touch its weights: how it looks, how long it took, and the metric.
-#: A later change of the metric leaves the AP in the curves as it was when they were written.
+#: What a training goes through but what cannot touch its weights: what makes its config, which is digested itself, how
+#: it looks, how long it took, and the metric. A later change of the metric leaves the AP in the curves as it was when
+#: they were written.
 BESIDE_TRAINING = (
-    "benchmark.experiment.arguments",
-    "benchmark.experiment.cli",
-    "benchmark.experiment.quiet",
+    "benchmark.experiment",
+    "benchmark.match",
+    "benchmark.train",
     "benchmark.training.progress",
+    "benchmark.training.result",
     "benchmark.training.usage",
+    "pgd.scaling",
     "benchmark.probe",
     "pgd.evaluation",
 )

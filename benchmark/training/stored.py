@@ -11,7 +11,6 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -48,10 +47,7 @@ def _batches(cfg: Config) -> Iterator[tuple[torch.Tensor, list]]:
     size = cfg.train_dataloader.batch_size
     for flipped in (0.0, 1.0):
         part = cfg.train_dataloader.dataset.copy()
-        part.pipeline = [
-            step | {"prob": flipped} if step["type"] == "RandomFlip" else step
-            for step in part.pipeline
-        ]
+        part.pipeline = [step | {"prob": flipped} if step["type"] == "RandomFlip" else step for step in part.pipeline]
         if flipped and all(step["type"] != "RandomFlip" for step in part.pipeline):
             return
         dataset = DATASETS.build(part)

@@ -8,7 +8,13 @@ from mmdet.registry import TASK_UTILS
 
 from pgd.priors import remember_priors
 
-ANCHORS = {"type": "AnchorGenerator", "ratios": [1.0], "octave_base_scale": 4, "scales_per_octave": 1, "strides": [8, 16]}
+ANCHORS = {
+    "type": "AnchorGenerator",
+    "ratios": [1.0],
+    "octave_base_scale": 4,
+    "scales_per_octave": 1,
+    "strides": [8, 16],
+}
 POINTS = {"type": "MlvlPointGenerator", "strides": [8, 16]}
 
 

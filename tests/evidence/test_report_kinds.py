@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from support.report_tree import add_crowd, build, load, run_report
+from support.report_tree import add_crowd, build, load, resample, run_report
 
 from benchmark import report
 from benchmark.evidence import records, stats, tables
-from benchmark.evidence.intervals import RESAMPLES, over_images
+from benchmark.evidence.intervals import RESAMPLES, bootstrap_file, scorer, with_bootstrap
 from benchmark.evidence.published import PUBLISHED
 from benchmark.evidence.records import COST_COLUMNS, ReportError, aggregate
 from benchmark.figures import samples
@@ -35,6 +35,7 @@ def both(tmp_path_factory) -> Path:
     build(root, seeds=1)
     add_crowd(root, seeds=1)
     write_costs(root)
+    resample(root)
     run_report(root)
     return root / "results"
 
@@ -131,9 +132,39 @@ def test_the_notebook_takes_over_the_intervals_of_the_report(both):
     assert records.with_intervals(found, both / "nowhere") is found
 
 
-def test_several_seeds_need_no_detections(crowd):
-    table = aggregate(load(crowd))
-    assert over_images(load(crowd), table, crowd / "nowhere") is table
+def test_without_resamples_seeds_alone_count(crowd):
+    found, results = aggregate(load(crowd)), crowd / "results"
+    table = with_bootstrap(load(crowd), found, results).set_index("run")
+    assert table.loc["crowd-pgd", "interval"] == "seeds"
+    assert table.loc["crowd-pgd", "gain_low"] == found.set_index("run").loc["crowd-pgd", "gain_low"]
+    assert table["gain_p"].isna().all()
+
+
+def test_several_seeds_and_images_have_an_interval_together(crowd):
+    resample(crowd)
+    table = with_bootstrap(load(crowd), aggregate(load(crowd)), crowd / "results").set_index("run")
+    assert table["interval"].dropna().to_dict() == {"crowd-pgd": "both"}
+    # the seeds' detections are the same, so that images alone count; PGD is better on every resample
+    persons = 6 + stats.draw_images(3, RESAMPLES)[:, 0]
+    expected = np.quantile(300 / persons, (0.025, 0.975))
+    assert table.loc["crowd-pgd", ["gain_low", "gain_high"]].tolist() == pytest.approx(expected.tolist(), abs=1e-4)
+    assert table.loc["crowd-pgd", "gain_p"] == pytest.approx(1 / RESAMPLES)
+    run_report(crowd)
+    lines = (crowd / "results" / "table.md").read_text()
+    assert "| p |" in lines
+    assert "<0.01" in lines
+    assert "seeds and validation images" in lines
+
+
+def test_resamples_that_do_not_fit_are_named(crowd):
+    resample(crowd)
+    path = bootstrap_file(crowd / "results", "crowd-pgd-1")
+    path.write_text("AP,MR\n1.0,2.0\n")
+    with pytest.raises(ReportError, match="differ in their number of resamples"):
+        with_bootstrap(load(crowd), aggregate(load(crowd)), crowd / "results")
+    path.write_text("AR\n1.0\n")
+    with pytest.raises(ReportError, match=r"crowd-pgd-1\.csv holds no resampled AP"):
+        with_bootstrap(load(crowd), aggregate(load(crowd)), crowd / "results")
 
 
 def test_costs(both, tmp_path):
@@ -169,17 +200,11 @@ def test_a_broken_crowd_record_is_named(crowd, old, new, words):
     assert str(error.value) == f"{path} {words}"
 
 
-def test_broken_detections_are_named(tmp_path):
-    add_crowd(tmp_path, seeds=1)
-    path = tmp_path / "work" / "evaluate" / "crowd-plain-0" / "detections.json"
-    for text in ('[{"ID": "27,0"}]', '[{"image_id": 1, "bbox": [0, 0, 1, 1]}]'):
-        path.write_text(text)
-        with pytest.raises(ReportError, match=r"crowd-plain-0/detections\.json holds no detections on crowd"):
-            over_images(load(tmp_path), aggregate(load(tmp_path)), tmp_path / "work")
-    odgt = tmp_path / "work" / "dataset" / "crowd" / "annotation_val.odgt"
+def test_broken_annotations_are_named(tmp_path):
+    odgt = tmp_path / "annotation_val.odgt"
     odgt.write_text('{"ID": "a"}\n')
     with pytest.raises(ReportError, match=r"annotation_val\.odgt is no annotation file of CrowdHuman"):
-        over_images(load(tmp_path), aggregate(load(tmp_path)), tmp_path / "work")
+        scorer(tmp_path / "val.json", odgt)
 
 
 def test_records_of_a_kind_are_those_of_the_first_folder_that_has_any(crowd, tmp_path):

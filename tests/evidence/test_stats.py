@@ -169,3 +169,34 @@ def test_nothing_of_mmdet_is_loaded():
     code = "import sys, benchmark.report; print([m for m in ('torch', 'mmdet', 'mmengine') if m in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"
+
+
+def test_over_seeds_is_as_wide_as_theory_says():
+    """Independent seeds and images: the variance of the mean is that of the seeds by their count plus the images'."""
+    rng = np.random.default_rng(0)
+    found = []
+    for _ in range(300):
+        differences = 1.0 + rng.normal(0, 2.0, (5, 1)) + rng.normal(0, 0.5, (1, 400))
+        found.append(stats.over_seeds(differences, seed=int(rng.integers(1 << 30))).var())
+    assert np.mean(found) == pytest.approx(2.0**2 / 5 + 0.5**2, rel=0.1)
+    single = rng.normal(size=(1, 9))
+    assert stats.over_seeds(single).tolist() == single[0].tolist()
+
+
+def test_p_values():
+    assert stats.two_sided(np.array([1.0, 2.0, 3.0, -1.0])) == 0.5
+    assert stats.two_sided(np.ones(200)) == 1 / 200
+    assert stats.two_sided(np.zeros(10)) == 1
+    # Holm's own order: the smallest by all, the next by one less, none below an earlier one
+    assert stats.holm(np.array([0.04, 0.01, 0.03])).tolist() == pytest.approx([0.06, 0.03, 0.06])
+    assert stats.holm(np.array([0.6, 0.7])).tolist() == [1, 1]
+
+
+def test_improvement_and_power():
+    assert stats.improvement([1, 2], [1, 1]) == 0.75
+    assert stats.improvement([3], [1, 2]) == 1
+    rng = np.random.default_rng(1)
+    smallest = stats.smallest_difference(0.4, 0.3, 5)
+    seen = smallest + rng.normal(0, 0.4, (20000, 5)).mean(axis=1) + rng.normal(0, 0.3, 20000)
+    reach = 1.96 * np.sqrt(0.4**2 / 5 + 0.3**2)
+    assert np.mean(np.abs(seen) > reach) == pytest.approx(0.8, abs=0.01)

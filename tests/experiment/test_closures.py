@@ -14,9 +14,9 @@ from support.worlds import light_content
 
 from benchmark.closures import main as write_closures
 from benchmark.experiment import digest
-from benchmark.experiment.config import DYNAMICS
 from benchmark.experiment.digest import BESIDE_TRAINING, PLUG_INS, STAGES, closure, imported, stage_closures
 from benchmark.experiment.workspace import HERE, ROOT, Workspace
+from benchmark.training.run import DYNAMICS
 
 #: Runs a module as a command, with some plug-ins only (or all), and writes down which modules of this repository were
 #: imported by its end.
@@ -133,14 +133,14 @@ def test_names_of_a_package_count_where_they_are_modules():
 
 
 def test_evaluation_and_reporting_are_in_no_training():
-    found = closure({"benchmark.train", "benchmark.training.dynamics"}, BESIDE_TRAINING)
+    found = closure({"benchmark.training.run", DYNAMICS, *PLUG_INS}, BESIDE_TRAINING)
     rooms = ("benchmark.evidence", "benchmark.figures", "benchmark.probe", "pgd.evaluation", "benchmark.evaluate")
     assert [m for m in found if m.startswith((*rooms, "benchmark.report", "benchmark.experiment.evaluation"))] == []
 
 
 def test_the_plan_goes_through_the_code_of_all_trainings():
     """Or a change of it would leave the plan, and with it every training, as up to date."""
-    trainings = closure({"benchmark.train", DYNAMICS, *PLUG_INS}, BESIDE_TRAINING)
+    trainings = closure({"benchmark.training.run", "benchmark.training.stored", DYNAMICS, *PLUG_INS}, BESIDE_TRAINING)
     assert trainings.items() <= stage_closures()["plan"].items()
 
 

@@ -7,7 +7,6 @@ import functools
 import json
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -106,8 +105,6 @@ def content() -> dict:
     }
 
 
-#: data sets as `prepare` would have described them
-FAKE = {name: SimpleNamespace(digest=name) for name in ("minicoco", "other")}
 TEACHER = "teacher-gfl"
 
 
@@ -118,17 +115,17 @@ def quick_digest():
 
 
 @pytest.fixture(autouse=True)
-def once(monkeypatch, quick_digest):
+def once(monkeypatch, quick_digest, tiny_data):
     monkeypatch.setattr(digest, "code_digest", quick_digest)
-    monkeypatch.setattr(DatasetInfo, "load", lambda name, space: FAKE[name])
+    monkeypatch.setattr(DatasetInfo, "load", lambda name, space: replace(tiny_data, digest=name))
 
 
 @pytest.fixture(scope="module")
-def before(tmp_path_factory, quick_digest) -> dict[str, bytes]:
+def before(tmp_path_factory, quick_digest, tiny_data) -> dict[str, bytes]:
     """The plan files of :func:`content`."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(digest, "code_digest", quick_digest)
-        patch.setattr(DatasetInfo, "load", lambda name, space: FAKE[name])
+        patch.setattr(DatasetInfo, "load", lambda name, space: replace(tiny_data, digest=name))
         return planned(tmp_path_factory.mktemp("before"))
 
 
@@ -212,7 +209,13 @@ def test_editing_a_method_touches_its_runs(before, tmp_path, monkeypatch, quick_
     ("module", "runs"),
     [
         ("distiller", ALL_STUDENTS | {TEACHER}),
-        ("train", ALL_STUDENTS | {TEACHER}),
+        ("run", ALL_STUDENTS | {TEACHER}),
+        ("draws", ALL_STUDENTS | {TEACHER}),
+        ("stored", set(METHODS.module_dict)),
+        ("train", set()),
+        ("settings", set()),
+        ("config", set()),
+        ("match", set()),
         ("hooks", ALL_STUDENTS | {TEACHER}),
         ("dynamics", NEED_TEACHER),
         ("evaluation", set()),
@@ -286,8 +289,8 @@ def test_files_do_not_name_this_machine(before, monkeypatch):
 
 def test_files_are_readable(before):
     entry = json.loads(before["pgd"])
-    assert entry["run"]["method"] == "pgd"
-    assert entry["detector"]["config"].endswith("gfl_r18.py")
+    assert len(entry["config"]) == 16
+    assert "pgd.methods.pgd" in entry["code"]
     assert set(entry["libraries"]) == {"torch", "torchvision", "mmdet", "mmengine", "numpy"}
     assert entry["teacher_min_ap"] == 0.0
     assert json.loads(before["student"])["teacher_min_ap"] is None

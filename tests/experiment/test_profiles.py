@@ -48,7 +48,7 @@ def test_shared_dependencies_are_there(profile):
 def test_params_are_sound(profile):
     params = load(FILES[profile] / "params.yaml")
     kinds = {"paper": {"coco", "crowdhuman"}, "crowd": {"minicrowd"}}
-    kinds |= {name: {"minicoco", "minicrowd"} for name in ("smoke", "study")}
+    kinds |= {name: {"minicoco", "minicrowd"} for name in ("smoke",)} | {"study": {"midicoco"}}
     assert {data.kind for data in params.datasets.values()} == kinds.get(profile, {"minicoco"})
     assert params.seeds[0] == 0
     for name in params.runs:

@@ -158,7 +158,11 @@ def test_misspelt_keys(tmp_path, key, value, said):
         ("runs.teacher-x", {}, "runs.teacher-x: names that start with 'teacher' are the teachers' own"),
         ("runs.pgd.inherit", "all", "runs.pgd.inherit: 'all' should be 'none' or 'head+neck'"),
         ("runs.student.settings", {"a": 1}, "runs.student.settings: method 'none' has no settings"),
-        ("datasets.voc", {}, "datasets.voc.kind: 'voc' should be 'minicoco', 'coco', 'minicrowd' or 'crowdhuman'"),
+        (
+            "datasets.voc",
+            {},
+            "datasets.voc.kind: 'voc' should be 'minicoco', 'midicoco', 'coco', 'minicrowd' or 'crowdhuman'",
+        ),
         ("datasets.coco", {}, "datasets.coco.root: give the folder that holds train2017/, val2017/ and annotations/"),
         ("pairs.gfl.student.iterations", 1, "pairs.gfl.student.iterations: 1 should be greater than or equal to 2"),
         (

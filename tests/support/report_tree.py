@@ -11,6 +11,7 @@ import yaml
 from PIL import Image
 
 from benchmark import report
+from benchmark.evidence.intervals import bootstrap_file, scorer
 from benchmark.evidence.record import Record
 from benchmark.evidence.records import load_records
 
@@ -180,6 +181,19 @@ def write_crowd_run(root: Path, run: str, seed: int, method: str, inherit: str, 
     boxes = [[*person["fbox"], 0.9 - 0.1 * k] for k, person in enumerate(found)]
     entries = [{"ID": f"27,{i}", "width": 64, "height": 48, "boxes": boxes} for i in range(3)]
     write_json(root / "work" / "evaluate" / key_of(content) / "detections.json", entries)
+
+
+def resample(root: Path) -> None:
+    """What `evaluate` leaves of each run's detections."""
+    for path in (root / "results" / "runs").iterdir():
+        content = json.loads(path.read_text())
+        info = json.loads((root / "work" / "dataset" / content["dataset"] / "dataset.json").read_text())
+        odgt = info.get("val_odgt")
+        score = scorer(root / info["val_annotations"], odgt and root / odgt)
+        found = json.loads((root / "work" / "evaluate" / path.stem / "detections.json").read_text())
+        out = bootstrap_file(root / "results", path.stem)
+        out.parent.mkdir(exist_ok=True)
+        score(found).to_csv(out, index=False)
 
 
 def run_report(root: Path) -> None:

@@ -76,9 +76,7 @@ def test_samplers_give_mmengines_order(dataset, kind, plain):
     for epoch in range(3):
         ours.set_epoch(epoch)
         theirs.set_epoch(epoch)
-        if epoch == 0:
-            streams = iter(ours), iter(theirs)
-        elif kind == "EpochDraws":
+        if epoch == 0 or kind == "EpochDraws":
             streams = iter(ours), iter(theirs)
         draws, images = ([*itertools.islice(stream, count)] for stream in streams)
         assert [divmod(draw, count) for draw in draws] == [(epoch, image) for image in images]

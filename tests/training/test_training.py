@@ -21,6 +21,7 @@ from benchmark.experiment.settings import TEACHER, Dataset, SettingsError
 from benchmark.experiment.workspace import HERE, Workspace
 from benchmark.match import file_digest
 from benchmark.prepare import prepare
+from benchmark.training import run
 from pgd.checkpoint import CheckpointError, export, load_state, load_strict
 from pgd.methods import METHODS, Method
 from pgd.methods.base import settings_of
@@ -45,13 +46,13 @@ def runners(monkeypatch) -> list:
     """Every Runner that a training of the test builds."""
     built = []
 
-    class Watched(stage.Runner):
+    class Watched(run.Runner):
         @classmethod
         def from_cfg(cls, cfg):
             built.append(super().from_cfg(cfg))
             return built[-1]
 
-    monkeypatch.setattr(stage, "Runner", Watched)
+    monkeypatch.setattr(run, "Runner", Watched)
     return built
 
 

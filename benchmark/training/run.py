@@ -1,0 +1,34 @@
+"""One training, from its config to the trained model: all of this repository that its weights depend on.
+
+What stands around it (settings, commands, records) is in its config or does not matter; `plan` digests the code that is
+reached from here and the config.
+"""
+
+from __future__ import annotations
+
+import importlib
+
+from mmengine.config import Config
+from mmengine.runner import Runner
+
+import benchmark.training.draws
+import benchmark.training.progress  # noqa: F401  registers its hook
+import pgd.plugin  # noqa: F401  registers with mmdet
+from benchmark.training.hooks import Record, require_change
+
+#: The module of what is recorded where there is a teacher; who trains with one imports it by this name.
+DYNAMICS = "benchmark.training.dynamics"
+
+
+def run(cfg: Config, label: str) -> tuple[Runner, float]:
+    """Train, or finish, what a config describes; returns the runner and the seconds that it took, earlier ones too.
+
+    Raises:
+        FloatingPointError: a loss is not finite, or the student is what it was before.
+    """
+    if any(hook["type"] == "Dynamics" for hook in cfg.custom_hooks):
+        importlib.import_module(DYNAMICS)  # registers its hook
+    runner = Runner.from_cfg(cfg)
+    runner.train()
+    require_change(label, runner.work_dir, runner.model.student)
+    return runner, next(hook.seconds for hook in runner.hooks if isinstance(hook, Record))
