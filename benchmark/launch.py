@@ -4,6 +4,9 @@ The same as ``dvc repro``, but stages that do not wait for each other run at onc
 Slurm cluster that shares the folder (``--executor slurm --slurm partition=gpu gpus_per_node=1``). A table shows what
 waits, runs, is done or failed. A stage that fails stops only what needs it. Stopped or killed, the jobs go on; called
 again, it finds them (``work/launch``). Afterwards ``dvc repro`` has nothing to do.
+
+``--partial`` goes on with an experiment whose earlier part was made elsewhere: records in git are taken as they are,
+and weights that nobody asks for are neither fetched nor trained again.
 """
 
 from __future__ import annotations
@@ -53,6 +56,8 @@ class Task:
     began: float = 0.0
     seconds: float = 0.0
     note: str = ""
+    #: its outputs are gone and another stage needs them
+    asked_for: bool = False
 
 
 @dataclass
@@ -62,6 +67,7 @@ class Queue:
     space: Workspace
     executor: str
     limits: dict[str, Any] = field(default_factory=dict)
+    partial: bool = False
     #: when Slurm was asked last, and what it said
     _asked: tuple[float, dict[str, str]] = field(default=(-math.inf, {}), repr=False)
 
@@ -81,7 +87,7 @@ class Queue:
         # a Ctrl-C is meant for the launcher: what is started while it is ignored ignores it
         before = signal.signal(signal.SIGINT, signal.SIG_IGN)
         try:
-            job = self.engine.submit(run_stage, name, str(self.space.root.resolve()))
+            job = self.engine.submit(run_stage, name, str(self.space.root.resolve()), self.partial)
         finally:
             signal.signal(signal.SIGINT, before)
         self.remember(name, job.job_id)
@@ -175,15 +181,20 @@ class Launch:
         return bool(self.in_state(WAITING, RUNNING))
 
     def start(self, task: Task) -> None:
-        if not self.stages.changed(task.name):
+        if not task.asked_for and not self.stages.changed(task.name):
             task.state, task.note = DONE, "up to date"
+            return
+        if lacking := self.stages.lacking(task.name) if self.stages.partial else ():
+            for name in lacking:
+                self.tasks[name].state, self.tasks[name].asked_for = WAITING, True
             return
         task.state, task.job, task.began = RUNNING, self.queue.submit(task.name), time.monotonic()
 
     def settle(self, task: Task) -> None:
         """What DVC says of the files counts, not how the job ended."""
         self.queue.remember(task.name, None)
-        task.state = FAILED if self.stages.changed(task.name) else DONE
+        wrong = self.stages.changed(task.name) or (task.asked_for and not self.stages.there(task.name))
+        task.state, task.asked_for = FAILED if wrong else DONE, False
         if task.state == FAILED:
             task.note = f"{self.queue.log(task.job)} ({task.job.paths.stdout})"
 
@@ -202,7 +213,9 @@ class Launch:
         return table
 
 
-def launch(folder: Path, executor: str, jobs: int, only: list[str], limits: dict[str, Any]) -> None:
+def launch(
+    folder: Path, executor: str, jobs: int, only: list[str], limits: dict[str, Any], partial: bool = False
+) -> None:
     """Bring the stages up to date.
 
     Args:
@@ -211,18 +224,19 @@ def launch(folder: Path, executor: str, jobs: int, only: list[str], limits: dict
         jobs: at most so many at once.
         only: patterns of stages' names; these and what they need. Empty: all.
         limits: settings of the jobs, as submitit names them.
+        partial: outputs that are gone are missed only by stages that have to run.
 
     Raises:
         StageError: there are no such stages, or some failed.
     """
-    stages = Stages(folder)
+    stages = Stages(folder, partial)
     asked = {name for name in stages.needs if not only or any(fnmatch.fnmatch(name, one) for one in only)}
     if not asked:
         raise StageError(f"no stage is called like {', '.join(only)}; there are: {', '.join(stages.needs)}")
     if executor == "local":
         # jobs share the cores; more threads than these would only wait for each other
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
-    run = Launch(stages, Queue(Workspace(folder), executor, limits), jobs, stages.with_needs(asked))
+    run = Launch(stages, Queue(Workspace(folder), executor, limits, partial), jobs, stages.with_needs(asked))
     console, told = Console(), {}
     with Live(run.table(), console=console, refresh_per_second=2) as live:
         while run.step():
@@ -245,7 +259,7 @@ def main() -> None:
     limits = {}
     for key, _, value in (one.partition("=") for one in args.slurm):
         limits[key if key in COMMON else f"slurm_{key}"] = int(value) if value.isdigit() else value
-    launch(HERE.root, args.executor, args.jobs, args.only, limits)
+    launch(HERE.root, args.executor, args.jobs, args.only, limits, args.partial)
 
 
 if __name__ == "__main__":

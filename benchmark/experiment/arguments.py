@@ -171,6 +171,7 @@ def _launch(parser: ArgumentParser) -> None:
         "--jobs", type=number(1, math.inf, int), default=2, help="stages at once (default: %(default)s)"
     )
     parser.add_argument("--only", nargs="+", default=[], metavar="GLOB", help="these stages and what they need")
+    parser.add_argument("--partial", action="store_true", help="do without weights that nobody asks for")
     parser.add_argument(
         "--slurm", nargs="+", default=[], metavar="KEY=VALUE", help="partition=..., gpus_per_node=1, ..."
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 import subprocess
 import sys
@@ -33,17 +34,19 @@ class Stages:
 
     Args:
         folder: that holds it.
+        partial: a stage whose outputs are gone, but whose inputs are what they were, has nothing to do, unless another
+            one asks for them.
 
     Raises:
         StageError: DVC cannot read it.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, partial: bool = False) -> None:
         # seconds to import, and no matter to who asks for help
         from dvc.exceptions import DvcException
         from dvc.repo import Repo
 
-        self.folder = folder.resolve()
+        self.folder, self.partial = folder.resolve(), partial
         file = str(self.folder / "dvc.yaml")
         try:
             self.repo = Repo(Repo.find_root(str(self.folder)))
@@ -74,29 +77,62 @@ class Stages:
         while True:
             with contextlib.suppress(LockError), self.repo.lock:
                 # dvc.lock holds what the stage's last run left, which may have been that of another process
-                return self._stages[name].reload().changed()
+                stage = self._stages[name].reload()
+                # to DVC the outputs of a stage that never ran are missing like any others
+                new = any(not out.hash_info for out in stage.outs)
+                return new or stage.changed(allow_missing=self.partial)
             time.sleep(random.uniform(*WAIT))
 
+    def there(self, name: str) -> bool:
+        """Whether all outputs of a stage are."""
+        return all(os.path.exists(out.fs_path) for out in self._stages[name].outs)
 
-def run_stage(name: str, folder: str) -> None:
+    def lacking(self, name: str) -> set[str]:
+        """The stages that this one needs and whose outputs it would not find."""
+        needed = {dependency.fs_path for dependency in self._stages[name].deps}
+        outputs = {before: [out.fs_path for out in self._stages[before].outs] for before in self.needs[name]}
+        return {
+            before
+            for before, paths in outputs.items()
+            if any(not os.path.exists(path) for path in paths if _reached(path, needed))
+        }
+
+
+def _reached(path: str, needed: set[str]) -> bool:
+    """Whether a file or folder is one of those needed, lies in one or holds one."""
+    return any(path == one or path.startswith(f"{one}{os.sep}") or one.startswith(f"{path}{os.sep}") for one in needed)
+
+
+def run_stage(name: str, folder: str, partial: bool = False) -> None:
     """``dvc repro`` one stage alone, waiting for other DVC processes; its output goes on to ours.
+
+    ``partial``: what is in the remote is fetched before it is made.
 
     Raises:
         StageError: it failed.
     """
-    command = [sys.executable, "-m", "dvc", "repro", "--single-item", name]
+    if partial:
+        # what is not there is made
+        _dvc(["pull", name], folder)
+    code, text = _dvc(["repro", "--single-item", name], folder)
+    if code:
+        raise StageError(last_line(text) or f"dvc repro {name} ended with {code}")
+
+
+def _dvc(arguments: list[str], folder: str) -> tuple[int, str]:
+    """Run DVC, again and again while others are at work; its exit code and the end of what it said."""
     while True:
-        ended = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        ended = subprocess.Popen(
+            [sys.executable, "-m", "dvc", *arguments], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
         last = b""
         while part := ended.stdout.read1(4096):
             sys.stdout.buffer.write(part)
             sys.stdout.flush()
             last = (last + part)[-4096:]
-        if ended.wait() == 0:
-            return
-        text = last.decode(errors="replace")
-        if not any(words in text for words in BUSY):
-            raise StageError(last_line(text) or f"dvc repro {name} ended with {ended.returncode}")
+        code, text = ended.wait(), last.decode(errors="replace")
+        if code == 0 or not any(words in text for words in BUSY):
+            return code, text
         time.sleep(random.uniform(*WAIT))
 
 

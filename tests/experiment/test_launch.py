@@ -139,3 +139,25 @@ def test_what_cannot_be_asked_for(folder):
 )
 def test_last_line(text, last):
     assert last_line(text) == last
+
+
+@pytest.mark.slow
+def test_partial_makes_only_what_is_asked_for(folder):
+    """Outputs of an experiment that was made elsewhere are gone: stages that have nothing to do stay as they are."""
+    write(folder, wait=0)
+    with pytest.raises(StageError):
+        launch(folder, "local", 2, [], {})
+    before = {path.name: path.read_text() for path in (folder / "work").glob("start_*")}
+    shutil.rmtree(folder / "work")
+    shutil.rmtree(folder.parent / ".dvc" / "cache")
+    (folder / "work").mkdir()
+    launch(folder, "local", 2, ["last"], {}, partial=True)
+    assert not list((folder / "work").glob("start_*")), "nothing has changed"
+    stages = yaml.safe_load((folder / "dvc.yaml").read_text())
+    stages["stages"]["more"] = {"cmd": "cat work/one > work/m", "deps": ["work/one"], "outs": ["work/m"]}
+    (folder / "dvc.yaml").write_text(yaml.safe_dump(stages, sort_keys=False))
+    launch(folder, "local", 2, ["last", "more"], {}, partial=True)
+    made = {path.name for path in (folder / "work").iterdir()}
+    assert {"a", "one", "m", "start_one"} <= made
+    assert made.isdisjoint({"two", "z", "start_two"}), "what nobody asked for was not made"
+    assert before.keys() >= {"start_one", "start_two"}
