@@ -97,7 +97,7 @@ class NanoShuffleNetV2(BaseModule):
 
 @MODELS.register_module()
 class NanoPAN(BaseModule):
-    """NanoDet-m's neck: every level is resized and added, from coarse to fine and back; no convolution but the laterals.
+    """NanoDet-m's neck: levels are resized and added, from coarse to fine and back, without convolutions on the way.
 
     Args:
         in_channels: of the backbone's levels.
