@@ -19,7 +19,7 @@ What happens to the others depends on the mode:
 - ``features``: behind the first block of both towers, the features of positions that keep no prediction are replaced by
   their mean over the image, by level and channel, and the head runs on from there.
 
-Intervals are those of a paired bootstrap over images: ``AP_low`` and ``AP_high``, by size as well; ``change`` is the
+Intervals (95%) are those of a paired bootstrap over images: ``AP_low`` and ``AP_high``, by size as well; ``change`` is the
 difference from keeping everything, ``behind_top`` how much more the best of the same share give.
 
 The ranking knows the boxes, so that dropping removes duplicates and false alarms, too: compare with the controls, which
@@ -180,7 +180,7 @@ def accuracy_table(options: Options, by_mode: dict[str, Tally]) -> pd.DataFrame:
         settings = ((ranking, k) for ranking in options.rankings for k in range(len(options.percents)))
         found = tally.coco.figures()
         resampled = tally.coco.resampled(draw_images(len(tally.counts), options.resamples))
-        around = uncertain([figures["AP"] for figures in found], resampled, options.percents)
+        around = uncertain(found, resampled, options.percents)
         columns = zip(settings, found, tally.kept, around, strict=True)
         for ((selection, seed), k), figures, kept, intervals in columns:
             rows.append(

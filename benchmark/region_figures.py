@@ -85,7 +85,7 @@ def draw(axes: Axes, rows: pd.DataFrame, figure: str, colour: str, mark: str, **
     hollow = rows.groupby("percent")["below_one"].first() > HOLLOW
     x, y = by_percent.index.to_numpy(), by_percent.to_numpy()
     axes.plot(x, y, color=colour, zorder=3, **line)
-    axes.fill_between(x, *band(rows, figure), color=colour, alpha=0.18, linewidth=0, zorder=1)
+    axes.fill_between(x, *band(rows, figure), color=colour, alpha=0.13, linewidth=0, zorder=1)
     for empty in (True, False):
         own = (hollow == empty).to_numpy()
         face = "white" if empty else colour

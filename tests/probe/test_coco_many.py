@@ -134,17 +134,25 @@ def test_resamples_are_evaluations_of_copies():
 
 
 def test_intervals_by_hand():
-    """Two rankings of two shares, three resamples: differences are taken resample by resample."""
-    ap, drawn = [10.0, 30.0, 4.0, 30.0], np.array([[8.0, 10, 12], [20, 30, 40], [4, 4, 4], [20, 30, 40]])
-    rows = uncertain(ap, np.stack([drawn] * len(RANGES), axis=1), (1.0, 100.0))
-    assert [row["change"] for row in rows] == [-20, 0, -26, 0]
-    assert [row["behind_top"] for row in rows] == [0, 0, 6, 0]
+    """Two rankings of two shares, three resamples: differences are taken resample by resample, and reflected."""
+    drawn = np.array([[8.0, 10, 12], [20, 30, 40], [4, 4, 8], [20, 30, 40]])
+    figures = [dict.fromkeys(RANGES, ap) for ap in (9.0, 30.0, 5.0, 30.0)]
+    rows = uncertain(figures, np.stack([drawn] * len(RANGES), axis=1), (1.0, 100.0))
+    assert [row["change"] for row in rows] == [-21, 0, -25, 0]
+    assert [row["behind_top"] for row in rows] == [0, 0, 4, 0]
     reach = {name: [rows[2][f"{name}_{bound}"] for bound in ("low", "high")] for name in ("AP", "change", "behind_top")}
-    assert reach["AP"] == [4, 4]
-    assert reach["change"] == pytest.approx([-35.5, -16.5])
-    assert reach["behind_top"] == pytest.approx([4.1, 7.9])
-    assert rows[0]["AP_small_low"] == pytest.approx(8.1)
-    assert math.isnan(uncertain(ap[:1], drawn[:1, None].repeat(len(RANGES), axis=1), (1.0,))[0]["change"])
+    # quantiles: 4 and 7.8 of AP; -31.7 and -16.5 of the change; 4 and 5.9 of 4, 6 and 4
+    assert reach["AP"] == pytest.approx([2.2, 6])
+    assert reach["change"] == pytest.approx([-33.5, -18.3])
+    assert reach["behind_top"] == pytest.approx([2.1, 4])
+    assert rows[0]["AP_small_low"] == pytest.approx(18 - 11.9)
+    alone = uncertain(figures[:1], drawn[:1, None].repeat(len(RANGES), axis=1), (1.0,))
+    assert math.isnan(alone[0]["change"])
+
+
+def test_no_interval_of_ap_is_below_zero():
+    rows = uncertain([dict.fromkeys(RANGES, 1.0)], np.full((1, len(RANGES), 3), 4.0), (100.0,))
+    assert (rows[0]["AP_low"], rows[0]["AP_high"]) == (0, 0)
 
 
 def test_nothing_found_and_nothing_there():
