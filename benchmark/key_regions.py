@@ -19,8 +19,8 @@ What happens to the others depends on the mode:
 - ``features``: behind the first block of both towers, the features of positions that keep no prediction are replaced by
   their mean over the image, by level and channel, and the head runs on from there.
 
-Intervals (95%) are those of a paired bootstrap over images: ``AP_low`` and ``AP_high``, by size as well; ``change`` is the
-difference from keeping everything, ``behind_top`` how much more the best of the same share give.
+Intervals (95%) are those of a paired bootstrap over images: ``AP_low`` and ``AP_high``, by size as well; ``change`` is
+the difference from keeping everything, ``behind_top`` how much more the best of the same share give.
 
 The ranking knows the boxes, so that dropping removes duplicates and false alarms, too: compare with the controls, which
 keep as many. Accuracy is COCO's, whatever the data set's own metric. Time grows with shares x draws x modes: 500 mini
