@@ -19,9 +19,12 @@ What happens to the others depends on the mode:
 - ``features``: behind the first block of both towers, the features of positions that keep no prediction are replaced by
   their mean over the image, by level and channel, and the head runs on from there.
 
+Intervals (95%) are those of a paired bootstrap over images: ``AP_low`` and ``AP_high``, by size as well; ``change`` is
+the difference from keeping everything, ``behind_top`` how much more the best of the same share give.
+
 The ranking knows the boxes, so that dropping removes duplicates and false alarms, too: compare with the controls, which
 keep as many. Accuracy is COCO's, whatever the data set's own metric. Time grows with shares x draws x modes: 500 mini
-images take some two minutes on one core; on big sets, ``--limit`` takes the first N images.
+images take some five minutes on one core; on big sets, ``--limit`` takes the first N images.
 """
 
 from __future__ import annotations
@@ -45,6 +48,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from benchmark.evidence.stats import draw_images
 from benchmark.experiment.cli import command_parser, run_cli
 from benchmark.experiment.quiet import quiet
 from benchmark.experiment.settings import SettingsError, load
@@ -52,6 +56,7 @@ from benchmark.match import file_digest
 from benchmark.probe.analysis import by_level, wanted
 from benchmark.probe.coco_many import ManyCoco
 from benchmark.probe.dropping import Chosen, Dropper, Options, choose
+from benchmark.probe.intervals import uncertain
 from benchmark.probe.options import FILES
 from benchmark.probe.subjects import (
     Subject,
@@ -173,7 +178,11 @@ def accuracy_table(options: Options, by_mode: dict[str, Tally]) -> pd.DataFrame:
         limits = torch.minimum(wanted(counts, options.fractions), counts).double().mean(dim=1).tolist()
         below_one = [float((counts * fraction < 1).double().mean()) for fraction in options.fractions]
         settings = ((ranking, k) for ranking in options.rankings for k in range(len(options.percents)))
-        for ((selection, seed), k), figures, kept in zip(settings, tally.coco.figures(), tally.kept, strict=True):
+        found = tally.coco.figures()
+        resampled = tally.coco.resampled(draw_images(len(tally.counts), options.resamples))
+        around = uncertain(found, resampled, options.percents)
+        columns = zip(settings, found, tally.kept, around, strict=True)
+        for ((selection, seed), k), figures, kept, intervals in columns:
             rows.append(
                 {
                     "mode": mode,
@@ -186,6 +195,7 @@ def accuracy_table(options: Options, by_mode: dict[str, Tally]) -> pd.DataFrame:
                     # predictions (positions) a box, and the share of boxes of which the percentage is less than one
                     "kept_per_box": limits[k],
                     "below_one": below_one[k],
+                    **intervals,
                 }
             )
     return pd.DataFrame(rows).astype({"draw": "Int64"})

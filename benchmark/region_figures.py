@@ -68,16 +68,24 @@ def looks(table: pd.DataFrame) -> dict[str, tuple[str, str]]:
     return {name: (COLOURS[k % len(COLOURS)], MARKS[k % len(MARKS)]) for k, name in enumerate(names)}
 
 
+def band(rows: pd.DataFrame, figure: str) -> tuple[pd.Series, pd.Series]:
+    """Bounds by percent: the interval over images, mean over draws; in tables without, the lowest and highest draw."""
+    groups = rows.groupby("percent")
+    if f"{figure}_low" in rows:
+        return groups[f"{figure}_low"].mean(), groups[f"{figure}_high"].mean()
+    return groups[figure].min(), groups[figure].max()
+
+
 def draw(axes: Axes, rows: pd.DataFrame, figure: str, colour: str, mark: str, **line) -> None:
-    """One line: mean over draws by percent, a band from the lowest to the highest, hollow marks where one is kept."""
+    """One line: mean over draws by percent, a :func:`band` around it, hollow marks where one is kept."""
     if rows.empty:
         # this detector was not looked at in this way
         return
-    by_percent = rows.groupby("percent")[figure].agg(["mean", "min", "max"])
+    by_percent = rows.groupby("percent")[figure].mean()
     hollow = rows.groupby("percent")["below_one"].first() > HOLLOW
-    x, y = by_percent.index.to_numpy(), by_percent["mean"].to_numpy()
+    x, y = by_percent.index.to_numpy(), by_percent.to_numpy()
     axes.plot(x, y, color=colour, zorder=3, **line)
-    axes.fill_between(x, by_percent["min"], by_percent["max"], color=colour, alpha=0.18, linewidth=0, zorder=1)
+    axes.fill_between(x, *band(rows, figure), color=colour, alpha=0.13, linewidth=0, zorder=1)
     for empty in (True, False):
         own = (hollow == empty).to_numpy()
         face = "white" if empty else colour

@@ -47,6 +47,16 @@ def coco_sample() -> Path:
 
 
 @pytest.fixture(scope="session")
+def coco_weights() -> Path:
+    """A folder with weights of detectors that were trained on COCO."""
+    beside = Path(__file__).parents[2] / "shared" / "weights"
+    path = Path(os.environ.get("PGD_COCO_WEIGHTS", beside))
+    if not path.is_dir():
+        pytest.skip("no weights of COCO; name their folder by PGD_COCO_WEIGHTS")
+    return path
+
+
+@pytest.fixture(scope="session")
 def tiny_data(tmp_path_factory) -> DatasetInfo:
     """The first images of minicoco, written as a COCO-format set."""
     root = tmp_path_factory.mktemp("tiny_data")

@@ -1,17 +1,20 @@
 """COCO figures of many sets of detections on the same images, the same as pycocotools' but in a fraction of the time.
 
 Sets of detections that an image has in common are matched once, all different ones at the same time. D detections and
-G objects of an image, U different sets, R = 4 ranges of area (all, small, medium, large), T = 10 thresholds of IoU.
+G objects of an image, U different sets, R = 4 ranges of area (all, small, medium, large), T = 10 thresholds of IoU,
+K classes, I images, B resamples of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from pycocotools.coco import COCO
 from torch import Tensor
+
+from benchmark.evidence.stats import Category, coco_ap
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
 RECALLS = np.linspace(0, 1, 101)
@@ -19,6 +22,7 @@ RECALLS = np.linspace(0, 1, 101)
 MAX_DETECTIONS = 100
 RANGES = ("AP", "AP_small", "AP_medium", "AP_large")
 BITS = len(RANGES) * len(THRESHOLDS)
+Found = TypeVar("Found")
 
 
 class Objects(NamedTuple):
@@ -100,8 +104,8 @@ class ManyCoco:
         self._truth, self._labels = truth, labels
         self._bounds = np.array([[0, 1e10], [0, areas[0]], [areas[0], areas[1]], [areas[1], 1e10]])
         self._matches: list[list[Matches]] = [[] for _ in range(settings)]
-        #: objects to be found, by range and class
-        self._objects = np.zeros((len(RANGES), max(labels.values()) + 1), dtype=int)
+        #: objects to be found ``[R, K]``, image by image
+        self._objects: list[np.ndarray] = []
 
     def _outside(self, areas: np.ndarray) -> np.ndarray:
         """Which areas ``[...]`` are out of which range: ``[..., R]``."""
@@ -125,8 +129,10 @@ class ManyCoco:
         A tensor that several settings share is matched once. Rounded as :class:`pgd.evaluation.CocoBoxes` does.
         """
         objects = self._objects_of(image_id)
+        present = np.zeros((len(RANGES), max(self._labels.values()) + 1), dtype=int)
         for label, ignored in zip(objects.labels, objects.ignored.T, strict=True):
-            self._objects[:, label] += ~ignored
+            present[:, label] += ~ignored
+        self._objects.append(present)
         different = {id(found): found for found in detections}
         sets = [self._known(found.double().numpy()) for found in different.values()]
         longest = max(len(found) for found in sets)
@@ -161,31 +167,56 @@ class ManyCoco:
 
     def figures(self) -> list[dict[str, float]]:
         """Of every setting what :func:`pgd.evaluation.coco.coco_box_metrics` would give, in percent."""
-        known: dict[tuple[int, ...], dict[str, float]] = {}
+        return self._of_each(self._evaluate)
+
+    def resampled(self, weights: np.ndarray) -> np.ndarray:
+        """``[S, R, B]`` AP in percent when images, in order of :meth:`add`, count as often as ``weights [B, I]`` say.
+
+        NaN where no object is left.
+        """
+
+        def evaluate(matches: Sequence[Matches]) -> np.ndarray:
+            return np.stack([coco_ap(categories, weights) for categories in self._categories(matches)])
+
+        return np.stack(self._of_each(evaluate))
+
+    def _of_each(self, evaluate: Callable[[Sequence[Matches]], Found]) -> list[Found]:
+        """What ``evaluate`` makes of every setting; settings that are the same in all images are looked at once."""
+        known: dict[tuple[int, ...], Found] = {}
         for matches in self._matches:
             key = tuple(map(id, matches))
             if key not in known:
-                known[key] = self._evaluate(matches)
+                known[key] = evaluate(matches)
         return [known[tuple(map(id, matches))] for matches in self._matches]
 
     def _evaluate(self, matches: Sequence[Matches]) -> dict[str, float]:
-        scores, labels, *packed = (np.concatenate(part) for part in zip(*matches, strict=True))
         shape = len(RANGES), len(THRESHOLDS)
-        true, ignored = (
-            np.unpackbits(part, axis=-1, count=BITS).astype(bool).reshape(len(scores), *shape) for part in packed
-        )
-        classes = sorted(self._labels.values())
-        precision = np.full((len(classes), *shape), np.nan)
+        precision = np.full((len(self._labels), *shape), np.nan)
         recall = precision.copy()
-        for place, label in enumerate(classes):
-            own = np.flatnonzero(labels == label)
-            own = own[np.argsort(-scores[own], kind="stable")]
-            for r in np.flatnonzero(self._objects[:, label]):
-                hit, miss = true[own, r], ~true[own, r] & ~ignored[own, r]
-                precision[place, r], recall[place, r] = curve(hit, miss, self._objects[r, label])
+        for r, categories in enumerate(self._categories(matches)):
+            for place, own in enumerate(categories):
+                if count := own.objects.sum():
+                    miss = ~own.matched & ~own.ignored
+                    precision[place, r], recall[place, r] = curve(own.matched.T, miss.T, count)
         figures = {name: mean(precision[:, r]) for r, name in enumerate(RANGES)}
         at = {"AP50": mean(precision[:, 0, 0]), "AP75": mean(precision[:, 0, 5])}
         return {"AP": figures.pop("AP"), **at, **figures, "AR100": mean(recall[:, 0])}
+
+    def _categories(self, matches: Sequence[Matches]) -> list[list[Category]]:
+        """One setting's detections in all images, by range and class."""
+        scores, labels, *packed = (np.concatenate(part) for part in zip(*matches, strict=True))
+        true, ignored = (
+            np.unpackbits(part, axis=-1, count=BITS).astype(bool).reshape(-1, len(RANGES), len(THRESHOLDS))
+            for part in packed
+        )
+        image = np.repeat(np.arange(len(matches)), [len(own.scores) for own in matches])
+        objects, found = np.stack(self._objects), [[] for _ in RANGES]
+        for label in sorted(self._labels.values()):
+            own = np.flatnonzero(labels == label)
+            own = own[np.argsort(-scores[own], kind="stable")]
+            for r, categories in enumerate(found):
+                categories.append(Category(image[own], true[own, r].T, ignored[own, r].T, objects[:, r, label]))
+        return found
 
 
 def curve(hit: np.ndarray, miss: np.ndarray, objects: int) -> tuple[np.ndarray, np.ndarray]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmark.probe.analysis import flattened, marked, random_cost, ranks, relative_distance, silenced, wanted
-from benchmark.probe.options import MODES, PERCENTS
+from benchmark.probe.options import MODES, PERCENTS, RESAMPLES
 from pgd.dense import Grid, View
 from pgd.maths.regions import Objects, PairQuality, Pairs, Predictions, inside_pairs
 from pgd.tape import Tape
@@ -31,6 +31,8 @@ class Options:
     xi: float = 0.8
     #: one random selection each
     seeds: tuple[int, ...] = (0, 1, 2)
+    #: of the images, for the intervals
+    resamples: int = RESAMPLES
 
     @property
     def rankings(self) -> list[tuple[str, int | None]]:

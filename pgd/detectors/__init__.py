@@ -1,4 +1,4 @@
-"""Parts of PGD's detectors that mmdet lacks, registered with mmdet: one file a detector."""
+"""Parts of detectors that mmdet lacks, registered with mmdet: one file a detector."""
 
 import importlib
 import pkgutil

@@ -10,7 +10,8 @@ import torch
 from pycocotools.coco import COCO
 from torch import Tensor
 
-from benchmark.probe.coco_many import MAX_DETECTIONS, ManyCoco
+from benchmark.probe.coco_many import MAX_DETECTIONS, RANGES, ManyCoco
+from benchmark.probe.intervals import uncertain
 from pgd.evaluation.coco import FIGURES, coco_box_metrics
 
 AREAS = (400.0, 2500.0)
@@ -106,6 +107,52 @@ def test_figures_are_pycocotools(seed, noise):
         expected = coco_box_metrics(truth, own, areas=AREAS)
         assert expected["AP"] > (0.1 if noise > 100 else 3)
         same(found, expected)
+
+
+def test_resamples_are_evaluations_of_copies():
+    """An image that counts twice is two images; one that does not count is not there."""
+    truth, rng = world(2), np.random.default_rng(3)
+    labels = {k: i for i, k in enumerate(CATEGORIES)}
+    images, times = list(truth.imgs), rng.integers(0, 3, (3, len(truth.imgs)))
+    sets = [[detections(truth, image_id, rng, 8) for image_id in images] for _ in range(2)]
+    for found in sets[0] + sets[1]:
+        # of equal scores the order would matter
+        found[:, 4] = torch.from_numpy(rng.random(len(found)))
+
+    def evaluated(copies: np.ndarray) -> ManyCoco:
+        many = ManyCoco(truth, labels, AREAS, 2)
+        for place, image_id in enumerate(images):
+            for _ in range(copies[place]):
+                many.add(image_id, [sets[0][place], sets[1][place]])
+        return many
+
+    found = evaluated(np.ones(len(images), dtype=int)).resampled(times)
+    assert found.shape == (2, len(RANGES), 3)
+    for draw, copies in enumerate(times):
+        for setting, figures in enumerate(evaluated(copies).figures()):
+            assert found[setting, :, draw].tolist() == pytest.approx([figures[name] for name in RANGES], nan_ok=True)
+
+
+def test_intervals_by_hand():
+    """Two rankings of two shares, three resamples: differences are taken resample by resample, and reflected."""
+    drawn = np.array([[8.0, 10, 12], [20, 30, 40], [4, 4, 8], [20, 30, 40]])
+    figures = [dict.fromkeys(RANGES, ap) for ap in (9.0, 30.0, 5.0, 30.0)]
+    rows = uncertain(figures, np.stack([drawn] * len(RANGES), axis=1), (1.0, 100.0))
+    assert [row["change"] for row in rows] == [-21, 0, -25, 0]
+    assert [row["behind_top"] for row in rows] == [0, 0, 4, 0]
+    reach = {name: [rows[2][f"{name}_{bound}"] for bound in ("low", "high")] for name in ("AP", "change", "behind_top")}
+    # quantiles: 4 and 7.8 of AP; -31.7 and -16.5 of the change; 4 and 5.9 of 4, 6 and 4
+    assert reach["AP"] == pytest.approx([2.2, 6])
+    assert reach["change"] == pytest.approx([-33.5, -18.3])
+    assert reach["behind_top"] == pytest.approx([2.1, 4])
+    assert rows[0]["AP_small_low"] == pytest.approx(18 - 11.9)
+    alone = uncertain(figures[:1], drawn[:1, None].repeat(len(RANGES), axis=1), (1.0,))
+    assert math.isnan(alone[0]["change"])
+
+
+def test_no_interval_of_ap_is_below_zero():
+    rows = uncertain([dict.fromkeys(RANGES, 1.0)], np.full((1, len(RANGES), 3), 4.0), (100.0,))
+    assert (rows[0]["AP_low"], rows[0]["AP_high"]) == (0, 0)
 
 
 def test_nothing_found_and_nothing_there():

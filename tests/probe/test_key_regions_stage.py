@@ -145,7 +145,9 @@ def results(brought, tmp_path_factory) -> Path:
 def test_table_of_brought_detector(brought, results):
     table = pd.read_csv(results / "theirs.csv", dtype={"draw": "Int64"})
     assert list(table)[:13] == COLUMNS
-    assert list(table)[13:] == ["kept", "in_box", "kept_per_box", "below_one"]
+    drawn = ["AP", "AP_small", "AP_medium", "AP_large", "change", "behind_top"]
+    bounds = [f"{name}_{bound}" for name in drawn for bound in ("low", "high")]
+    assert list(table)[13:] == ["kept", "in_box", "kept_per_box", "below_one", "change", "behind_top", *bounds]
     assert len(table) == 2 * 6 * 8
     assert set(table["detector"]) == {"gfl"}
     assert set(table["name"]) == {"theirs"}
@@ -165,6 +167,11 @@ def test_table_of_brought_detector(brought, results):
     assert table["draw"].dropna().unique().tolist() == [0, 1, 2]
     random = table[(table["selection"] == "random") & (table["mode"] == "predictions") & (table["percent"] == 10)]
     assert random["AP"].nunique() > 1
+    assert (table["AP_low"] <= table["AP_high"]).all()
+    assert not everything[["change", "change_low", "change_high"]].any(axis=None)
+    assert not table.loc[table["selection"] == "top", ["behind_top", "behind_top_low", "behind_top_high"]].any(
+        axis=None
+    )
     best = table[(table["mode"] == "predictions") & (table["percent"] == 5)].groupby("selection")["AP"].mean()
     assert best["top"] > best["random"] > best["worst"]
 
