@@ -13,6 +13,7 @@ from pgd.maths.attention import (
     weighted_square_distance,
 )
 from pgd.methods import pgd
+from pgd.methods.fgd import fgd_focal_loss
 from pgd.methods.pgd import pgd_cls_weights, pgd_reg_loss
 
 DOUBLE = {"dtype": torch.float64}
@@ -178,3 +179,19 @@ def test_half_precision_features(scale, mixed):
         assert bool(grad.any())
         exact = loss(half[0].detach().double(), half[1].double(), *exact_masks, **settings)
         assert float(value.detach()) == pytest.approx(float(exact), rel=0.05)
+
+
+def test_the_spatial_half_has_a_weight_of_its_own():
+    """It is linear in it, and what it weighs is the distance of the spatial maps."""
+    s, t = features(5), features(6)
+    weights = pgd_cls_weights(*masks(), alpha=0.0, beta=0.0)
+    settings = {"delta": 0.5, "temperature": 0.8}
+    none, one, three = (pgd.pgd_cls_loss(s, t, weights, spatial_ratio=r, **settings) for r in (0.0, 1.0, 3.0))
+    maps = [spatial_attention(f, 0.8) for f in (s, t)]
+    distance = (maps[0] - maps[1]).abs().sum() / N
+    assert_close(one - none, 0.5 * distance)
+    assert_close(three - none, 1.5 * distance)
+    nothing = torch.zeros(N, H, W, **DOUBLE)
+    focal = {"alpha": 0.0, "beta": 0.0, "gamma": 0.5, "temperature": 0.8}
+    none, three = (fgd_focal_loss(s, t, nothing, nothing, spatial_ratio=r, **focal) for r in (0.0, 3.0))
+    assert_close(three - none, 1.5 * distance)

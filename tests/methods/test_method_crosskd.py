@@ -293,10 +293,10 @@ def seen_step(model) -> tuple[DistillStep, dict[str, Tensor]]:
 
 
 @pytest.mark.parametrize("name", SERVED)
-@pytest.mark.parametrize("block", [1, 2])
-def test_equal_students_get_the_teachers_predictions(name, block):
-    """From the last block too."""
-    model = pair(name, equal=True, method="crosskd", block=block, **SERVED[name])
+@pytest.mark.parametrize(("block", "activated"), [(1, False), (2, False), (2, True)])
+def test_equal_students_get_the_teachers_predictions(name, block, activated):
+    """From the last block too, and from behind its activation."""
+    model = pair(name, equal=True, method="crosskd", block=block, activated=activated, **SERVED[name])
     given, terms = seen_step(model)
     cross = model.method.cross_view(given)
     assert_close(cross.class_logits, given.teacher.class_logits)
