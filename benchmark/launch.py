@@ -183,7 +183,7 @@ class Launch:
     def settle(self, task: Task) -> None:
         """What DVC says of the files counts, not how the job ended."""
         self.queue.remember(task.name, None)
-        task.state = FAILED if self.stages.changed(task.name) else DONE
+        task.state = FAILED if self.stages.changed(task.name, ran=True) else DONE
         if task.state == FAILED:
             task.note = f"{self.queue.log(task.job)} ({task.job.paths.stdout})"
 

@@ -67,14 +67,16 @@ class Stages:
             todo = {before for name in todo for before in self.needs[name]} - found
         return found
 
-    def changed(self, name: str) -> bool:
-        """Whether a stage has to run, by the files as they are now."""
+    def changed(self, name: str, ran: bool = False) -> bool:
+        """Whether a stage has to run, by the files as they are now; one that ran just now need not always run again."""
         from dvc.lock import LockError
 
         while True:
             with contextlib.suppress(LockError), self.repo.lock:
                 # dvc.lock holds what the stage's last run left, which may have been that of another process
-                return self._stages[name].reload().changed()
+                stage = self._stages[name].reload()
+                stage.always_changed = stage.always_changed and not ran
+                return stage.changed()
             time.sleep(random.uniform(*WAIT))
 
 
