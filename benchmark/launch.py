@@ -193,7 +193,7 @@ class Launch:
     def settle(self, task: Task) -> None:
         """What DVC says of the files counts, not how the job ended."""
         self.queue.remember(task.name, None)
-        wrong = self.stages.changed(task.name) or (task.asked_for and not self.stages.there(task.name))
+        wrong = self.stages.changed(task.name, ran=True) or (task.asked_for and not self.stages.there(task.name))
         task.state, task.asked_for = FAILED if wrong else DONE, False
         if task.state == FAILED:
             task.note = f"{self.queue.log(task.job)} ({task.job.paths.stdout})"

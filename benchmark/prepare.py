@@ -1,7 +1,8 @@
 """Stage `prepare`: unpack or draw a mini set, or check a COCO or CrowdHuman tree; write down where everything is.
 
 ``python -m benchmark.prepare NAME`` looks the data set up in params.yaml and writes
-``work/dataset/<name>/dataset.json``. Images of the real sets are never copied: the file holds paths. CrowdHuman's
+``work/dataset/<name>/dataset.json``. Images of the real sets are never copied: the file holds paths. Annotations of a
+COCO tree are copied where something in them had to be computed or left out; ``changes.json`` counts it. CrowdHuman's
 annotations are converted to COCO's format; its metric reads a copy of the ``.odgt``.
 """
 
@@ -15,19 +16,20 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from benchmark.data import crowdhuman
-from benchmark.data.checks import DataError, check_split, read_annotations, subset, unpack
+from benchmark.data.checks import Split, check_objects, check_split, notices, unpack
+from benchmark.data.faults import DataError
+from benchmark.data.image_sizes import fingerprint
 from benchmark.data.minicoco import MIDI, write
 from benchmark.experiment.cli import command_parser, run_cli
 from benchmark.experiment.config import DatasetInfo
-from benchmark.experiment.settings import Dataset, SettingsError, load
+from benchmark.experiment.datasets import ROOTS, Dataset
+from benchmark.experiment.settings import SettingsError, load
 from benchmark.experiment.workspace import HERE, ROOT
 from pgd.evaluation.coco import COCO_AREAS
-
-__all__ = ["DataError", "check_split", "prepare", "read_annotations", "subset", "unpack"]
 
 ARCHIVE = ROOT / "data" / "minicoco.zip"
 CROWD_ARCHIVE = ROOT / "data" / "minicrowd.zip"
@@ -44,17 +46,8 @@ MIDI_DIGESTS = {
 #: How many images the archives must hold.
 MINI_IMAGES = {"train": 2000, "val": 500}
 CROWD_IMAGES = {"train": 800, "val": 300}
-#: sizes of images whose annotations lie where nothing can be written
+#: what was seen of images whose tree is not ours or cannot be written
 SIZES = HERE.work / "image_sizes"
-
-
-@dataclass(frozen=True)
-class Split:
-    """A checked part of a set: COCO annotations, as a file and parsed, and the folder of its images."""
-
-    annotations: Path
-    images: Path
-    content: dict
 
 
 @dataclass(frozen=True)
@@ -74,18 +67,24 @@ def _limits(settings: Dataset) -> dict[str, int | None]:
 
 
 def _coco_splits(parts: dict[str, tuple[Path, Path]], settings: Dataset, work: Path) -> dict[str, Split]:
-    """Checked splits from annotation files and image folders; a limited one has an annotation file of its own."""
+    """Checked splits from annotation files and image folders; one that is limited or mended has a file of its own."""
     splits = {}
     for name, limit in _limits(settings).items():
-        annotations, images = parts[name]
-        content = check_split(annotations, images)
+        real = settings.kind == "coco"
+        # of a mini set the dates are those of its unpacking: there is nothing to remember
+        caches = (SIZES / work.name / f"{name}.json",) if real else ()
+        root = Path(settings.root).expanduser() if real else work
+        split = check_split(*parts[name], settings.broken, limit, caches, root)
         if settings.kind == "minicoco":
-            _check_count(ARCHIVE, name, len(content["images"]), MINI_IMAGES)
-        if limit:
-            content = subset(content, limit)
-            annotations = work / f"{name}_first{limit}.json"
-            annotations.write_text(json.dumps(content))
-        splits[name] = Split(annotations, images, content)
+            _check_count(ARCHIVE, name, split.listed, MINI_IMAGES)
+        if limit or split.changes:
+            own = work / (f"{name}_first{limit}.json" if limit else f"{name}.json")
+            own.write_text(json.dumps(split.content))
+            if computed := split.changes.get("computed"):
+                told = ", ".join(f"{count} {what}" for what, count in computed.items())
+                print(f"{split.annotations}: computed {told}; written to {own}")
+            split = replace(split, annotations=own)
+        splits[name] = split
     return splits
 
 
@@ -129,8 +128,7 @@ def _coco(settings: Dataset, work: Path) -> Located:
     root = Path(settings.root).expanduser()
     if not root.is_dir():
         raise DataError(f"root: {root} is no folder")
-    names = {"train": "train2017", "val": "val2017"}
-    parts = {s: (root / "annotations" / f"instances_{n}.json", root / n) for s, n in names.items()}
+    parts = {split: (root / annotations, root / images) for split, (annotations, images) in settings.places.items()}
     return Located(_coco_splits(parts, settings, work))
 
 
@@ -142,8 +140,7 @@ def _crowd(root: Path, settings: Dataset, work: Path, sources: tuple[Path, ...] 
     """
     real = settings.kind == "crowdhuman"
     published = crowdhuman.PUBLISHED if real and settings.verify else {}
-    # PGD's conversion drops boxes without area from the published files.
-    expected = {crowdhuman.NO_AREA} if published else set()
+    expected = crowdhuman.EXPECTED if published else ()
     splits = {}
     for name, (odgt, folders) in crowdhuman.find(root).items():
         if published:
@@ -153,7 +150,7 @@ def _crowd(root: Path, settings: Dataset, work: Path, sources: tuple[Path, ...] 
         images = crowdhuman.folder_of(records, folders)
         cache = f"{odgt.stem}.sizes.json"
         caches = (odgt.with_name(cache), SIZES / work.name / cache) if real else ()
-        used, sizes = crowdhuman.measured(records[: _limits(settings)[name]], images, caches, faults)
+        used, headers = crowdhuman.measured(records[: _limits(settings)[name]], images, caches, faults)
         faults.settle(settings.broken, expected)
         if published:
             crowdhuman.check_counts(odgt, records, published[name])
@@ -161,8 +158,11 @@ def _crowd(root: Path, settings: Dataset, work: Path, sources: tuple[Path, ...] 
             _check_count(CROWD_ARCHIVE, name, len(records), CROWD_IMAGES)
         if not used:
             raise DataError(f"{odgt}: no image is left; is it an annotation file of CrowdHuman?")
-        splits[name] = Split(work / f"{name}.json", images, crowdhuman.to_coco(used, sizes))
-        splits[name].annotations.write_text(json.dumps(splits[name].content))
+        content = crowdhuman.to_coco(used, {name: header.size for name, header in headers.items()})
+        looked = fingerprint({record.id: headers[record.id] for record in used})
+        changes = {"left_out": faults.counts()} if faults.found else {}
+        splits[name] = Split(work / f"{name}.json", images, content, len(records), looked, changes)
+        splits[name].annotations.write_text(json.dumps(content))
         crowdhuman.write_odgt(work / odgt.name, used)
         sources += (odgt,)
     return Located(splits, sources=sources, metric="crowdhuman", val_odgt=work / sources[-1].name)
@@ -197,13 +197,27 @@ def prepare(name: str, settings: Dataset) -> DatasetInfo:
     digest = hashlib.sha256()
     for source in (*located.sources, *(split.annotations for split in located.splits.values())):
         digest.update(source.read_bytes())
+    limits, changes = _limits(settings), {name: split.changes for name, split in located.splits.items()}
     for split_name, split in located.splits.items():
+        # of a mini set the archive holds them
+        if settings.kind in ROOTS:
+            digest.update(split.looked)
+        check_objects(split, split_name, limits[split_name])
         boxes = sum(not a.get("iscrowd") for a in split.content["annotations"])
         print(f"{name} {split_name}: {len(split.content['images'])} images, {boxes} objects")
     train, val = located.splits["train"], located.splits["val"]
     classes, val_classes = ([c["name"] for c in split.content["categories"]] for split in (train, val))
     if classes != val_classes:
-        raise DataError("the categories of the training and the validation annotations differ")
+        how = "in their order, by which mmdet numbers classes" if sorted(classes) == sorted(val_classes) else "in names"
+        raise DataError(
+            f"{val.annotations}: the categories differ from those of {train.annotations} {how}; make the lists equal"
+        )
+    for told in notices(located.splits) if settings.kind in ROOTS else ():
+        print(f"{name}: {told}")
+    record = work / "changes.json"
+    record.unlink(missing_ok=True)
+    if any(changes.values()):
+        record.write_text(json.dumps(changes, indent=2) + "\n")
     info = DatasetInfo(
         name=name,
         classes=classes,
@@ -211,7 +225,7 @@ def prepare(name: str, settings: Dataset) -> DatasetInfo:
         train_annotations=str(train.annotations),
         val_images=str(val.images),
         val_annotations=str(val.annotations),
-        areas=list(located.areas),
+        areas=list(settings.areas or located.areas),
         digest=digest.hexdigest(),
         metric=located.metric,
         val_odgt=str(located.val_odgt) if located.val_odgt else None,
@@ -222,10 +236,11 @@ def prepare(name: str, settings: Dataset) -> DatasetInfo:
 
 def main() -> None:
     args = command_parser("prepare").parse_args()
-    datasets = load(args.params).datasets
-    if args.dataset not in datasets:
-        raise SettingsError(f"{args.params}: no data set '{args.dataset}'; there are: {', '.join(datasets)}")
-    prepare(args.dataset, datasets[args.dataset])
+    try:
+        settings = load(args.params).dataset(args.dataset)
+    except SettingsError as error:
+        raise SettingsError(f"{args.params}: {error}") from None
+    prepare(args.dataset, settings)
 
 
 if __name__ == "__main__":

@@ -22,11 +22,13 @@ from pathlib import Path
 
 from mmengine.config import Config
 
+from benchmark.data.faults import DataError
 from benchmark.experiment.cli import command_parser, run_cli
 from benchmark.experiment.config import DatasetInfo, training_config, training_digest
 from benchmark.experiment.quiet import quiet
 from benchmark.experiment.settings import Job, SettingsError, load
 from benchmark.experiment.workspace import HERE, Workspace
+from benchmark.look import check_unchanged
 from benchmark.match import basis, teacher_weights
 from benchmark.training.result import Training
 from benchmark.training.run import run
@@ -78,9 +80,19 @@ def features_of(job: Job, cfg: Config, space: Workspace) -> str | None:
     return folder and str(folder)
 
 
+def planned_data(job: Job, space: Workspace) -> DatasetInfo:
+    """The data of a training, once they are known to be those that it was planned for."""
+    name = job.pair.dataset
+    data, planned = DatasetInfo.load(name, space), json.loads(basis(job, space).read_text())
+    if data.digest != (planned if job.run is None else planned["plan"])["data"]:
+        raise DataError(f"{space.dataset(name)}: not the data that {basis(job, space)} names; run `dvc repro match`")
+    check_unchanged(name, space)
+    return data
+
+
 def train(job: Job, space: Workspace = HERE) -> Path:
     """Train (or finish) one detector; returns the folder with its results."""
-    data = DatasetInfo.load(job.pair.dataset, space)
+    data = planned_data(job, space)
     # The basis names all that the result depends on but for the seed.
     mark = hashlib.sha256(f"{basis(job, space).read_text()}\n{job.seed}".encode()).hexdigest()
     teacher = teacher_weights(job, space) if job.run is not None and job.run.needs_teacher else None
@@ -132,4 +144,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_cli(main, SettingsError, CheckpointError, MethodError, FloatingPointError)
+    run_cli(main, SettingsError, DataError, CheckpointError, MethodError, FloatingPointError)

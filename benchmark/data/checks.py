@@ -1,18 +1,25 @@
-"""Unpacking archives and checking COCO files: what is missing or broken is an error that names the file."""
+"""Unpacking archives, and checking a split of a COCO set: what is missing or broken is an error that names the file."""
 
 from __future__ import annotations
 
-import json
+import contextlib
+import os
 import shutil
+import unicodedata
 import zipfile
 import zlib
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tqdm import tqdm
 
+from benchmark.data.coco_check import DISAGREES, ESCAPES, EXIF, Annotations, has_size
+from benchmark.data.faults import DataError
+from benchmark.data.image_sizes import TURNED, UNREADABLE, Header, fingerprint, look
 
-class DataError(RuntimeError):
-    """Data is missing or broken; one line that names the file and the remedy."""
+SIZES, NAMES = "image sizes (from the files)", "file names (in the disk's Unicode form)"
 
 
 def unpack(archive: Path, target: Path) -> None:
@@ -33,43 +40,157 @@ def unpack(archive: Path, target: Path) -> None:
         ) from None
 
 
-def read_annotations(path: Path) -> dict:
-    """A COCO JSON with the three lists it must have."""
-    if not path.is_file():
-        raise DataError(f"{path}: missing")
-    try:
-        content = json.loads(path.read_text())
-    except ValueError as error:  # not JSON, or not even text
-        raise DataError(f"{path}: not valid JSON, probably truncated ({error}); fetch it again") from None
-    for key in ("images", "annotations", "categories"):
-        if not isinstance(content, dict) or not isinstance(content.get(key), list):
-            raise DataError(f"{path}: no list '{key}'; is this a COCO instances file?")
-    return content
+def image_names(names: Iterable[str], folder: Path, root: Path) -> tuple[dict[str, str], list[str]]:
+    """Names as the disk has them, where they differ in their Unicode form only, and those whose file lies elsewhere.
 
-
-def check_split(annotations: Path, images: Path) -> dict:
-    """Check that a split is whole: every image is there, every annotation points at one and has a box.
-
-    Returns the parsed annotations. Raises :class:`DataError` with counts and the first culprit.
+    Args:
+        names: relative to ``folder``.
+        folder: of the images; it may be a link itself.
+        root: links may lead to anything below this or the folder.
     """
-    content = read_annotations(annotations)
+    allowed = {folder.resolve(), root.resolve()}
+
+    def is_outside(path: Path) -> bool:
+        return allowed.isdisjoint((target := path.resolve(), *target.parents))
+
+    found, outside, inner = {}, [], {}
+    for name in names:
+        forms = (name, *(unicodedata.normalize(form, name) for form in ("NFC", "NFD")))
+        found[name] = own = next((form for form in forms if os.path.lexists(folder / form)), name)
+        path = folder / own
+        # links are rare, and to follow one takes time
+        if path.parent not in inner:
+            inner[path.parent] = not is_outside(path.parent)
+        if not inner[path.parent] or (path.is_symlink() and is_outside(path)):
+            outside.append(name)
+    return found, outside
+
+
+@dataclass(frozen=True)
+class Split:
+    """A checked part of a set: COCO annotations, as a file and parsed, and the folder of its images."""
+
+    annotations: Path
+    images: Path
+    content: dict
+    #: how many images its file lists
+    listed: int
+    #: fingerprint of the images' files
+    looked: bytes
+    #: what was computed and left out, by what it was
+    changes: dict[str, dict[str, int]] = field(default_factory=dict)
+
+
+def check_split(
+    annotations: Path,
+    images: Path,
+    broken: str = "refuse",
+    limit: int | None = None,
+    caches: Sequence[Path] = (),
+    root: Path | None = None,
+) -> Split:
+    """Check that a split is whole: annotations by :mod:`benchmark.data.coco_check`, and that the files fit them.
+
+    Args:
+        annotations: COCO file.
+        images: folder that its file names start from.
+        broken: ``refuse``, or ``skip`` what has faults.
+        limit: use the first images only.
+        caches: where to remember what was seen of the images (:func:`benchmark.data.image_sizes.look`).
+        root: links from the images' folder may lead to anything below this.
+
+    Raises:
+        DataError: with counts, first culprits and remedy.
+    """
+    found = Annotations(annotations)
     if not images.is_dir():
         raise DataError(f"{images}: no such folder, though {annotations} describes its images")
-    present = {p.name for p in images.iterdir()}
-    absent = [i["file_name"] for i in content["images"] if i["file_name"] not in present]
-    if absent:
-        raise DataError(
-            f"{images}: {len(absent)} of {len(content['images'])} images that {annotations.name} lists are missing "
-            f"(first: {absent[0]})"
+    listed = len(found.images)
+    found.content = subset(found.content, limit) if limit else found.content
+    names, outside = image_names((i["file_name"] for i in found.images), images, root or images)
+    for name in outside:
+        found.faults.add(ESCAPES, name, f"lies in {(images / names[name]).resolve().parent}")
+    found.faults.refuse({ESCAPES})
+    headers, problems = look({own: images / own for own in names.values()}, caches)
+    gone = _check_images(found, images, names, headers, problems)
+    if broken == "refuse":
+        found.settle(broken)
+    lost = found.leave_out(gone)
+    found.check_places()
+    found.settle(broken)
+    if lost:
+        print(f"{annotations}: {lost} annotations went with the images that were left out")
+    used = {i["file_name"] for i in found.images}
+    changes = {"computed": dict(found.computed), "left_out": found.faults.counts()} if found.changed else {}
+    return Split(annotations, images, found.content, listed, fingerprint({n: headers[n] for n in used}), changes)
+
+
+def _check_images(
+    found: Annotations, folder: Path, names: dict[str, str], headers: dict[str, Header], problems: dict[str, str]
+) -> list[int]:
+    """Compare what is said of the images with their files; ids of those that cannot be used."""
+    gone, turned = [], []
+    for image in found.images:
+        if names[image["file_name"]] != image["file_name"]:
+            image["file_name"] = names[image["file_name"]]
+            found.computed[NAMES] += 1
+        name = image["file_name"]
+        place, header = f"image {image['id']} ({name})", headers.get(name)
+        if header is None:
+            found.faults.add(problems[name], place, _beginning(folder / name) if problems[name] == UNREADABLE else "")
+            gone.append(image["id"])
+            continue
+        if not has_size(image):
+            image["width"], image["height"] = header.size
+            found.computed[SIZES] += 1
+        said = image["width"], image["height"]
+        if header.orientation != 1 and said == header.size:
+            turned.append(name)
+        if said != header.size:
+            is_turned = header.orientation >= TURNED and said == header.size[::-1]
+            what = f"{said[0]} x {said[1]}, but {header.width} x {header.height} when read"
+            found.faults.add(EXIF if is_turned else DISAGREES, place, what)
+            gone.append(image["id"])
+    if turned:
+        print(
+            f"{folder}: {len(turned)} photographs are turned by their EXIF entry when they are read (first: "
+            f"{turned[0]}); their boxes must be of the turned pictures"
         )
-    empty = [i["file_name"] for i in content["images"] if (images / i["file_name"]).stat().st_size == 0]
-    if empty:
-        raise DataError(f"{images}: {len(empty)} images are empty files (first: {empty[0]}); fetch them again")
-    ids, categories = {i["id"] for i in content["images"]}, {c["id"] for c in content["categories"]}
-    for a in content["annotations"]:
-        if a.get("image_id") not in ids or a.get("category_id") not in categories or len(a.get("bbox") or ()) != 4:
-            raise DataError(f"{annotations}: annotation {a.get('id')} has no box, or an unknown image or category")
-    return content
+    return gone
+
+
+def _beginning(path: Path) -> str:
+    with contextlib.suppress(OSError), path.open("rb") as file:
+        return f"starts with {start!r}" if (start := file.read(12)) else "an empty file"
+    return "cannot be opened"
+
+
+def check_objects(split: Split, name: str, limit: int | None) -> None:
+    """Refuse a split in which nothing is to be found: no detector learns from it, and its AP is not defined."""
+    entries = split.content["annotations"]
+    if any(not entry["iscrowd"] for entry in entries):
+        return
+    what = f"nothing but {len(entries)} regions to ignore (iscrowd)" if entries else "no object at all"
+    remedy = f"raise {name}_images, now {limit}" if limit else f"give {name} annotations with objects"
+    raise DataError(f"{split.annotations}: {what} in {len(split.content['images'])} {name} images; {remedy}")
+
+
+def notices(splits: dict[str, Split]) -> list[str]:
+    """What is allowed but worth a look, a sentence each."""
+    told, files = [], {}
+    for name, split in splits.items():
+        listed = [image["file_name"] for image in split.content["images"]]
+        files[name] = {split.images.resolve() / one for one in listed}
+        if double := [file for file, count in Counter(listed).items() if count > 1]:
+            told.append(f"{len(double)} {name} image files are listed more than once (first: {double[0]})")
+        used = {entry["category_id"] for entry in split.content["annotations"] if not entry["iscrowd"]}
+        if idle := [c["name"] for c in split.content["categories"] if c["id"] not in used]:
+            told.append(f"{len(idle)} classes have no {name} objects (first: {idle[0]})")
+        if small := sum(min(entry["bbox"][2:]) < 1 for entry in split.content["annotations"]):
+            told.append(f"{small} {name} boxes are less than a pixel wide or high: mmdet does not train on these")
+    if shared := len(set.intersection(*files.values())):
+        told.append(f"{shared} val images are training images, too: their AP says little")
+    return told
 
 
 def subset(content: dict, count: int) -> dict:

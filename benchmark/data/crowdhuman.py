@@ -13,30 +13,26 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmark.data.checks import DataError
-from benchmark.data.image_sizes import image_sizes, write_atomically
+from benchmark.data.faults import DataError, Faults, Xywh, xywh
+from benchmark.data.image_sizes import Header, look, write_atomically
 
 PERSON = "person"
 #: kinds of faults besides those of images (benchmark/data/image_sizes.py)
 BROKEN_LINE, NO_ID, DUPLICATE = "broken lines", "records without an ID", "duplicate IDs"
-BROKEN_BOX, NO_AREA = "broken boxes", "boxes without area"
-#: how many culprits of a kind an error names
-NAMED = 3
+BROKEN_BOX, NO_AREA, NEGATIVE = "broken boxes", "boxes without area", "boxes of negative size"
+#: Faults that published files may have. PGD's conversion drops boxes without area, too; a negative size, by which
+#: the metric would count a person whom nobody can find, is left out of it as well.
+EXPECTED = frozenset({NO_AREA, NEGATIVE})
 SOURCE = (
     "CrowdHuman is never downloaded here: get it from crowdhuman.org (for non-commercial research and education only; "
     "its images must not be redistributed)"
 )
 #: where the images of a split may lie below the root
 FOLDERS = ("Images", "images", "CrowdHuman_{}/Images")
-
-#: no coordinate is as large, pixels
-LIMIT = 1e9
-
-Xywh = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,68 +88,20 @@ PUBLISHED = {
 }
 
 
-class Faults:
-    """What is wrong with an ``.odgt`` file and its images: lines by kind of fault."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.found: dict[str, list[tuple[int, str]]] = {}
-
-    def add(self, kind: str, line: int, what: str = "") -> None:
-        self.found.setdefault(kind, []).append((line, what))
-
-    def count(self, kind: str) -> int:
-        return len(self.found.get(kind, ()))
-
-    def told(self, kinds: Collection[str]) -> str:
-        """``2 broken lines (line 3: not JSON; line 7: not JSON), 1 duplicate IDs (line 9: 'a' stands in line 1)``."""
-        parts = []
-        for kind in (k for k in self.found if k in kinds):
-            named = [f"line {line}: {what}" if what else f"line {line}" for line, what in self.found[kind][:NAMED]]
-            more = ["..."] if self.count(kind) > NAMED else []
-            parts.append(f"{self.count(kind)} {kind} ({'; '.join(named + more)})")
-        return ", ".join(parts)
-
-    def settle(self, broken: str, expected: Collection[str] = ()) -> None:
-        """Refuse the file, or say what was left out of it.
-
-        Args:
-            broken: ``refuse`` or ``skip``.
-            expected: kinds that are no reason to refuse.
-
-        Raises:
-            DataError: one line with the count of each kind of fault and its first culprits.
-        """
-        if broken == "refuse" and (kinds := set(self.found) - set(expected)):
-            raise DataError(
-                f"{self.path}: {self.told(kinds)}; mend the data or fetch it again, or leave these out by broken: skip"
-            )
-        if self.found:
-            print(f"{self.path}: left out {self.told(self.found)}")
-
-
-def _xywh(value: object) -> Xywh | None:
-    """Four numbers of a possible size (not NaN, not infinite), or None."""
-    if not isinstance(value, list) or len(value) != 4:
-        return None
-    fits = all(isinstance(n, int | float) and not isinstance(n, bool) and abs(n) < LIMIT for n in value)
-    return tuple(value) if fits else None
-
-
 def _box(content: object) -> Box | str:
     """A box, or what is wrong with it."""
     if not isinstance(content, dict):
         return "no JSON object"
     if not isinstance(content.get("tag"), str):
         return "no tag"
-    if (full := _xywh(content.get("fbox"))) is None:
+    if (full := xywh(content.get("fbox"))) is None:
         return "fbox is not four numbers"
     extra = content.get("extra", {})
     if not isinstance(extra, dict):
         return "extra is no JSON object"
     if not isinstance(flag := extra.get("ignore", 0), int | float):
         return f"extra.ignore {flag!r} is no number"
-    visible, head = _xywh(content.get("vbox")), _xywh(content.get("hbox"))
+    visible, head = xywh(content.get("vbox")), xywh(content.get("hbox"))
     return Box(content["tag"], full, visible, head, marked=flag != 0)
 
 
@@ -164,6 +112,10 @@ def _boxes(listed: list, line: int, faults: Faults) -> list[Box | None]:
         box = _box(content)
         if isinstance(box, str):
             faults.add(BROKEN_BOX, line, f"box {i}: {box}")
+            boxes.append(None)
+            continue
+        if min(box.full[2:]) < 0:
+            faults.add(NEGATIVE, line, f"box {i}: fbox {list(box.full)} is [x, y, width, height]")
             boxes.append(None)
             continue
         if not box.has_area:
@@ -213,13 +165,13 @@ def write_odgt(path: Path, records: Sequence[Record]) -> None:
 
 def measured(
     records: Sequence[Record], images: Path, caches: Sequence[Path], faults: Faults
-) -> tuple[list[Record], dict[str, tuple[int, int]]]:
-    """The records whose image is there and readable, and all their sizes (width, height) by ID."""
-    sizes, problems = image_sizes({r.id: images / r.file_name for r in records}, caches)
+) -> tuple[list[Record], dict[str, Header]]:
+    """The records whose image is there and readable, and their headers by ID."""
+    headers, problems = look({r.id: images / r.file_name for r in records}, caches)
     for record in records:
         if record.id in problems:
             faults.add(problems[record.id], record.line, str(images / record.file_name))
-    return [r for r in records if r.id in sizes], sizes
+    return [r for r in records if r.id in headers], headers
 
 
 def to_coco(records: Sequence[Record], sizes: dict[str, tuple[int, int]]) -> dict:

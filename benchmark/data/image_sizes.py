@@ -1,23 +1,29 @@
-"""Sizes of many images from their headers, remembered in a JSON file so that a second look reads none of them."""
+"""Looks at many images without decoding them: sizes, whether they are whole, a fingerprint.
+
+What was seen is remembered in a JSON file, so that a second look reads none of them.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import uuid
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from PIL import Image
 from tqdm import tqdm
 
-MISSING, UNREADABLE = "missing images", "unreadable images"
+MISSING, UNREADABLE, CUT = "missing images", "unreadable images", "truncated images"
 #: EXIF tag; from this value on, width and height change places
 ORIENTATION, TURNED = 0x0112, 5
 
 
-def header_size(path: Path) -> tuple[int, int]:
-    """Width and height in pixels as OpenCV loads the image (turned by its EXIF entry), without decoding it.
+def header_of(path: Path) -> tuple[int, int, int]:
+    """Width and height in pixels as OpenCV loads the image (turned by its EXIF entry), and that entry; no decoding.
 
     Raises OSError where there is no readable header.
     """
@@ -25,22 +31,66 @@ def header_size(path: Path) -> tuple[int, int]:
         with Image.open(path) as image:
             width, height = image.size
             try:
-                orientation = image.getexif().get(ORIENTATION, 1)
+                # Pillow decodes a whole PNG to look for an entry behind its pixels
+                known = image.format != "PNG" or "exif" in image.info
+                orientation = image.getexif().get(ORIENTATION, 1) if known else 1
             except Exception:  # Pillow has no common error for a damaged EXIF block; OpenCV passes over it
                 orientation = 1
     except Image.DecompressionBombError as error:
         raise OSError(str(error)) from None
-    return (height, width) if orientation in range(TURNED, 9) else (width, height)
+    orientation = orientation if orientation in range(1, 9) else 1
+    return (height, width, orientation) if orientation >= TURNED else (width, height, orientation)
 
 
-def _remembered(cache: Path) -> dict[str, list[int]]:
-    """``{name: [width, height, bytes, mtime_ns]}``; nothing where the file is absent or damaged."""
+#: how JPEG and PNG files end
+ENDS = {b"\xff\xd8": b"\xff\xd9", b"\x89P": b"IEND\xaeB`\x82"}
+#: bytes at the end of a file that its fingerprint is of
+TAIL = 4096
+
+
+class Header(NamedTuple):
+    """What is known of an image file that was not decoded."""
+
+    #: pixels, as OpenCV loads it (turned by its EXIF entry)
+    width: int
+    height: int
+    #: EXIF orientation; 1: as it is stored
+    orientation: int
+    #: of its last bytes: compressed data that differ mostly end differently
+    checksum: int
+    bytes: int
+    mtime_ns: int
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.width, self.height
+
+
+def is_cut(path: Path, tail: bytes) -> bool:
+    """Whether the end of an image file is missing; one without the mark of its kind's end is decoded to find out."""
+    with path.open("rb") as file:
+        end = ENDS.get(file.read(2))
+    # some cameras fill up their files
+    if end and tail.rstrip(b"\0").endswith(end.rstrip(b"\0")):
+        return False
+    try:
+        with Image.open(path) as image:
+            image.load()
+    except (OSError, SyntaxError, ValueError):  # Pillow has no common error for damaged data
+        return True
+    return False
+
+
+def _remembered(cache: Path) -> dict[str, Header]:
+    """What a file remembers; nothing where it is absent or damaged."""
     try:
         content = json.loads(cache.read_text())
     except (OSError, ValueError):
         return {}
     entries = content.items() if isinstance(content, dict) else ()
-    return {k: v for k, v in entries if isinstance(v, list) and len(v) == 4 and all(isinstance(n, int) for n in v)}
+    count = len(Header._fields)
+    sound = (e for e in entries if isinstance(e[1], list) and len(e[1]) == count)
+    return {name: Header(*entry) for name, entry in sound if all(isinstance(n, int) for n in entry)}
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -53,8 +103,8 @@ def write_atomically(path: Path, text: str) -> None:
         part.unlink(missing_ok=True)
 
 
-def _remember(caches: Sequence[Path], entries: dict[str, list[int]]) -> None:
-    """Write to the first place that can be written; a set on a read-only disk is measured anew each time at worst."""
+def _remember(caches: Sequence[Path], entries: Mapping[str, Header]) -> None:
+    """Write to the first place that can be written; a set on a read-only disk is looked at anew each time at worst."""
     for cache in caches:
         try:
             cache.parent.mkdir(parents=True, exist_ok=True)
@@ -64,43 +114,52 @@ def _remember(caches: Sequence[Path], entries: dict[str, list[int]]) -> None:
             continue
 
 
-def image_sizes(
-    images: Mapping[str, Path], caches: Sequence[Path] = ()
-) -> tuple[dict[str, tuple[int, int]], dict[str, str]]:
-    """Sizes of images by name.
+def look(images: Mapping[str, Path], caches: Sequence[Path] = ()) -> tuple[dict[str, Header], dict[str, str]]:
+    """Headers of images by name.
 
     Args:
         images: file by name.
-        caches: JSON files to remember sizes in, best place first: all are read, the first that can be written is
-            written. An image whose length in bytes or whose date changed is measured anew.
+        caches: JSON files to remember headers in, best place first: all are read, the first that can be written is
+            written. An image whose length in bytes or whose date changed is looked at anew.
 
     Returns:
-        ``{name: (width, height)}`` in pixels, and :data:`MISSING` or :data:`UNREADABLE` by name for the others.
+        Headers, and :data:`MISSING`, :data:`UNREADABLE` or :data:`CUT` by name for the other images.
     """
-    known = {name: entry for cache in reversed(caches) for name, entry in _remembered(cache).items()}
-    sizes, problems, todo = {}, {}, {}
+    known = {name: header for cache in reversed(caches) for name, header in _remembered(cache).items()}
+    found, problems, todo = {}, {}, {}
     for name, path in images.items():
         try:
             state = path.stat()
         except OSError:
             problems[name] = MISSING
             continue
-        mark = [state.st_size, state.st_mtime_ns]
-        entry = known.get(name)
-        if entry and entry[2:] == mark:
-            sizes[name] = (entry[0], entry[1])
+        header = known.get(name)
+        if header and (header.bytes, header.mtime_ns) == (state.st_size, state.st_mtime_ns):
+            found[name] = header
         else:
-            todo[name] = (path, mark)
+            todo[name] = (path, state)
     fresh = {}
     try:
-        for name, (path, mark) in tqdm(todo.items(), desc="image sizes", mininterval=2, delay=2, leave=False):
+        for name, (path, state) in tqdm(todo.items(), desc="image headers", mininterval=2, delay=2, leave=False):
             try:
-                sizes[name] = header_size(path)
+                width, height, orientation = header_of(path)
+                with path.open("rb") as file:
+                    file.seek(max(0, state.st_size - TAIL))
+                    tail = file.read()
+                if is_cut(path, tail):
+                    problems[name] = CUT
+                    continue
             except OSError:
                 problems[name] = UNREADABLE
                 continue
-            fresh[name] = [*sizes[name], *mark]
-    finally:  # an interrupted reading is not lost
+            fresh[name] = Header(width, height, orientation, zlib.crc32(tail), state.st_size, state.st_mtime_ns)
+    finally:  # an interrupted look is not lost
         if fresh:
             _remember(caches, known | fresh)
-    return sizes, problems
+    return found | fresh, problems
+
+
+def fingerprint(headers: Mapping[str, Header]) -> bytes:
+    """Digest of image files by name, wherever they lie and whenever they were written."""
+    lines = (f"{name}\0{h.width} {h.height} {h.orientation} {h.bytes} {h.checksum}" for name, h in headers.items())
+    return hashlib.sha256("\n".join(sorted(lines)).encode()).digest()

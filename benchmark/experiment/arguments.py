@@ -185,6 +185,7 @@ def _pairs_of_text(args: Namespace) -> str | None:
 #: By the name of the module below ``benchmark``: the pipeline's stages in their order, then what is run by hand.
 COMMANDS = {
     "closures": Command(_nothing),
+    "look": Command(_prepare),
     "prepare": Command(_prepare),
     "plan": Command(_params),
     "train": Command(_train),

@@ -35,6 +35,7 @@ BESIDE_TRAINING = (
 )
 #: Stages that are no trainings, with the modules that they start from. Trainings are in benchmark/plan.py.
 STAGES = {
+    "look": ("benchmark.look",),
     "prepare": ("benchmark.prepare",),
     # it digests the code of all trainings
     "plan": ("benchmark.plan", "benchmark.train", "benchmark.training.dynamics", *PLUG_INS),

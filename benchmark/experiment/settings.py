@@ -12,9 +12,7 @@ import yaml
 from annotated_types import Ge, MinLen
 from pydantic import (
     AfterValidator,
-    ConfigDict,
     Strict,
-    StrictBool,
     StrictInt,
     StrictStr,
     StringConstraints,
@@ -23,14 +21,10 @@ from pydantic import (
 )
 from pydantic.dataclasses import dataclass
 
+from benchmark.experiment.datasets import STRICT, Dataset, Number
 from pgd import INHERIT_CHOICES
 
 TEACHER = "teacher"
-#: What `root` holds, for the kinds of data sets that need one.
-ROOTS = {
-    "coco": "train2017/, val2017/ and annotations/",
-    "crowdhuman": "annotation_train.odgt, annotation_val.odgt and Images/",
-}
 
 
 class SettingsError(ValueError):
@@ -43,36 +37,11 @@ def _distinct(seeds: tuple[int, ...]) -> tuple[int, ...]:
     return seeds
 
 
-# YAML says what type a value has: nothing is converted but whole numbers to floats, and lists to tuples.
-Number = Annotated[float, Strict()]
+# Nothing is converted but whole numbers to floats, and lists to tuples.
 Settings = Annotated[dict[Annotated[str, Strict()], Any], Strict()]
-Count = Annotated[StrictInt, Ge(1)]
 Seed = Annotated[StrictInt, Ge(0)]
 #: may be part of a file's name
 Name = Annotated[StrictStr, StringConstraints(pattern=r"^[\w.-]+$")]
-STRICT = ConfigDict(extra="forbid")
-
-
-@dataclass(frozen=True, config=STRICT)
-class Dataset:
-    """Which data. ``root`` is the tree of a ``coco`` or ``crowdhuman`` set; the mini sets bring their own archives."""
-
-    kind: Literal["minicoco", "midicoco", "coco", "minicrowd", "crowdhuman"]
-    root: StrictStr | None = None
-    #: of ``crowdhuman``: what to do about broken annotations and missing images, ``refuse`` or ``skip`` them
-    broken: Literal["refuse", "skip"] = "refuse"
-    #: of ``crowdhuman``: whether the annotations must be the published ones
-    verify: StrictBool = True
-    #: use the first N training images only (smoke runs)
-    train_images: Count | None = None
-    val_images: Count | None = None
-
-    def __post_init__(self) -> None:
-        if self.kind in ROOTS and not self.root:
-            raise ValueError(f"root: give the folder that holds {ROOTS[self.kind]}")
-        if self.kind != "crowdhuman" and (self.broken != "refuse" or not self.verify):
-            key = "verify" if self.broken == "refuse" else "broken"
-            raise ValueError(f"{key}: only sets of kind 'crowdhuman' have this setting, not '{self.kind}'")
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -165,6 +134,12 @@ class Params:
     pairs: Annotated[dict[Name, Pair], MinLen(1)]
     runs: Annotated[dict[Name, Run], MinLen(1)]
     seeds: Annotated[tuple[Seed, ...], MinLen(1), AfterValidator(_distinct)] = (0,)
+
+    def dataset(self, name: str) -> Dataset:
+        """The settings of a data set."""
+        if name not in self.datasets:
+            raise SettingsError(f"no data set '{name}'; there are: {', '.join(self.datasets)}")
+        return self.datasets[name]
 
     def teacher(self, pair: str) -> Job:
         """The training of a pair's teacher."""

@@ -70,8 +70,8 @@ class Stages:
             todo = {before for name in todo for before in self.needs[name]} - found
         return found
 
-    def changed(self, name: str) -> bool:
-        """Whether a stage has to run, by the files as they are now."""
+    def changed(self, name: str, ran: bool = False) -> bool:
+        """Whether a stage has to run, by the files as they are now; one that ran just now need not always run again."""
         from dvc.lock import LockError
 
         while True:
@@ -80,6 +80,7 @@ class Stages:
                 stage = self._stages[name].reload()
                 # to DVC the outputs of a stage that never ran are missing like any others
                 new = any(not out.hash_info for out in stage.outs)
+                stage.always_changed = stage.always_changed and not ran
                 return new or stage.changed(allow_missing=self.partial)
             time.sleep(random.uniform(*WAIT))
 

@@ -50,6 +50,10 @@ class Workspace:
         """What `prepare` found: a file in the data set's own folder."""
         return self.data_root / "work" / "dataset" / name / "dataset.json"
 
+    def look(self, name: str) -> Path:
+        """What a data set outside of this folder was when it was looked at last."""
+        return self.data_root / "work" / "look" / f"{name}.json"
+
     @property
     def closures(self) -> Path:
         """What code each stage goes through, a file a stage."""

@@ -78,7 +78,14 @@ def test_conversion_by_hand(tree):
             {"ID": "x", "gtboxes": [{**GOOD_BOX, "fbox": [1, 2, 0, 5]}]},
             "1 boxes without area (line 4: box 1: fbox [1, 2, 0, 5])",
         ),
-        ({"ID": "x", "gtboxes": [{**GOOD_BOX, "fbox": [1, 2, 5, -1]}]}, "1 boxes without area (line 4: box 1"),
+        (
+            {"ID": "x", "gtboxes": [{**GOOD_BOX, "fbox": [1, 2, 5, -1]}]},
+            "1 boxes of negative size (line 4: box 1: fbox [1, 2, 5, -1] is [x, y, width, height])",
+        ),
+        (
+            {"ID": "x", "gtboxes": [{**GOOD_BOX, "extra": {"ignore": "0"}}]},
+            "1 broken boxes (line 4: box 1: extra.ignore '0' is no number)",
+        ),
         ({"ID": "gone", "gtboxes": []}, "1 missing images (line 4: "),
     ],
 )

@@ -13,9 +13,14 @@ import pytest
 from PIL import Image
 
 from benchmark.data import image_sizes as module
-from benchmark.data.image_sizes import MISSING, UNREADABLE, header_size, image_sizes, write_atomically
+from benchmark.data.image_sizes import CUT, MISSING, UNREADABLE, fingerprint, header_of, look, write_atomically
 
 SIZES = {"a,1": (40, 30), "b,2": (20, 50), "c,3": (7, 9)}
+
+
+def image_sizes(images: dict[str, Path], caches: list[Path] = ()) -> tuple[dict[str, tuple], dict[str, str]]:
+    headers, problems = look(images, caches)
+    return {name: header.size for name, header in headers.items()}, problems
 
 
 @pytest.fixture
@@ -32,11 +37,11 @@ def headers(monkeypatch) -> list[str]:
     """Names of the files whose headers were read."""
     read = []
 
-    def counted(path: Path) -> tuple[int, int]:
+    def counted(path: Path) -> tuple[int, int, int]:
         read.append(path.stem)
-        return header_size(path)
+        return header_of(path)
 
-    monkeypatch.setattr(module, "header_size", counted)
+    monkeypatch.setattr(module, "header_of", counted)
     return read
 
 
@@ -48,20 +53,21 @@ def test_size_is_what_the_pipeline_loads(tmp_path, orientation):
     path = tmp_path / "a.jpg"
     Image.fromarray(np.zeros((30, 40, 3), dtype=np.uint8)).save(path, exif=exif)
     height, width = mmcv.imread(path).shape[:2]
-    assert header_size(path) == (width, height) == ((40, 30) if orientation < 5 else (30, 40))
+    assert header_of(path) == (width, height, orientation)
+    assert (width, height) == ((40, 30) if orientation < 5 else (30, 40))
 
 
 def test_damaged_exif_is_passed_over(tmp_path):
     path = tmp_path / "a.jpg"
     Image.new("RGB", (40, 30)).save(path, exif=b"Exif\x00\x00not a TIFF header")
-    assert header_size(path) == (40, 30)
+    assert header_of(path) == (40, 30, 1)
 
 
 def test_only_the_header_is_read(tmp_path):
     path = tmp_path / "a.jpg"
     Image.effect_noise((400, 300), 80).save(path)
     os.truncate(path, 1000)
-    assert header_size(path) == (400, 300)
+    assert header_of(path) == (400, 300, 1)
 
 
 def test_second_call_reads_no_header(images, headers, tmp_path):
@@ -116,6 +122,36 @@ def test_unreadable_images(images, tmp_path):
         assert problems == {"a,1": UNREADABLE, "b,2": UNREADABLE}
 
 
+@pytest.mark.parametrize("suffix", ["jpg", "png", "bmp", "webp"])
+def test_cut_files(tmp_path, suffix):
+    """Their headers are whole."""
+    path, noise = tmp_path / f"a.{suffix}", Image.effect_noise((400, 300), 80).convert("RGB")
+    noise.save(path)
+    whole = path.read_bytes()
+    assert look({"a": path})[1] == {}
+    for share in (0.5, 0.99):
+        path.write_bytes(whole[: int(share * len(whole))])
+        headers, problems = look({"a": path})
+        # of WebP, already the header says how long the file must be
+        assert not headers
+        assert problems["a"] in (CUT, UNREADABLE)
+
+
+def test_filled_up_files_are_whole(images):
+    """Bytes behind the end of a JPEG do no harm."""
+    for name, more in (("a,1", b"\0" * 64), ("b,2", b"a thumbnail")):
+        images[name].write_bytes(images[name].read_bytes() + more)
+    assert image_sizes(images) == (SIZES, {})
+
+
+def test_fingerprint_is_of_content(images, tmp_path):
+    first = fingerprint(look(images)[0])
+    os.utime(images["a,1"], ns=(1, 1))
+    assert fingerprint(look(images)[0]) == first
+    Image.new("RGB", SIZES["a,1"], "red").save(images["a,1"])
+    assert fingerprint(look(images)[0]) != first
+
+
 def test_read_only_folder(images, headers, tmp_path, monkeypatch):
     """What cannot be written beside the annotations is remembered elsewhere, and nothing is left behind."""
     fixed, other = tmp_path / "fixed", tmp_path / "work" / "deep" / "sizes.json"
@@ -145,14 +181,14 @@ def test_no_cache(images, headers, tmp_path):
 
 
 def test_interrupted_reading_is_kept(images, headers, tmp_path, monkeypatch):
-    cache, read = tmp_path / "sizes.json", module.header_size
+    cache, read = tmp_path / "sizes.json", module.header_of
 
-    def interrupted(path: Path) -> tuple[int, int]:
+    def interrupted(path: Path) -> tuple[int, int, int]:
         if path.stem == "c,3":
             raise KeyboardInterrupt
         return read(path)
 
-    monkeypatch.setattr(module, "header_size", interrupted)
+    monkeypatch.setattr(module, "header_of", interrupted)
     with pytest.raises(KeyboardInterrupt):
         image_sizes(images, [cache])
     assert set(json.loads(cache.read_text())) == {"a,1", "b,2"}

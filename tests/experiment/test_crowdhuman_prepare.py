@@ -153,7 +153,7 @@ def test_folders_of_images(tree):
         ({"kind": "crowdhuman", "root": "x", "broken": "drop"}, "broken: 'drop' should be 'refuse' or 'skip'"),
         (
             {"kind": "minicrowd", "broken": "skip"},
-            "broken: only sets of kind 'crowdhuman' have this setting, not 'minicrowd'",
+            "broken: only sets of kind 'coco' and 'crowdhuman' have this setting, not 'minicrowd'",
         ),
         (
             {"kind": "coco", "root": "x", "verify": False},

@@ -18,7 +18,7 @@ FILES = {"root": ROOT} | {
 }
 
 
-STAGES = ["closures", "prepare", "plan", "teacher", "evaluate_teacher", "match", "distill", "evaluate"]
+STAGES = ["closures", "look", "prepare", "plan", "teacher", "evaluate_teacher", "match", "distill", "evaluate"]
 STAGES += ["cost", "key_regions", "region_figures", "report", "notebooks"]
 
 
@@ -118,7 +118,7 @@ def test_dvc_reads_the_pipeline(stage_names, profile):
     folder = FILES[profile]
     params = load(folder / "params.yaml")
     expected = {"closures", "plan", "match", "cost", "region_figures", "report", "notebooks"}
-    expected |= {f"prepare@{name}" for name in params.datasets}
+    expected |= {f"{stage}@{name}" for stage in ("look", "prepare") for name in params.datasets}
     expected |= {f"{stage}@{name}" for stage in ("teacher", "evaluate_teacher", "key_regions") for name in params.pairs}
     for run, seed in product(params.runs, params.seeds):
         expected |= {f"distill@{run}-{seed}", f"evaluate@{run}-{seed}"}

@@ -1,0 +1,47 @@
+"""Stage `look`: has a data set changed that lies outside of this folder?
+
+``python -m benchmark.look NAME`` writes ``work/look/<name>.json``: digests of the annotation files of a COCO or
+CrowdHuman tree, and of the names, lengths and dates of its images. The stage runs at every `dvc repro`, which takes
+seconds for all of COCO; what comes behind it runs again only where the file has changed. A mini set's is empty: DVC
+knows its archive.
+"""
+
+from __future__ import annotations
+
+if __name__ == "__main__":
+    # help and usage errors come before the imports that take seconds
+    from benchmark.experiment.cli import answer_early
+
+    answer_early("look")
+
+import json
+
+from benchmark.data.faults import DataError
+from benchmark.data.manifest import changed_since, manifest, parts_of
+from benchmark.experiment.cli import command_parser, run_cli
+from benchmark.experiment.settings import Dataset, SettingsError, load
+from benchmark.experiment.workspace import HERE, Workspace
+
+
+def look(name: str, settings: Dataset, space: Workspace = HERE) -> None:
+    """Write down what the data set ``name`` is now."""
+    path = space.look(name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(manifest(*parts_of(settings)), indent=2, sort_keys=True) + "\n")
+
+
+def check_unchanged(name: str, space: Workspace = HERE) -> None:
+    """Raise :class:`DataError` where a data set is no longer what the stage saw."""
+    path = space.look(name)
+    # nothing to compare with where `prepare` was run by hand
+    if path.is_file() and (changed := changed_since(json.loads(path.read_text()))):
+        raise DataError(f"{changed[0]}: changed since `dvc repro` looked at it; run `dvc repro` again")
+
+
+def main() -> None:
+    args = command_parser("look").parse_args()
+    look(args.dataset, load(args.params).dataset(args.dataset))
+
+
+if __name__ == "__main__":
+    run_cli(main, SettingsError)
