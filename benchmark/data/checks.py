@@ -120,9 +120,12 @@ def check_split(
     found.settle(broken)
     if lost:
         print(f"{annotations}: {lost} annotations went with the images that were left out")
-    used = {i["file_name"] for i in found.images}
-    changes = {"computed": dict(found.computed), "left_out": found.faults.counts()} if found.changed else {}
-    return Split(annotations, images, found.content, listed, fingerprint({n: headers[n] for n in used}), changes)
+    looked = fingerprint({image["file_name"]: headers[image["file_name"]] for image in found.images})
+    found.look_for_unusual()
+    if not found.changed:
+        return Split(annotations, images, found.content, listed, looked)
+    changes = {"computed": dict(found.computed), "left_out": found.faults.counts()}
+    return Split(annotations, images, found.bare(), listed, looked, changes)
 
 
 def _check_images(
