@@ -7,6 +7,8 @@ there and count them in the evaluation, or take a file's numbers for others. Wha
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import math
 from collections import Counter
@@ -225,7 +227,8 @@ class Annotations:
         """Whether hotcoco, where it is installed, reads the file as it is."""
         if fast is not None and not self.changed:
             try:
-                fast.COCO(str(self.path))
+                with contextlib.redirect_stdout(io.StringIO()):  # it tells how long it takes
+                    fast.COCO(str(self.path))
             except Exception:  # of another language: its errors are of no one kind
                 self.computed[UNREAD] += 1
 

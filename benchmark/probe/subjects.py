@@ -24,9 +24,9 @@ from pycocotools.coco import COCO
 from torch import nn
 
 import pgd.plugin  # noqa: F401  registers with mmdet
-from benchmark.data.checks import image_names
 from benchmark.data.coco_check import Annotations, has_size
 from benchmark.data.faults import DataError
+from benchmark.data.image_names import image_names
 from benchmark.evidence.stats import indexed
 from benchmark.experiment.config import DatasetInfo, detector_config, model_dict
 from benchmark.experiment.settings import Params, SettingsError
