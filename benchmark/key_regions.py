@@ -48,6 +48,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from benchmark.data.faults import DataError
 from benchmark.evidence.stats import draw_images
 from benchmark.experiment.cli import command_parser, run_cli
 from benchmark.experiment.quiet import quiet
@@ -111,7 +112,7 @@ class Tally:
 def analyse(subject: Subject, options: Options, limit: int | None = None, batch_size: int = 1) -> Findings:
     """Run the detector once over the (first ``limit``) images, drop what the options say, and measure."""
     start = time.perf_counter()
-    model, truth = build(subject), read_annotations(subject.annotations)
+    model, truth = build(subject), read_annotations(subject)
     names = class_names(subject, truth, model.bbox_head.num_classes)
     truth = of_classes(truth, names)
     category_of = {category["name"]: category["id"] for category in truth.dataset["categories"]}
@@ -233,7 +234,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = command_parser("key_regions").parse_args(argv)
     files = [getattr(args, key) for key in FILES]
     quiet()
-    subject = subject_of_pair(load(args.params), args.pair) if args.pair else subject_of_files(*files, args.name)
+    if args.pair:
+        subject = subject_of_pair(load(args.params), args.pair)
+    else:
+        subject = subject_of_files(*files, args.name, args.classes)
     options = Options(
         percents=tuple(sorted(set(args.percents))),
         modes=tuple(dict.fromkeys(args.modes)),
@@ -246,4 +250,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    run_cli(main, SettingsError, CheckpointError, UnsupportedHead)
+    run_cli(main, SettingsError, DataError, CheckpointError, UnsupportedHead)

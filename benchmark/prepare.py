@@ -150,7 +150,7 @@ def _crowd(root: Path, settings: Dataset, work: Path, sources: tuple[Path, ...] 
         images = crowdhuman.folder_of(records, folders)
         cache = f"{odgt.stem}.sizes.json"
         caches = (odgt.with_name(cache), SIZES / work.name / cache) if real else ()
-        used, headers = crowdhuman.measured(records[: _limits(settings)[name]], images, caches, faults)
+        used, headers = crowdhuman.measured(records[: _limits(settings)[name]], images, root, caches, faults)
         faults.settle(settings.broken, expected)
         if published:
             crowdhuman.check_counts(odgt, records, published[name])

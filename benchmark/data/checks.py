@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
-import unicodedata
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,6 +15,7 @@ from tqdm import tqdm
 
 from benchmark.data.coco_check import DISAGREES, ESCAPES, EXIF, Annotations, has_size
 from benchmark.data.faults import DataError
+from benchmark.data.image_names import image_names
 from benchmark.data.image_sizes import TURNED, UNREADABLE, Header, fingerprint, look
 
 SIZES, NAMES = "image sizes (from the files)", "file names (in the disk's Unicode form)"
@@ -38,32 +37,6 @@ def unpack(archive: Path, target: Path) -> None:
         raise DataError(
             f"{archive}: truncated or damaged ({error}); delete it and run `dvc pull --force data`"
         ) from None
-
-
-def image_names(names: Iterable[str], folder: Path, root: Path) -> tuple[dict[str, str], list[str]]:
-    """Names as the disk has them, where they differ in their Unicode form only, and those whose file lies elsewhere.
-
-    Args:
-        names: relative to ``folder``.
-        folder: of the images; it may be a link itself.
-        root: links may lead to anything below this or the folder.
-    """
-    allowed = {folder.resolve(), root.resolve()}
-
-    def is_outside(path: Path) -> bool:
-        return allowed.isdisjoint((target := path.resolve(), *target.parents))
-
-    found, outside, inner = {}, [], {}
-    for name in names:
-        forms = (name, *(unicodedata.normalize(form, name) for form in ("NFC", "NFD")))
-        found[name] = own = next((form for form in forms if os.path.lexists(folder / form)), name)
-        path = folder / own
-        # links are rare, and to follow one takes time
-        if path.parent not in inner:
-            inner[path.parent] = not is_outside(path.parent)
-        if not inner[path.parent] or (path.is_symlink() and is_outside(path)):
-            outside.append(name)
-    return found, outside
 
 
 @dataclass(frozen=True)
@@ -120,9 +93,12 @@ def check_split(
     found.settle(broken)
     if lost:
         print(f"{annotations}: {lost} annotations went with the images that were left out")
-    used = {i["file_name"] for i in found.images}
-    changes = {"computed": dict(found.computed), "left_out": found.faults.counts()} if found.changed else {}
-    return Split(annotations, images, found.content, listed, fingerprint({n: headers[n] for n in used}), changes)
+    looked = fingerprint({image["file_name"]: headers[image["file_name"]] for image in found.images})
+    found.look_for_unusual()
+    if not found.changed:
+        return Split(annotations, images, found.content, listed, looked)
+    changes = {"computed": dict(found.computed), "left_out": found.faults.counts()}
+    return Split(annotations, images, found.bare(), listed, looked, changes)
 
 
 def _check_images(

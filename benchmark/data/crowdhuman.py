@@ -18,12 +18,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmark.data.faults import DataError, Faults, Xywh, xywh
+from benchmark.data.image_names import image_names
 from benchmark.data.image_sizes import Header, look, write_atomically
 
 PERSON = "person"
 #: kinds of faults besides those of images (benchmark/data/image_sizes.py)
 BROKEN_LINE, NO_ID, DUPLICATE = "broken lines", "records without an ID", "duplicate IDs"
 BROKEN_BOX, NO_AREA, NEGATIVE = "broken boxes", "boxes without area", "boxes of negative size"
+ESCAPES = "images that are links out of the root"
 #: Faults that published files may have. PGD's conversion drops boxes without area, too; a negative size, by which
 #: the metric would count a person whom nobody can find, is left out of it as well.
 EXPECTED = frozenset({NO_AREA, NEGATIVE})
@@ -164,10 +166,12 @@ def write_odgt(path: Path, records: Sequence[Record]) -> None:
 
 
 def measured(
-    records: Sequence[Record], images: Path, caches: Sequence[Path], faults: Faults
+    records: Sequence[Record], images: Path, root: Path, caches: Sequence[Path], faults: Faults
 ) -> tuple[list[Record], dict[str, Header]]:
-    """The records whose image is there and readable, and their headers by ID."""
-    headers, problems = look({r.id: images / r.file_name for r in records}, caches)
+    """The records whose image is there, below ``root``, and readable, and their headers by ID."""
+    outside = set(image_names((r.file_name for r in records), images, root)[1])
+    headers, problems = look({r.id: images / r.file_name for r in records if r.file_name not in outside}, caches)
+    problems |= {r.id: ESCAPES for r in records if r.file_name in outside}
     for record in records:
         if record.id in problems:
             faults.add(problems[record.id], record.line, str(images / record.file_name))

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmark.probe.options import EXAMPLE, FILES, MODES, PERCENTS
+from benchmark.probe.options import EXAMPLE, FILES, MODES, ORDERS, PERCENTS
 
 
 class Command(NamedTuple):
@@ -80,6 +80,9 @@ def _key_regions(parser: ArgumentParser) -> None:
     own.add_argument("--checkpoint", type=Path, help="its weights")
     own.add_argument("--annotations", type=Path, help="COCO annotations")
     own.add_argument("--images", type=Path, help="folder of the images")
+    own.add_argument(
+        "--classes", choices=ORDERS, help="whose order of classes its outputs have, where checkpoint and file differ"
+    )
     own.add_argument("--name", help="names the results (default: the config's name)")
     parser.add_argument("--limit", type=count, metavar="N", help="look at the first N images only")
     parser.add_argument("--batch-size", type=count, default=1, metavar="N", help="images in one pass (default: 1)")

@@ -8,3 +8,5 @@ MODES = ("predictions", "features")
 #: what together names a detector that is no pair's teacher
 FILES = ("config", "checkpoint", "annotations", "images")
 EXAMPLE = "mmdet::gfl/gfl_r50_fpn_1x_coco.py"
+#: Where a checkpoint and the annotations have the classes in different orders, the head's outputs follow one of them.
+ORDERS = ("checkpoint", "annotations")

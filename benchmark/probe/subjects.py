@@ -24,22 +24,18 @@ from pycocotools.coco import COCO
 from torch import nn
 
 import pgd.plugin  # noqa: F401  registers with mmdet
+from benchmark.data.coco_check import Annotations, has_size
+from benchmark.data.faults import DataError
+from benchmark.data.image_names import image_names
 from benchmark.evidence.stats import indexed
 from benchmark.experiment.config import DatasetInfo, detector_config, model_dict
 from benchmark.experiment.settings import Params, SettingsError
 from benchmark.experiment.workspace import HERE, Workspace
-from benchmark.probe.options import EXAMPLE
+from benchmark.probe.options import EXAMPLE, ORDERS
 from pgd.checkpoint import load_strict
 from pgd.dense import reader_of
 from pgd.evaluation.coco import COCO_AREAS
 from pgd.maths.regions import Objects
-
-#: what is read of an annotation file
-KEYS = {
-    "images": ("id", "file_name"),
-    "categories": ("id", "name"),
-    "annotations": ("id", "image_id", "category_id", "bbox"),
-}
 
 
 @dataclass(frozen=True)
@@ -53,10 +49,14 @@ class Subject:
     images: Path
     #: where ``cfg`` comes from
     config: str
+    #: whether `prepare` has checked the annotations
+    prepared: bool = False
     #: class names in the order of the head's outputs; None: as the checkpoint or the annotations say
     classes: tuple[str, ...] | None = None
     #: bounds of small and medium objects in pixels^2
     areas: tuple[float, float] = COCO_AREAS
+    #: which order of classes counts where the checkpoint's and the annotations' differ, one of :data:`ORDERS`
+    order: str | None = None
 
 
 def subject_of_pair(params: Params, pair: str, space: Workspace = HERE) -> Subject:
@@ -72,12 +72,15 @@ def subject_of_pair(params: Params, pair: str, space: Workspace = HERE) -> Subje
         annotations=Path(data.val_annotations),
         images=Path(data.val_images),
         config=job.detector.config,
+        prepared=True,
         classes=tuple(data.classes),
         areas=tuple(data.areas),
     )
 
 
-def subject_of_files(config: str, checkpoint: Path, annotations: Path, images: Path, name: str | None) -> Subject:
+def subject_of_files(
+    config: str, checkpoint: Path, annotations: Path, images: Path, name: str | None, order: str | None = None
+) -> Subject:
     """Anyone's detector; ``config`` is a file or the name of a config that mmdet ships (``mmdet::...``)."""
     try:
         cfg = get_config(config) if "::" in config else Config.fromfile(config)
@@ -93,33 +96,22 @@ def subject_of_files(config: str, checkpoint: Path, annotations: Path, images: P
     name = name or Path(config).stem
     if not re.fullmatch(r"[\w.-]+(?<!_levels)", name):
         raise SettingsError(f"--name: '{name}' names files: letters, digits, '_', '.' and '-', no '_levels' at the end")
-    return Subject(name, cfg, checkpoint, annotations, images, config)
+    return Subject(name, cfg, checkpoint, annotations, images, config, order=order)
 
 
-def read_annotations(path: Path) -> COCO:
-    """A COCO file; :class:`SettingsError` where it is none."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-        missing = [key for key in ("images", "annotations", "categories") if key not in content]
-    except FileNotFoundError:
-        raise SettingsError(f"{path}: no such file; give the COCO annotations of the images") from None
-    except (OSError, ValueError, TypeError) as error:
-        raise SettingsError(f"{path}: not a COCO annotation file ({error})") from None
-    missing = missing or [key for key in ("images", "categories") if not content[key]]
-    if missing:
-        raise SettingsError(f"{path}: not a COCO annotation file (it has no '{missing[0]}')")
-    for kind, keys in KEYS.items():
-        for entry in content[kind]:
-            if absent := [key for key in keys if key not in entry]:
-                raise SettingsError(f"{path}: an entry of '{kind}' has no '{absent[0]}': {str(entry)[:80]}")
-    names = [category["name"] for category in content["categories"]]
-    if len(set(names)) < len(names):
-        double = next(name for name in names if names.count(name) > 1)
-        raise SettingsError(f"{path}: two categories are named '{double}'")
-    known = {category["id"] for category in content["categories"]}
-    if strange := next((a for a in content["annotations"] if a["category_id"] not in known), None):
-        raise SettingsError(f"{path}: annotation {strange['id']} is of category {strange['category_id']}, not listed")
-    return indexed(content)
+def read_annotations(subject: Subject) -> COCO:
+    """The annotations; :class:`DataError` where they are no good. Those of this experiment `prepare` has checked."""
+    path = subject.annotations
+    if subject.prepared:
+        return indexed(json.loads(path.read_text()))
+    found = Annotations(path)
+    found.check_places()
+    found.settle("refuse", hint="")
+    if all(entry["iscrowd"] for entry in found.content["annotations"]):
+        raise DataError(f"{path}: no object in it (but for crowds); give annotations with objects")
+    if found.computed:
+        print(f"{path}: computed {found.told_computed()}", file=sys.stderr)
+    return indexed(found.bare())
 
 
 def class_names(subject: Subject, truth: COCO, count: int) -> tuple[str, ...]:
@@ -147,10 +139,31 @@ def class_names(subject: Subject, truth: COCO, count: int) -> tuple[str, ...]:
             some = f"{', '.join(names[:5])}{', ...' if count > 5 else ''}"
             raise SettingsError(f"{what}, first '{unknown[0]}'; its classes by {source}: {some}")
         print(f"{what} and are left out: {', '.join(unknown)}", file=sys.stderr)
-    if shared != sorted(shared, key=names.index):
-        # mmdet numbers classes by the order of the file that it is trained on, whatever the order of their names
-        print(f"{subject.annotations}: categories in another order than by {source}; matched by name", file=sys.stderr)
-    return names
+    return names if shared == sorted(shared, key=names.index) else _ordered(subject, shared, names, source)
+
+
+def _ordered(subject: Subject, shared: Sequence[str], names: tuple[str, ...], source: str) -> tuple[str, ...]:
+    """The classes in the order of the head's outputs, where annotations and checkpoint have them in another one.
+
+    mmdet numbers classes by their order in the annotations that it trains on, and writes down ``metainfo.classes``,
+    whose order counts for nothing: only who trained the detector knows which of the two its outputs follow.
+    """
+    what = f"{subject.annotations}: categories in another order than by {source}"
+    if subject.order is None:
+        choices = " or ".join(
+            f"--classes {order} ({', '.join(own[:3])}, ...)" for order, own in zip(ORDERS, (names, shared), strict=True)
+        )
+        raise SettingsError(
+            f"{what}, and mmdet numbers classes by the annotations that it trains on: say which order those had, by "
+            f"{choices}"
+        )
+    if subject.order == ORDERS[0]:
+        print(f"{what}; matched by name", file=sys.stderr)
+        return names
+    if absent := [name for name in names if name not in shared]:
+        raise SettingsError(f"{what}, and without '{absent[0]}': their order says nothing; give --classes {ORDERS[0]}")
+    print(f"{what}; numbered by the annotations", file=sys.stderr)
+    return tuple(shared)
 
 
 def of_classes(truth: COCO, names: Sequence[str]) -> COCO:
@@ -212,6 +225,22 @@ def truth_of(
     return Objects(xyxy.to(device), indices.to(device))
 
 
+def shape_of(info: dict) -> tuple[int, int]:
+    """Height and width of an image, as annotated."""
+    return info["height"], info["width"]
+
+
+def _image(subject: Subject, name: str) -> Path:
+    """The file of an image."""
+    names, outside = image_names([name], subject.images, subject.images)
+    path = subject.images / names[name]
+    if outside:
+        raise DataError(f"{path}: lies in {path.resolve().parent}; copy what is linked to into the folder")
+    if not path.is_file():
+        raise DataError(f"{path}: no such image, though {subject.annotations} names it; check --images")
+    return path
+
+
 def batches(subject: Subject, truth: COCO, limit: int | None, batch_size: int) -> Iterator[tuple[list[int], dict]]:
     """Image ids and what the test pipeline makes of the images."""
     ids = sorted(truth.imgs)[:limit]
@@ -221,12 +250,16 @@ def batches(subject: Subject, truth: COCO, limit: int | None, batch_size: int) -
         samples = []
         for image_id in part:
             info = truth.imgs[image_id]
-            path = subject.images / info["file_name"]
-            if not path.is_file():
-                raise SettingsError(f"{path}: no such image, though {subject.annotations} names it; check --images")
-            size = {key: info[key] for key in ("height", "width") if key in info}
+            path = _image(subject, info["file_name"])
+            size = {key: info[key] for key in ("height", "width")} if has_size(info) else {}
             sample = pipeline({"img_path": str(path), "img_id": image_id, "instances": [], **size})
             if "scale_factor" not in sample["data_samples"]:
                 raise SettingsError("the test pipeline packs no scale_factor; add it to meta_keys of PackDetInputs")
+            # boxes of an image of another size, or of one that its EXIF entry turns, would lie elsewhere
+            if size and (loaded := sample["data_samples"].metainfo.get("ori_shape", shape_of(info))) != shape_of(info):
+                raise DataError(
+                    f"{subject.annotations}: image {image_id} ({info['file_name']}) is {info['width']} x "
+                    f"{info['height']}, but {loaded[1]} x {loaded[0]} when read; correct width and height, or the boxes"
+                )
             samples.append(sample)
         yield part, pseudo_collate(samples)

@@ -145,7 +145,7 @@ class Teacher:
         params = load(space.params)
         self.pair, self.subject = pair, subject_of_pair(params, pair, space)
         self.settings = mask_settings(params, pair)
-        self.truth = read_annotations(self.subject.annotations)
+        self.truth = read_annotations(self.subject)
         self.model = build(self.subject)
         self.head = type(self.model.bbox_head).__name__
         self.tape = Tape(self.model, None)

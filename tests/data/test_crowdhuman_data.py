@@ -100,6 +100,29 @@ def test_faults_name_the_line(tree, line, said):
     assert message.endswith("; mend the data or fetch it again, or leave these out by broken: skip")
 
 
+def test_negative_boxes_are_left_out_of_both_files(tree, capsys):
+    """The metric would count a person whom nobody can find."""
+    lines = json.loads(json.dumps(LINES["val"]))
+    lines[0]["gtboxes"].append({**GOOD_BOX, "fbox": [9, 9, -4, -4]})
+    write_lines(tree / "annotation_val.odgt", lines)
+    info = prepare("crowd", asked(tree, broken="skip"))
+    assert "left out 1 boxes of negative size (line 1: box 2: fbox [9, 9, -4, -4]" in capsys.readouterr().out
+    assert [json.loads(line) for line in Path(info.val_odgt).read_text().splitlines()] == LINES["val"]
+    assert [a["bbox"] for a in content_of(info.val_annotations)["annotations"]] == [[5, 5, 60, 20], [0, 0, 9, 9]]
+
+
+def test_images_elsewhere_are_refused(tree, tmp_path):
+    image = tree / "Images" / "b,2.jpg"
+    image.rename(tmp_path / "away.jpg")
+    image.symlink_to(tmp_path / "away.jpg")
+    assert f"1 images that are links out of the root (line 2: {image})" in error_of(asked(tree))
+
+
+def test_nobody_to_find(tree):
+    write_lines(tree / "annotation_val.odgt", [LINES["val"][1]])
+    assert "val.json: nothing but 1 regions to ignore (iscrowd) in 1 val images; give" in error_of(asked(tree))
+
+
 def test_bytes_that_are_no_text(tree):
     path = tree / "annotation_val.odgt"
     path.write_bytes(path.read_bytes() + b"\xff\xd8\xff\n")

@@ -22,6 +22,7 @@ from support.worlds import World
 
 from benchmark import key_regions
 from benchmark import region_figures as plots_regions
+from benchmark.data.faults import DataError
 from benchmark.experiment.cli import run_cli
 from benchmark.experiment.settings import SettingsError
 from benchmark.experiment.workspace import ROOT
@@ -314,7 +315,7 @@ def test_coco_sample(coco_sample, tmp_path, monkeypatch):
 def complaint(args: list[str], capsys) -> str:
     """The one line on stderr with which the stage ends."""
     with pytest.raises(SystemExit) as stop:
-        run_cli(lambda: key_regions.main(args), SettingsError, CheckpointError, UnsupportedHead)
+        run_cli(lambda: key_regions.main(args), SettingsError, DataError, CheckpointError, UnsupportedHead)
     assert stop.value.code == 1
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(lines) == 1
@@ -372,11 +373,26 @@ def test_class_names_of_the_config(brought, tmp_path):
     assert configured_classes(Config({})) == ()
 
 
-def test_order_of_categories_does_not_matter(brought, results, tmp_path, capsys):
-    """Classes are found by name, which is said; one that the annotations lack is not evaluated."""
-    turned = with_content(brought, tmp_path / "turned.json", categories=brought.content["categories"][::-1])
+@pytest.mark.parametrize("whose", ["checkpoint", "annotations"])
+def test_order_of_categories(brought, results, tmp_path, capsys, whose):
+    """Where checkpoint and file differ, somebody must say whose order the outputs have: figures are the plain ones."""
     few = ["--percents", "5", "100", "--draws", "0", "--modes", "predictions", "--out", str(tmp_path)]
-    key_regions.main([*arguments(brought, annotations=turned), *few])
+    turned = {
+        # another file than that of the training
+        "checkpoint": {
+            "annotations": with_content(
+                brought, tmp_path / "turned.json", categories=brought.content["categories"][::-1]
+            )
+        },
+        # trained on such a file by a config whose metainfo.classes are in another order: mmdet numbers by the file
+        "annotations": {"checkpoint": tmp_path / "turned.pth"},
+    }
+    export(brought.model, tmp_path / "turned.pth", NAMES[::-1])
+    args = [*arguments(brought, **turned[whose], name="theirs"), *few]
+    line = complaint(args, capsys)
+    assert "categories in another order than by" in line
+    assert "by --classes checkpoint (class " in line
+    key_regions.main([*args, "--classes", whose])
     assert "in another order than by" in capsys.readouterr().err
     own, first = (pd.read_csv(folder / "theirs.csv") for folder in (tmp_path, results))
     first = first[(first["mode"] == "predictions") & first["percent"].isin([5, 100]) & (first["selection"] != "random")]
@@ -388,7 +404,7 @@ def test_files_must_be_there(brought, tmp_path, capsys):
     none = tmp_path / "none"
     assert f"{none}: no such config; give a file" in complaint(arguments(brought, config=none), capsys)
     assert f"{none}: no such checkpoint" in complaint(arguments(brought, checkpoint=none), capsys)
-    assert f"{none}: no such file; give the COCO" in complaint(arguments(brought, annotations=none), capsys)
+    assert f"{none}: missing" in complaint(arguments(brought, annotations=none), capsys)
     assert f"{none}: no such folder" in complaint(arguments(brought, images=none), capsys)
     assert "no such config" in complaint(arguments(brought, config="mmdet::gfl/nothing.py"), capsys)
     shutil.copytree(brought.root / "images", none)
@@ -399,28 +415,60 @@ def test_files_must_be_there(brought, tmp_path, capsys):
 
 def test_files_must_be_of_their_kind(brought, tmp_path, capsys):
     line = complaint(arguments(brought, annotations=brought.config), capsys)
-    assert "theirs.py: not a COCO annotation file" in line
+    assert "theirs.py: not valid JSON" in line
     empty = with_content(brought, tmp_path / "empty.json", images=[])
-    assert "it has no 'images'" in complaint(arguments(brought, annotations=empty), capsys)
-    for kind, key in (("images", "file_name"), ("annotations", "bbox"), ("annotations", "category_id")):
+    assert "the list 'images' is empty" in complaint(arguments(brought, annotations=empty), capsys)
+    for kind, key, said in (
+        ("images", "file_name", "3 images without a file_name (entry 1 of 'images'"),
+        ("annotations", "bbox", "boxes that are not four numbers (annotation 1: bbox None"),
+        ("annotations", "category_id", "annotations of no category that is listed (annotation 1: category_id None"),
+    ):
         entries = [{k: v for k, v in entry.items() if k != key} for entry in brought.content[kind]]
         lacking = with_content(brought, tmp_path / "lacking.json", **{kind: entries})
-        assert f"an entry of '{kind}' has no '{key}'" in complaint(arguments(brought, annotations=lacking), capsys)
+        line = complaint(arguments(brought, annotations=lacking), capsys)
+        assert said in line
+        assert "broken: skip" not in line, "that is a setting of `prepare`"
     twice = [{**c, "name": "one"} for c in brought.content["categories"]]
     double = with_content(brought, tmp_path / "double.json", categories=twice)
-    assert "two categories are named 'one'" in complaint(arguments(brought, annotations=double), capsys)
+    assert "4 double names of categories (entry 2 of 'categories': 'one' was there before" in complaint(
+        arguments(brought, annotations=double), capsys
+    )
     for name, text in (("a.txt", "a"), ("broken.py", "model = dict(")):
         (tmp_path / name).write_text(text)
         assert "cannot be read as a config" in complaint(arguments(brought, config=tmp_path / name), capsys)
     strange = [{**brought.content["annotations"][0], "category_id": 99}]
     odd = with_content(brought, tmp_path / "odd.json", annotations=strange)
-    assert "annotation 1 is of category 99, not listed" in complaint(arguments(brought, annotations=odd), capsys)
+    assert "(annotation 1: category_id 99)" in complaint(arguments(brought, annotations=odd), capsys)
+    sizes = [{**image, "width": 96, "height": 128} for image in brought.content["images"]]
+    other = with_content(brought, tmp_path / "sizes.json", images=sizes)
+    line = complaint([*arguments(brought, annotations=other), "--modes", "predictions"], capsys)
+    assert "image 2 (2.png) is 96 x 128, but 128 x 96 when read" in line
+    crowds = [{**one, "iscrowd": 1} for one in brought.content["annotations"]]
+    none = with_content(brought, tmp_path / "crowds.json", annotations=crowds)
+    assert "crowds.json: no object in it (but for crowds)" in complaint(arguments(brought, annotations=none), capsys)
     (tmp_path / "bare.py").write_text("a = 1")
     assert "no `model` in it" in complaint(arguments(brought, config=tmp_path / "bare.py"), capsys)
     (tmp_path / "dataless.py").write_text(brought.config.read_text().partition("test_dataloader")[0])
     line = complaint(arguments(brought, config=tmp_path / "dataless.py"), capsys)
     assert "no test_dataloader.dataset.pipeline" in line
     assert "--name: 'a/b' names files" in complaint(arguments(brought, name="a/b"), capsys)
+
+
+def test_what_annotations_lack_is_computed(brought, results, tmp_path, capsys):
+    """Bytes in front, no areas, no ids, crowds said by true: the figures of the whole file."""
+    bare = [
+        {**{k: v for k, v in one.items() if k not in ("area", "id")}, "iscrowd": bool(one["iscrowd"])}
+        for one in brought.content["annotations"]
+    ]
+    file = with_content(brought, tmp_path / "bare.json", annotations=bare)
+    file.write_text(file.read_text(), encoding="utf-8-sig")
+    few = ["--percents", "5", "100", "--draws", "0", "--modes", "predictions", "--out", str(tmp_path)]
+    key_regions.main([*arguments(brought, annotations=file), *few])
+    assert "bare.json: computed 1 mark of the byte order (removed), 15 areas" in capsys.readouterr().err
+    own, first = (pd.read_csv(folder / "theirs.csv") for folder in (tmp_path, results))
+    first = first[(first["mode"] == "predictions") & first["percent"].isin([5, 100]) & (first["selection"] != "random")]
+    for name in FIGURES:
+        assert own[name].tolist() == pytest.approx(first[name].tolist(), nan_ok=True)
 
 
 def test_checkpoint_and_detector_must_fit(brought, tmp_path, capsys):
