@@ -237,7 +237,7 @@ def _image(subject: Subject, name: str) -> Path:
     if outside:
         raise DataError(f"{path}: lies in {path.resolve().parent}; copy what is linked to into the folder")
     if not path.is_file():
-        raise DataError(f"{path}: no such image, though {subject.annotations} names it; check --images")
+        raise SettingsError(f"{path}: no such image, though {subject.annotations} names it; check --images")
     return path
 
 

@@ -20,6 +20,7 @@ from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 
 import pgd.plugin  # noqa: F401  registers with mmdet
+from benchmark.data.faults import DataError
 from benchmark.evidence.record import ReportError
 from benchmark.experiment.config import DatasetInfo, detector_config, key_count, pgd_settings, training_config
 from benchmark.experiment.settings import Params, SettingsError, load
@@ -88,7 +89,7 @@ def reported(function: Callable) -> Callable:
     def tell(*args, **kwargs):
         try:
             return function(*args, **kwargs)
-        except (SettingsError, CheckpointError, UnsupportedHead) as error:
+        except (SettingsError, DataError, CheckpointError, UnsupportedHead) as error:
             raise ReportError(str(error)) from None
 
     return tell
