@@ -15,6 +15,7 @@ REFUSED |= {(method, "autoassign"): "AutoAssign" for method in ("crosskd", "bckd
 #: settings that make what is drawn at random the same for each image
 STILL = {
     "mgd": {"mask_ratio": 0.0},
+    "detkds": {"keep": 1.0, "group": 4},
     "icd": {"fakes": 0.0, "jitter": 0.0},
 }
 METHOD_NAMES = sorted(METHODS.module_dict)
