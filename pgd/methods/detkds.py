@@ -133,7 +133,7 @@ class DetKDS(Method):
         if self.weight_global:
             distances = [F.l1_loss(*(global_form(f, self.group) for f in both)) for both in features]
             terms["loss_detkds_global"] = self.weight_global * sum(distances)
-        if "ground_truth" not in self.needs:
+        if not (self.weight_fg or self.weight_bg):
             return terms
         foreground = background = 0.0
         for both in features:
