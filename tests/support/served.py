@@ -11,7 +11,7 @@ from support.detectors import ALL
 
 #: (method, detector) -> a word of the sentence that refuses it
 REFUSED = {("ld", name): "distributions" for name in ALL if name != "gfl"}
-REFUSED |= {(method, "autoassign"): "AutoAssign" for method in ("crosskd", "bckd")}
+REFUSED |= {(method, "autoassign"): "AutoAssign" for method in ("crosskd", "bckd", "cskd")}
 #: settings that make what is drawn at random the same for each image
 STILL = {
     "mgd": {"mask_ratio": 0.0},
