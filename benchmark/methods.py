@@ -48,6 +48,20 @@ detector and where it differs from its release stand at the top of its file in [
 - **Detectors**: those of the benchmark that the method fits; the reasons of the others stand below the table.
 
 """
+#: why a method that a reader may look for has no file
+ABSENT = """
+## Not here, because
+
+- **DETRDistill** and its kin for DETR: they match object queries and decoder stages, which dense heads do not have.
+- **ViTKD**: it compares the token grids of vision transformers, of which the benchmark has none; MGD holds its idea.
+- **AFD**, **AICSD**: made for segmentation; they need dense class maps or weights that nobody has set for detectors.
+- **FTPD** (IEEE TCSVT 2025): only the abstract could be read, and no code was found.
+- **Closed-loop** distillation (Pattern Recognition 149, 2024): only the abstract could be read, and no code was found.
+- **DrKD** (Pattern Recognition 161, 2025): only its citation was found.
+- **Data storage** and **NMS-KSD** (ICCVW 2023, IEEE Access 2025): layer, score and thresholds are in no text or code
+  that could be read.
+- **TBD** (Pattern Recognition 137, 2023, arXiv 2208.03006): its formulas could not be read, and no code was found.
+"""
 
 
 @functools.cache
@@ -117,6 +131,7 @@ def table() -> str:
         + body
         + "\n"
         + "".join(line for method in methods for line in reasons(method))
+        + ABSENT
     )
     return re.sub(r":attr:`Method\.(\w+)`", r"`\1`", text).replace("``", "`")
 

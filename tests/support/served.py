@@ -11,10 +11,11 @@ from support.detectors import ALL
 
 #: (method, detector) -> a word of the sentence that refuses it
 REFUSED = {("ld", name): "distributions" for name in ALL if name != "gfl"}
-REFUSED |= {(method, "autoassign"): "AutoAssign" for method in ("crosskd", "bckd")}
+REFUSED |= {(method, "autoassign"): "AutoAssign" for method in ("crosskd", "bckd", "cskd")}
 #: settings that make what is drawn at random the same for each image
 STILL = {
     "mgd": {"mask_ratio": 0.0},
+    "detkds": {"keep": 1.0, "group": 4},
     "icd": {"fakes": 0.0, "jitter": 0.0},
 }
 METHOD_NAMES = sorted(METHODS.module_dict)
