@@ -199,8 +199,13 @@ def test_editing_a_method_touches_its_runs(before, tmp_path, monkeypatch, quick_
         digest, "code_digest", lambda p: "new" if p.stem == module.rpartition(".")[2] else quick_digest(p)
     )
     same_file = {name for name, cls in METHODS.module_dict.items() if cls.__module__ == module}
-    # BCKD's class term is CrossKD's, and the release is PGD but for its faults
-    importers = {"crosskd": {"bckd"}, "pgd": {"pgd_released"}}.get(method, set())
+    # what methods take from others: terms, masks, a block; the release is PGD but for its faults
+    importers = {
+        "crosskd": {"bckd", "cskd"},
+        "fgd": {"detkds", "tinykd"},
+        "fkd": {"cankd"},
+        "pgd": {"pgd_released"},
+    }.get(method, set())
     assert method in same_file
     assert differing(before, planned(tmp_path)) == same_file | importers
 
@@ -224,7 +229,7 @@ def test_editing_a_method_touches_its_runs(before, tmp_path, monkeypatch, quick_
         ("progress", set()),
         ("coco", set()),
         ("cli", set()),
-        ("attention", {"fgd", "fkd", "pgd", "pgd_released"}),
+        ("attention", {"cankd", "detkds", "fgd", "fkd", "pgd", "pgd_released", "tinykd"}),
         ("regions", NEED_TEACHER),
         ("gfl", ALL_STUDENTS | {TEACHER}),
         ("fcos", set()),

@@ -78,7 +78,7 @@ def test_one_file_is_all(outcome):
     assert outcome["row"][3:] == ["neck", "none", "all"]
     assert all(value > 0 and moved for value, moved in outcome["losses"].values())
     assert len(outcome["losses"]) == 7
-    assert outcome["trials"] == 8, "seven weights and the plain student"
+    assert outcome["trials"] == 9, "eight weights and the plain student"
     assert "pgd.methods.energy" in outcome["code"]
     assert "pgd.methods.fgd" not in outcome["code"]
 
