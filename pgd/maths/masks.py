@@ -16,8 +16,8 @@ where it has fewer. With q the quality and (cx, cy), w, h centre and sides of th
 | ``pgw`` | PGD's Gaussian on the top-K (:mod:`pgd.maths.regions`) | 1 at the top-K's mean | xi, K |
 
 None is divided by a sum here: PGD's losses divide by the count of non-zero weights, so the masks differ in mean weight,
-too, and with it in how strong the foreground term is. ``box_gaussian``, ``center`` and ``kde`` have constants of our
-own: those of the paper's ablation are not known.
+too, and with it in how strong the foreground term is; :func:`at_mean` makes them equal in that. ``box_gaussian``,
+``center`` and ``kde`` have constants of our own: those of the paper's ablation are not known.
 """
 
 from __future__ import annotations
@@ -167,3 +167,9 @@ def mask(kind: str, predictions: Predictions, objects: Objects, xi: float, topk:
     """
     pairs = inside_pairs(predictions.centers, objects.boxes)
     return mask_maps(kind, Candidates(predictions, objects, pairs, (xi,), topk))[0]
+
+
+def at_mean(masks: Tensor, mean: float) -> Tensor:
+    """Masks ``[N, H, W]``, each scaled so that its non-zero weights have this mean; one without any stays empty."""
+    count, total = (masks != 0).sum(dim=(1, 2), keepdim=True), masks.sum(dim=(1, 2), keepdim=True)
+    return masks * (mean * count / total.clamp(min=torch.finfo(masks.dtype).tiny))

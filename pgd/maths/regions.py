@@ -31,21 +31,27 @@ def inside(centers: Tensor, gt_boxes: Tensor) -> Tensor:
     return torch.cat((low, high), dim=-1).amin(dim=-1) > _EDGE
 
 
-def pairwise_iof(boxes: Tensor, others: Tensor) -> Tensor:
-    """Intersection of boxes ``[P, 4]`` and ``[G, 4]`` over the area of the former -> ``[P, G]``."""
+def _intersection(boxes: Tensor, others: Tensor) -> Tensor:
+    """Common area of boxes ``[P, 4]`` and ``[G, 4]`` -> ``[P, G]``."""
     low = torch.maximum(boxes[:, None, :2], others[None, :, :2])
     high = torch.minimum(boxes[:, None, 2:], others[None, :, 2:])
-    overlap = (high - low).clamp(min=0).prod(dim=-1)
-    return overlap / (boxes[:, 2:] - boxes[:, :2]).prod(dim=-1)[:, None].clamp(min=1e-6)
+    return (high - low).clamp(min=0).prod(dim=-1)
+
+
+def _area(boxes: Tensor) -> Tensor:
+    return (boxes[:, 2:] - boxes[:, :2]).prod(dim=-1)
+
+
+def pairwise_iof(boxes: Tensor, others: Tensor) -> Tensor:
+    """Intersection of boxes ``[P, 4]`` and ``[G, 4]`` over the area of the former -> ``[P, G]``."""
+    return _intersection(boxes, others) / _area(boxes)[:, None].clamp(min=1e-6)
 
 
 def pairwise_iou(boxes: Tensor, gt_boxes: Tensor) -> Tensor:
     """IoU of boxes ``[P, 4]`` and ``[G, 4]`` -> ``[P, G]``; boxes without area give 0."""
-    low = torch.maximum(boxes[:, None, :2], gt_boxes[None, :, :2])
-    high = torch.minimum(boxes[:, None, 2:], gt_boxes[None, :, 2:])
-    overlap = (high - low).clamp(min=0).prod(dim=-1)
-    area = (boxes[:, 2:] - boxes[:, :2]).prod(dim=-1)[:, None] + (gt_boxes[:, 2:] - gt_boxes[:, :2]).prod(dim=-1)
-    return overlap / (area - overlap).clamp(min=1e-6)
+    overlap = _intersection(boxes, gt_boxes)
+    union = _area(boxes)[:, None] + _area(gt_boxes) - overlap
+    return overlap / union.clamp(min=1e-6)
 
 
 class Predictions(NamedTuple):
@@ -240,13 +246,14 @@ def prediction_guided_weights(
     released: bool = False,
     swap_axes: bool = False,
     jitter: float = 0.0,
+    ranked: Tensor | None = None,
 ) -> Tensor:
     """The weight of every prediction: the Gaussian of each box's top-K positions, largest over boxes (PGD section 3.2).
 
     By default the in-box test comes before top-K, so that fewer than K in-box positions mean a smaller K, and the
     covariance gets a small fixed ridge. ``released=True``: top-K over all positions first, in-box test after the fit,
     no ridge. The release also draws noise of ``jitter`` = 0.05 pixels for the fit, and for FCOS and AutoAssign tests
-    the transposed position (``swap_axes``).
+    the transposed position (``swap_axes``); with anchors its top-K sees those of ``ranked`` alone, bool ``[P]``.
 
     Returns:
         ``[P]`` in 0..1; zeros when there are no boxes.
@@ -259,7 +266,10 @@ def prediction_guided_weights(
         pairs = inside_pairs(tested, boxes)
         values = PairQuality.of(predictions, objects, pairs)
         return weights_of_pairs(values, pairs, centers, len(boxes), (xi,), topk, jitter)[0]
-    best, index = _raw_quality(predictions, objects, xi).topk(min(topk, len(centers)), dim=0)
+    found = _raw_quality(predictions, objects, xi)
+    if ranked is not None:
+        found, topk = found.masked_fill(~ranked[:, None], -1), min(topk, int(ranked.sum()))
+    best, index = found.topk(min(topk, len(centers)), dim=0)
     exists = torch.ones_like(best, dtype=torch.bool)
     weights = gaussian_weights(centers[index], exists, ridge=None, jitter=jitter)
     return heaviest(weights * inside(tested, boxes).gather(0, index), index, len(centers))

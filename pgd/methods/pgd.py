@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from pgd.dense import DistillStep, Grid
 from pgd.maths.attention import channel_attention, spatial_attention, weighted_square_distance
-from pgd.maths.masks import MASKS, Candidates, mask_maps
+from pgd.maths.masks import MASKS, Candidates, at_mean, mask_maps
 from pgd.maths.regions import Objects, Pairs, Predictions, inside_pairs_of_images
 from pgd.methods.base import METHODS, Method, MethodContext, MethodError
 
@@ -97,6 +97,8 @@ class PGD(Method):
         level_weights: of L_cls, from the finest level.
         adapter: a 1x1 convolution for each branch maps the student's features to the teacher's width.
         mask: what weighs the foreground, a name of :data:`pgd.maths.masks.MASKS`.
+        mask_mean: every level's mask of an image is scaled to this mean weight of its foreground, so that masks can be
+            compared by where their weight lies and not by how much it is; None: as the mask is.
         branches: ``both``, or ``cls`` or ``reg`` for L_cls or L_reg alone.
         ignored: what a position in a region without annotation and in no box is: ``background``, or neither
             (``exclude``).
@@ -132,6 +134,7 @@ class PGD(Method):
         level_weights: Sequence[float] = LEVEL_WEIGHTS,
         adapter: bool = False,
         mask: str = "pgw",
+        mask_mean: float | None = None,
         branches: str = "both",
         ignored: str = "exclude",
     ) -> None:
@@ -158,9 +161,9 @@ class PGD(Method):
         self.spatial_ratio, self.temperature, self.topk = spatial_ratio, temperature, topk
         self.xi_cls, self.xi_reg = xi_cls, xi_reg
         self.level_weights = tuple(level_weights)
-        self.mask, self.branches, self.ignored = mask, branches, ignored
+        self.mask, self.mask_mean, self.branches, self.ignored = mask, mask_mean, branches, ignored
 
-    # How the released code differs, :class:`pgd.methods.pgd_released.PGDReleased` says by overriding these four steps.
+    # How the released code differs, :class:`pgd.methods.pgd_released.PGDReleased` says by overriding these five steps.
 
     def teacher_boxes(self, step: DistillStep) -> Tensor:
         """The boxes that quality is measured with, ``[N, P A, 4]``."""
@@ -170,9 +173,13 @@ class PGD(Method):
         """Which positions ``[N P]`` lie in which boxes, those of N images (``[G, 4]`` each) one after the other."""
         return inside_pairs_of_images(grid.centers, boxes, grid.levels)
 
-    def foreground(self, candidates: Candidates) -> Sequence[Tensor]:
+    def foreground(self, candidates: Candidates, grid: Grid) -> Sequence[Tensor]:
         """Weights of the predictions for every xi, ``[N P A]`` each."""
         return mask_maps(self.mask, candidates)
+
+    def countable(self, grid: Grid) -> Tensor:
+        """Which positions can be background, bool ``[N, P]``: not those in the padding of a batch."""
+        return grid.valid
 
     def mix(self, weights: Tensor) -> Tensor:
         """What L_cls weighs a batch's features with, of the weights of its images ``[N, H, W]``: each by its own."""
@@ -184,7 +191,10 @@ class PGD(Method):
         cls, reg, background = self.maps(
             step.grid, step.teacher.scores, self.teacher_boxes(step), objects, step.ignored_boxes
         )
-        return tuple(step.grid.split(m) for m in (cls, reg, background * step.grid.valid))
+        cls_maps, reg_maps = map(step.grid.split, (cls, reg))
+        if self.mask_mean is not None:
+            cls_maps, reg_maps = ([at_mean(own, self.mask_mean) for own in maps] for maps in (cls_maps, reg_maps))
+        return cls_maps, reg_maps, step.grid.split(background * self.countable(step.grid))
 
     @torch.no_grad()
     def maps(
@@ -205,13 +215,14 @@ class PGD(Method):
         background = grid.centers.new_ones(images * len(grid.centers)).index_fill_(0, pairs.position, 0)
         if self.ignored == "exclude" and any(map(len, ignored)):
             background.index_fill_(0, self.in_boxes(grid, ignored).position, 0)
-        centers, strides = grid.prediction_centers, grid.strides.repeat_interleave(each)
+        centers, strides = grid.prediction_centers, grid.prediction_strides
         predictions = Predictions(
             scores.flatten(0, 1), boxes.flatten(0, 1), centers.repeat(images, 1), strides.repeat(images)
         )
         together = Objects(*map(torch.cat, zip(*objects, strict=True)))
         xis = self.xi_cls, self.xi_reg
-        weights = self.foreground(Candidates(predictions, together, pairs.repeated(each), xis, self.topk))
+        candidates = Candidates(predictions, together, pairs.repeated(each), xis, self.topk)
+        weights = self.foreground(candidates, grid)
         cls, reg = (grid.to_positions(own) if each > 1 else own for own in weights)
         return tuple(flat.view(images, -1) for flat in (cls, reg, background))
 

@@ -10,8 +10,9 @@ those that the setting ``faults`` names:
 | ``B1`` | every image's mask weighs every image's features in L_cls | all heads |
 | ``B2`` | x and y swapped in the in-box test | anchor-free heads (FCOS, AutoAssign) |
 | ``B3`` | boxes of image i decoded with the stride of level i | heads with distributions (GFL) |
-| ``B4`` | top-K before the in-box test, no ridge | all heads |
+| ``B4`` | top-K (of what is not padding, where there are anchors) before the in-box test, no ridge | all heads |
 | ``B5`` | noise of +-0.05 pixels on the positions that the Gaussian is fitted to | all heads |
+| ``padding`` | the padding of a batch is background | anchor-free heads (FCOS, AutoAssign) |
 | ``assignment`` | the student's assigners judge the teacher's predictions | heads whose assigners do so (DDOD) |
 
 Regions without annotation are background (``ignored``), as the release knows none. docs/deviations.md says where each
@@ -33,7 +34,7 @@ from pgd.maths.regions import Objects, Pairs, prediction_guided_weights
 from pgd.methods.base import METHODS, MethodContext, MethodError
 from pgd.methods.pgd import PGD
 
-FAULTS = ("B1", "B2", "B3", "B4", "B5", "assignment")
+FAULTS = ("B1", "B2", "B3", "B4", "B5", "padding", "assignment")
 #: Half-width of the noise of B5, pixels.
 JITTER = 0.05
 
@@ -42,7 +43,8 @@ def foreign_faults(context: MethodContext) -> dict[str, str]:
     """The faults that do not concern this head, each with the sentence that says why not."""
     foreign = {}
     if not context.anchor_free:
-        foreign["B2"] = "B2 is a fault of the released anchor-free heads; this head has anchors"
+        for name in ("B2", "padding"):
+            foreign[name] = f"{name} is a fault of the released anchor-free heads; this head has anchors"
     if context.bins is None:
         foreign["B3"] = "B3 is a fault of the released GFL; this head has no distributions"
     if not context.judges_predictions:
@@ -120,15 +122,21 @@ class PGDReleased(PGD):
         if "B4" not in self.faults or len(objects) < 2:
             return super().maps(grid, scores, boxes, objects, ignored)
         rows = [slice(i, i + 1) for i in range(len(objects))]
-        own = [self.maps(grid, scores[i], boxes[i], objects[i], ignored[i]) for i in rows]
+        own = [self.maps(replace(grid, valid=grid.valid[i]), scores[i], boxes[i], objects[i], ignored[i]) for i in rows]
         return tuple(map(torch.cat, zip(*own, strict=True)))
 
-    def foreground(self, candidates: Candidates) -> Sequence[Tensor]:
+    def countable(self, grid: Grid) -> Tensor:
+        """Under ``padding``, all positions."""
+        return torch.ones_like(grid.valid) if "padding" in self.faults else super().countable(grid)
+
+    def foreground(self, candidates: Candidates, grid: Grid) -> Sequence[Tensor]:
         """Under B4, the in-box test comes last; under B5, noise for each branch."""
         if "B4" not in self.faults:
-            return super().foreground(replace(candidates, jitter=self.jitter))
+            return super().foreground(replace(candidates, jitter=self.jitter), grid)
         c = candidates
         settings = {"topk": c.topk, "released": True, "swap_axes": "B2" in self.faults, "jitter": self.jitter}
+        if not self.context.anchor_free:
+            settings["ranked"] = grid.valid.flatten().repeat_interleave(grid.per_position)
         return [prediction_guided_weights(c.predictions, c.objects, xi, **settings) for xi in c.xis]
 
     def mix(self, weights: Tensor) -> Tensor:

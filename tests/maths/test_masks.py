@@ -13,9 +13,7 @@ from test_regions import DOUBLE, SOME_BOXES, literal_weights, pyramid, scene, si
 from torch import Tensor
 from torch.testing import assert_close
 
-from pgd.maths.masks import (
-    MASKS,
-)
+from pgd.maths.masks import MASKS, at_mean
 from pgd.maths.regions import (
     RIDGE,
     background_mask,
@@ -310,3 +308,10 @@ def test_boxes_that_add_nothing(kind):
 def test_unknown_mask():
     with pytest.raises(ValueError, match=r"no mask 'gauss'; there are: box, box_gaussian, .*, pgw$"):
         mask("gauss", *arguments(18, BOXES), 0.8, 9)
+
+
+def test_masks_of_one_mean_weight():
+    """Each image by itself; an empty mask stays empty, and where weight lies does not change."""
+    masks = torch.tensor([[[0.0, 0.2], [0.6, 0.0]], [[1.0, 1.0], [1.0, 1.0]], [[0.0, 0.0], [0.0, 0.0]]])
+    even = at_mean(masks, 0.5)
+    assert_close(even, torch.tensor([[[0.0, 0.25], [0.75, 0.0]], [[0.5, 0.5], [0.5, 0.5]], [[0.0, 0.0], [0.0, 0.0]]]))

@@ -298,7 +298,7 @@ def test_regions_without_annotation(name):
         ({"mask": "box", "faults": ["B4"]}, "mask 'box' has none"),
         ({"mask": "topk", "faults": ["B2"]}, "mask 'topk' has none"),
         ({"mask": "box", "faults": None}, r"leave them off \(method pgd\), or set mask: pgw"),
-        ({"faults": ["B1", "B6"]}, "no fault 'B6'; there are: B1, B2, B3, B4, B5, assignment"),
+        ({"faults": ["B1", "B6"]}, "no fault 'B6'; there are: B1, B2, B3, B4, B5, padding, assignment"),
         ({"faults": "B1"}, r"'B1' is no list; .* faults: \[B1\]"),
     ],
 )
@@ -311,6 +311,7 @@ def test_settings_that_cannot_work(settings, message):
     ("name", "fault", "message"),
     [
         *((n, "B2", "this head has anchors: leave B2 out") for n in ALL if n not in ("fcos", "autoassign")),
+        *((n, "padding", "this head has anchors: leave padding out") for n in ALL if n not in ("fcos", "autoassign")),
         *((n, "B3", "no distributions: leave B3 out") for n in ALL if n != "gfl"),
         *((n, "assignment", "assigns labels .* leave assignment out") for n in ALL if n != "ddod"),
     ],
@@ -373,6 +374,37 @@ def test_swapping_axes_keeps_boxes_on_the_diagonal():
         assert_close(ours, theirs)
 
 
+@pytest.mark.parametrize("name", ["fcos", "autoassign"])
+def test_padding_as_background(name):
+    """Of an image that is padded from the right and below: only its background, and only there."""
+    maps, step = [], None
+    for model in (pair(name), with_fault(name, "padding")):
+        step = step_of(model, *batch())
+        step.grid.valid[1, (step.grid.centers[:, 0] > 64) | (step.grid.centers[:, 1] > 48)] = False
+        maps.append([torch.cat([m.flatten(1) for m in kind], dim=1) for kind in model.method.masks(step)])
+    (cls, reg, background), (cls_too, reg_too, everywhere) = maps
+    assert torch.equal(cls, cls_too)
+    assert torch.equal(reg, reg_too)
+    assert torch.equal(background, everywhere * step.grid.valid)
+    assert bool(everywhere[1][~step.grid.valid[1]].any())
+
+
+def test_top_k_as_released_leaves_out_the_padding_where_there_are_anchors():
+    """The positions of the padding could as well not be there."""
+    grid, scores, boxes = taught("atss")
+    gt_boxes, gt_labels = objects(12)
+    ranked = (grid.centers[:, 0] < 70) & (grid.centers[:, 1] < 70)
+    arguments = grid.centers, gt_boxes, gt_labels, 0.8, 9
+    ours = prediction_guided_weights(scores, boxes, *arguments, released=True, ranked=ranked)
+    few = prediction_guided_weights(scores[ranked], boxes[ranked], grid.centers[ranked], *arguments[1:], released=True)
+    assert_close(ours[ranked], few)
+    assert not ours[~ranked].any()
+    assert not torch.equal(ours, prediction_guided_weights(scores, boxes, *arguments, released=True))
+    method = PGDReleased(MethodContext(32, 32, 32, 32, 5, CLASSES, STRIDES, None), faults=["B4"], topk=9)
+    seen = flat.maps_of(method, replace(grid, valid=ranked[None]), scores, boxes, gt_boxes, gt_labels)
+    assert_close(seen[0], ours)
+
+
 def test_strides_by_image():
     """Image i is decoded with the stride of level i everywhere: that level is right, the others are scaled."""
     model = with_fault("gfl", "B3")
@@ -418,10 +450,23 @@ def test_assigning_by_the_teacher():
     assert "process_predictions_and_anchors" not in vars(model.student.bbox_head)
 
 
+@pytest.mark.parametrize("kind", ["pgw", "quality"])
+def test_masks_at_a_mean_weight(kind):
+    """Every level of an image that has a foreground; the background is as it was."""
+    model = pair("gfl", mask=kind, mask_mean=0.5)
+    step = step_of(model, *batch())
+    *weights, background = model.method.masks(step)
+    for level in (one for branch in weights for image in zip(*branch, strict=True) for one in image):
+        assert not level.any() or level[level != 0].mean().item() == pytest.approx(0.5, rel=1e-5)
+    plain = pair("gfl", mask=kind).method.masks(step)
+    for ours, theirs in zip(background, plain[2], strict=True):
+        assert torch.equal(ours, theirs)
+
+
 @pytest.mark.parametrize("name", ALL)
 def test_pgd_released_turns_on_what_concerns_the_detector(name):
     method = pair(name, method="pgd_released").method
-    own = {"fcos": {"B2"}, "autoassign": {"B2"}, "gfl": {"B3"}, "ddod": {"assignment"}}
+    own = {"fcos": {"B2", "padding"}, "autoassign": {"B2", "padding"}, "gfl": {"B3"}, "ddod": {"assignment"}}
     assert method.faults == {"B1", "B4", "B5"} | own.get(name, set())
     assert method.assign_by_teacher == (name == "ddod")
     chosen = pair(name, method="pgd_released", faults=["B4"], alpha=0.08).method
