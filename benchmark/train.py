@@ -72,8 +72,10 @@ def features_of(job: Job, cfg: Config, space: Workspace) -> str | None:
     if kept == "live":
         return None
     known = json.loads(basis(job, space).read_text())
+    # what the teacher's own training goes through, not what the method adds: students of all methods share the features
+    own = json.loads(basis(job.of_teacher, space).read_text())["code"]
+    code = {name: digest for name, digest in own.items() if not name.startswith("benchmark.")}
     plan = known["plan"]
-    code = {name: own for name, own in plan["code"].items() if not name.startswith(("benchmark.", "pgd.methods."))}
     depends = {"teacher": known["teacher"], "data": plan["data"], "libraries": plan["libraries"], "code": code}
     precision = "float32" if kept == "auto" else kept
     folder = stored_features(cfg, space.features(job.pair_name), depends, precision)

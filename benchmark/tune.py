@@ -42,8 +42,8 @@ from pgd.methods.base import METHODS, method_class
 from pgd.scaling import published_settings
 
 HELD_OUT = 0.15
-#: Multiples of a method's scaled weight that are tried: four decades, the published weight in the middle.
-FACTORS = (0.01, 0.037, 0.14, 0.52, 1.9, 7.2, 27.0, 100.0)
+#: Multiples of a method's scaled weight that are tried: four decades, three of them below it (docs/protocol.md).
+FACTORS = (0.001, 0.0037, 0.014, 0.052, 0.19, 0.72, 2.7, 10.0)
 #: What every other trial has instead of the published value, where a paper tunes more than a weight.
 SECOND = {"pgd": {"temperature": 8.0}, "fgd": {"temperature": 5.0}, "ld": {"temperature_ld": 3.0}}
 

@@ -67,11 +67,6 @@ class Grid:
         """The position of every prediction, ``[P A, 2]``."""
         return self.centers.repeat_interleave(self.per_position, dim=0)
 
-    @cached_property
-    def prediction_strides(self) -> Tensor:
-        """The stride of every prediction's level, ``[P A]``."""
-        return self.strides.repeat_interleave(self.per_position)
-
     def to_positions(self, weights: Tensor) -> Tensor:
         """Weights of predictions ``[P A]`` to weights of positions ``[P]``: the largest of each."""
         return weights.reshape(-1, self.per_position).amax(dim=1)

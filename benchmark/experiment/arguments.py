@@ -131,6 +131,11 @@ def _verdict(parser: ArgumentParser) -> None:
     parser.add_argument("--tolerance", type=float, help="AP (default: as in expected.json)")
 
 
+def _claims(parser: ArgumentParser) -> None:
+    parser.add_argument("--experiments", type=Path, default=Path("experiments"), help="claims.yaml and results")
+    parser.add_argument("--out", type=Path, default=Path("results"), help="folder of claims.md and claims.csv")
+
+
 def _notebooks(parser: ArgumentParser) -> None:
     parser.add_argument("names", nargs="*", help="notebooks to run (default: all)")
 
@@ -201,6 +206,7 @@ COMMANDS = {
     "notebooks": Command(_notebooks),
     "launch": Command(_launch, _pairs_of_text),
     "verdict": Command(_verdict),
+    "claims": Command(_claims),
     "smoke": Command(_nothing),
     "training.combinations": Command(_params),
     "tune": Command(_tune, _one_kind_of_trial),

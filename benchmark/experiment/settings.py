@@ -112,6 +112,11 @@ class Job:
     run: Run | None
 
     @property
+    def of_teacher(self) -> Job:
+        """The training of the teacher that this one learns from."""
+        return replace(self, name=f"{TEACHER}-{self.pair_name}", seed=self.pair.teacher.seed, run=None)
+
+    @property
     def label(self) -> str:
         """Names its files: ``teacher-gfl``, ``pgd-0``."""
         return self.name if self.run is None else f"{self.name}-{self.seed}"
@@ -145,7 +150,7 @@ class Params:
         """The training of a pair's teacher."""
         if pair not in self.pairs:
             raise SettingsError(f"no pair '{pair}'; pairs: {', '.join(self.pairs)}")
-        return Job(f"{TEACHER}-{pair}", self.pairs[pair].teacher.seed, pair, self.pairs[pair], None)
+        return Job(pair, 0, pair, self.pairs[pair], None).of_teacher
 
     def student(self, run: str, seed: int | None = None) -> Job:
         """The training of a run; by default with the first seed."""

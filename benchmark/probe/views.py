@@ -62,7 +62,9 @@ class Scene:
     def predictions(self) -> Predictions:
         """What the teacher says, with its positions."""
         grid = self.grid
-        return Predictions(self.scores, self.boxes, grid.prediction_centers, grid.prediction_strides)
+        return Predictions(
+            self.scores, self.boxes, grid.prediction_centers, grid.strides.repeat_interleave(grid.per_position)
+        )
 
     @property
     def objects(self) -> Objects:

@@ -215,7 +215,7 @@ class PGD(Method):
         background = grid.centers.new_ones(images * len(grid.centers)).index_fill_(0, pairs.position, 0)
         if self.ignored == "exclude" and any(map(len, ignored)):
             background.index_fill_(0, self.in_boxes(grid, ignored).position, 0)
-        centers, strides = grid.prediction_centers, grid.prediction_strides
+        centers, strides = grid.prediction_centers, grid.strides.repeat_interleave(each)
         predictions = Predictions(
             scores.flatten(0, 1), boxes.flatten(0, 1), centers.repeat(images, 1), strides.repeat(images)
         )

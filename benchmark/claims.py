@@ -1,0 +1,84 @@
+"""What the paper claims and what came out here: ``results/claims.md`` and ``.csv``.  ``python -m benchmark.claims``
+
+Reads ``experiments/claims.yaml`` and the committed records of all experiments; trains nothing and takes seconds.
+"""
+
+from __future__ import annotations
+
+if __name__ == "__main__":
+    # help and usage errors come before the imports that take seconds
+    from benchmark.experiment.cli import answer_early
+
+    answer_early("claims")
+
+from collections.abc import Mapping
+
+import pandas as pd
+
+from benchmark.evidence.claims import NOT_TESTABLE, Claim, load_claims, verdicts
+from benchmark.evidence.record import ReportError
+from benchmark.evidence.tables import MISSING, interval, markdown, number
+from benchmark.experiment.cli import command_parser, run_cli
+
+HEAD = """# Claims and verdicts
+
+Written by `python -m benchmark.claims` from [experiments/claims.yaml](../experiments/claims.yaml) and the committed
+records; the rules are in [docs/protocol.md](../docs/protocol.md). A verdict holds for the setting that it was measured
+in and says nothing of COCO unless the row names it. Differences are in percentage points with intervals of 95%: over
+seeds and images for trainings, over images alone for key regions of one trained detector.
+
+"""
+
+
+def cells(table: pd.DataFrame) -> pd.DataFrame:
+    """The verdicts as text cells, one row a measurement."""
+    return pd.DataFrame(
+        {
+            "Where": row["where"] if pd.notna(row["where"]) else MISSING,
+            "published": row["published"] if pd.notna(row["published"]) else MISSING,
+            "measured": measured(row),
+            "95%": interval(row["low"], row["high"]),
+            "seeds": MISSING if pd.isna(row["seeds"]) else f"{row['seeds']:.0f}",
+            "Verdict": f"**{row['verdict']}**",
+        }
+        for _, row in table.iterrows()
+    )
+
+
+def measured(row: Mapping) -> str:
+    """A figure with what it is of, and its bound where that is not zero."""
+    if pd.isna(row["value"]):
+        return MISSING
+    text = f"{number(row['value'], sign=True)} {row['unit']}"
+    return text if not row["bound"] else f"{text} (bound {number(row['bound'], sign=True)})"
+
+
+def sections(claims: Mapping[str, Claim], table: pd.DataFrame) -> str:
+    """The page: claim by claim what was measured."""
+    parts = [HEAD]
+    for title, own in (("The paper's claims", True), ("Further questions", False)):
+        names = [name for name, claim in claims.items() if claim.paper == own]
+        if names:
+            parts.append(f"## {title}\n\n")
+        for name in names:
+            claim, rows = claims[name], table[table["name"] == name]
+            parts.append(f"### {claim.claim}\n\nSource: {claim.source}. {claim.note}".rstrip() + "\n\n")
+            if claim.measured:
+                parts.append(markdown(cells(rows)) + "\n")
+            if claim.needs:
+                parts.append(f"**{NOT_TESTABLE.capitalize()}**: {claim.needs}\n\n")
+    return "".join(parts).rstrip() + "\n"
+
+
+def main() -> None:
+    args = command_parser("claims").parse_args()
+    claims = load_claims(args.experiments / "claims.yaml")
+    table = verdicts(claims, args.experiments)
+    args.out.mkdir(parents=True, exist_ok=True)
+    table.round(3).to_csv(args.out / "claims.csv", index=False, lineterminator="\n")
+    (args.out / "claims.md").write_text(sections(claims, table), encoding="utf-8")
+    print(table["verdict"].value_counts().to_string())
+
+
+if __name__ == "__main__":
+    run_cli(main, ReportError)

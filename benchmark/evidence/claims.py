@@ -1,0 +1,221 @@
+"""Claims of the paper, what was measured, and the verdict: ``experiments/claims.yaml`` against committed results.
+
+A claim holds one or more measurements, each a difference in percentage points with an interval:
+
+- ``better`` and ``worse``: two runs of an experiment, paired by seed, intervals over seeds and images;
+- ``share_of_gap``: what a run closes of the gap between a student and its teacher, in percent;
+- ``regions``: the accuracy that a detector keeps with its best positions, against all of them or against a control.
+
+The verdict follows from the interval alone (docs/protocol.md): **reproduced** where it lies above ``bound``,
+**contradicted** where it lies below, **undecided** where it holds it. Without an interval over seeds there is none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import field
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+import pandas as pd
+import yaml
+from annotated_types import MinLen
+from pydantic import StrictBool, StrictStr, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from benchmark.evidence.intervals import load_bootstrap
+from benchmark.evidence.record import TEACHER, Record, ReportError
+from benchmark.evidence.stats import over_seeds, percentile_interval
+from benchmark.experiment.datasets import STRICT, Number
+
+REPRODUCED, CONTRADICTED, UNDECIDED = "reproduced", "contradicted", "undecided"
+NOT_MEASURED, NOT_TESTABLE, ONE_SEED = "not measured yet", "not testable here", "one seed: no verdict"
+
+
+@dataclass(frozen=True, config=STRICT)
+class Regions:
+    """A difference that `key_regions` measured: the best positions of a box against ``than``."""
+
+    detector: StrictStr
+    mode: Literal["predictions", "features"]
+    percent: Number
+    #: ``all`` positions, or a control (``random``, ``central``, ...) that keeps as many
+    than: StrictStr
+
+
+@dataclass(frozen=True, config=STRICT)
+class Measurement:
+    """What is compared; one of ``better``, ``share_of_gap`` and ``regions``."""
+
+    #: folder below ``experiments``
+    experiment: StrictStr
+    #: what a reader calls the place (``GFL, minicoco``)
+    where: StrictStr
+    better: StrictStr | None = None
+    worse: StrictStr | None = None
+    #: a run; the gap is that between ``worse`` and its teacher
+    share_of_gap: StrictStr | None = None
+    regions: Regions | None = None
+    metric: Literal["AP", "MR"] = "AP"
+    #: what the difference must exceed, percentage points (percent of a gap)
+    bound: Number = 0.0
+    #: as the source prints it
+    published: StrictStr | None = None
+
+    def __post_init__(self) -> None:
+        asked = [name for name in ("better", "share_of_gap", "regions") if getattr(self, name) is not None]
+        if len(asked) != 1:
+            raise ValueError("give one of better, share_of_gap and regions")
+        if self.regions is None and self.worse is None:
+            raise ValueError("worse: missing, the run to compare with")
+
+
+@dataclass(frozen=True, config=STRICT)
+class Claim:
+    """A sentence of the paper (or of those who use it), and how it is tested."""
+
+    claim: StrictStr
+    #: where it is said
+    source: StrictStr
+    #: whether it is the paper's; others are questions of this suite
+    paper: StrictBool = True
+    measured: tuple[Measurement, ...] = ()
+    #: why it cannot be tested here, and what that would take
+    needs: StrictStr | None = None
+    #: what a reader has to know of the measurement
+    note: StrictStr = ""
+
+
+@dataclass(frozen=True, config=STRICT)
+class Claims:
+    """The whole file."""
+
+    claims: Annotated[dict[StrictStr, Claim], MinLen(1)] = field(default_factory=dict)
+
+
+class Missing(Exception):
+    """A measurement whose records are not there."""
+
+
+def load_claims(path: Path) -> dict[str, Claim]:
+    """The claims of a file by their names; :class:`ReportError` naming the entry that is wrong."""
+    try:
+        return TypeAdapter(Claims).validate_python({"claims": yaml.safe_load(path.read_text(encoding="utf-8"))}).claims
+    except FileNotFoundError:
+        raise ReportError(f"{path} is missing") from None
+    except yaml.YAMLError as error:
+        raise ReportError(f"{path} is no YAML: {str(error).splitlines()[0]}") from None
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise ReportError(f"{path}: {'.'.join(map(str, first['loc'][1:]))}: {first['msg']}") from None
+
+
+def seeds_of(results: Path, run: str) -> list[int]:
+    """The seeds that a run has records of."""
+    paths = (results / "runs").glob(f"{run}-*.json")
+    found = [path.stem.removeprefix(f"{run}-") for path in paths]
+    return sorted(int(text) for text in found if text.isdecimal())
+
+
+def _figures(results: Path, run: str, seeds: Sequence[int], metric: str) -> tuple[np.ndarray, np.ndarray]:
+    """Of the seeds of a run: [S] figures, and [S, B] those on resamples of the images."""
+    keys = [f"{run}-{seed}" for seed in seeds]
+    values = np.array([Record.read(results / "runs" / f"{key}.json").accuracy[metric] for key in keys], dtype=float)
+    resampled = load_bootstrap(results, keys, metric)
+    if resampled is None:
+        raise Missing(f"{results}/bootstrap lacks {run}")
+    return values, resampled
+
+
+def _shared_seeds(results: Path, *runs: str) -> list[int]:
+    own = [seeds_of(results, run) for run in runs]
+    if lacking := [run for run, seeds in zip(runs, own, strict=True) if not seeds]:
+        raise Missing(f"no record of {', '.join(lacking)}")
+    return sorted(set.intersection(*map(set, own)))
+
+
+def gain(results: Path, better: str, worse: str, metric: str = "AP") -> tuple[float, np.ndarray, int]:
+    """What a run has more than another: mean over shared seeds, [B] bootstrap values, and how many seeds.
+
+    MR counts downwards: less is more.
+    """
+    seeds = _shared_seeds(results, better, worse)
+    sign = -1.0 if metric == "MR" else 1.0
+    (own, own_b), (other, other_b) = (_figures(results, run, seeds, metric) for run in (better, worse))
+    return sign * float((own - other).mean()), sign * over_seeds(own_b - other_b), len(seeds)
+
+
+def share_of_gap(results: Path, run: str, student: str) -> tuple[float, np.ndarray, int]:
+    """What a run closes of the gap between a student and their teacher, percent; as :func:`gain`.
+
+    The teacher is one training: its luck is in no interval.
+    """
+    seeds = _shared_seeds(results, run, student)
+    pair = Record.read(results / "runs" / f"{run}-{seeds[0]}.json").pair
+    key = f"{TEACHER}-{pair}"
+    top, top_b = Record.read(results / "runs" / f"{key}.json").accuracy["AP"], load_bootstrap(results, [key], "AP")
+    if top_b is None:
+        raise Missing(f"{results}/bootstrap lacks {key}")
+    (own, own_b), (plain, plain_b) = (_figures(results, name, seeds, "AP") for name in (run, student))
+    closed, gap = over_seeds(own_b - plain_b), over_seeds(top_b - plain_b)
+    return 100 * float((own - plain).mean() / (top - plain).mean()), 100 * closed / gap, len(seeds)
+
+
+def kept(results: Path, regions: Regions) -> tuple[float, float, float]:
+    """What a detector has with its best positions beyond ``than``, and the interval over images; of several draws of a
+    control the mean, and an interval that holds each draw's."""
+    path = results / "key_regions" / f"{regions.detector}.csv"
+    if not path.is_file():
+        raise Missing(f"{path} is not there")
+    table = pd.read_csv(path)
+    selection = "top" if regions.than == "all" else regions.than
+    column = "change" if regions.than == "all" else "behind_top"
+    rows = table[
+        (table["mode"] == regions.mode)
+        & (table["selection"] == selection)
+        & np.isclose(table["percent"], regions.percent)
+    ]
+    if rows.empty:
+        raise Missing(f"{path} has no {regions.mode}, {selection} at {regions.percent:g}%")
+    return rows[column].mean(), rows[f"{column}_low"].min(), rows[f"{column}_high"].max()
+
+
+def decide(low: float, high: float, bound: float) -> str:
+    """The verdict that an interval gives."""
+    if low > bound:
+        return REPRODUCED
+    return CONTRADICTED if high < bound else UNDECIDED
+
+
+def measure(one: Measurement, experiments: Path) -> dict:
+    """Value, interval, seeds and verdict of a measurement."""
+    results = experiments / one.experiment / "results"
+    try:
+        if one.regions is not None:
+            value, low, high = kept(results, one.regions)
+            return {"value": value, "low": low, "high": high, "seeds": None, "verdict": decide(low, high, one.bound)}
+        if one.share_of_gap is not None:
+            value, resampled, seeds = share_of_gap(results, one.share_of_gap, one.worse)
+        else:
+            value, resampled, seeds = gain(results, one.better, one.worse, one.metric)
+    except Missing:
+        return {"value": np.nan, "low": np.nan, "high": np.nan, "seeds": None, "verdict": NOT_MEASURED}
+    low, high = percentile_interval(resampled)
+    verdict = decide(low, high, one.bound) if seeds > 1 else ONE_SEED
+    return {"value": value, "low": low, "high": high, "seeds": seeds, "verdict": verdict}
+
+
+def verdicts(claims: dict[str, Claim], experiments: Path) -> pd.DataFrame:
+    """One row a measurement, and one for a claim without any: ``name, claim, source, paper, where, published, unit,
+    bound, value, low, high, seeds, verdict``; intervals hold 95%."""
+    rows = []
+    for name, claim in claims.items():
+        said = {"name": name, "claim": claim.claim, "source": claim.source, "paper": claim.paper}
+        for one in claim.measured:
+            unit = "% of the gap" if one.share_of_gap else one.metric
+            place = {"where": one.where, "published": one.published, "unit": unit, "bound": one.bound}
+            rows.append(said | place | measure(one, experiments))
+        if not claim.measured:
+            rows.append(said | {"verdict": NOT_TESTABLE if claim.needs else NOT_MEASURED})
+    return pd.DataFrame(rows)

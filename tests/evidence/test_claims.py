@@ -1,0 +1,158 @@
+"""Claims and their verdicts, on made-up records, and the committed page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from support import report_tree as tree
+
+from benchmark import claims as page
+from benchmark.evidence import claims
+from benchmark.evidence.intervals import bootstrap_file
+from benchmark.evidence.record import ReportError
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+def bootstrap(results: Path, key: str, values: np.ndarray) -> None:
+    path = bootstrap_file(results, key)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pd.DataFrame({"AP": values}).to_csv(path, index=False)
+
+
+@pytest.fixture
+def experiments(tmp_path: Path) -> Path:
+    """Two seeds of three runs; an image costs or gives all of them the same."""
+    root = tmp_path / "experiments" / "study"
+    common = np.random.default_rng(0).normal(0, 2.0, 400)
+    aps = {"plain": (50.0, 52.0), "inherit": (54.0, 55.0), "pgd": (57.0, 58.2)}
+    for run, by_seed in aps.items():
+        method, inherit = ("pgd" if run == "pgd" else "none"), ("none" if run == "plain" else "head+neck")
+        for seed, ap in enumerate(by_seed):
+            tree.write_run(root, tree.record(run, seed, method, inherit, ap))
+            noise = np.random.default_rng(seed + len(run)).normal(0, 0.1, 400)
+            bootstrap(root / "results", f"{run}-{seed}", ap + common + noise)
+    tree.write_run(root, tree.record("teacher-gfl", 0, "none", "none", 61.0))
+    bootstrap(root / "results", "teacher-gfl", 61.0 + common)
+    return root.parent
+
+
+def written(experiments: Path, **entries) -> dict[str, claims.Claim]:
+    path = experiments / "claims.yaml"
+    path.write_text(yaml.safe_dump(entries))
+    return claims.load_claims(path)
+
+
+def claim(*measured: dict, **more) -> dict:
+    places = [{"experiment": "study", "where": "here", **one} for one in measured]
+    return {"claim": "It helps", "source": "somewhere", "measured": places, **more}
+
+
+def test_a_gain_and_its_verdicts(experiments):
+    one = {"better": "pgd", "worse": "inherit"}
+    asked = claim(one, one | {"bound": 3.1}, one | {"bound": 9.0}, {"better": "pgd", "worse": "nobody"})
+    table = claims.verdicts(written(experiments, helps=asked), experiments)
+    # 57 - 54 and 58.2 - 55
+    assert table["value"][:3].tolist() == pytest.approx([3.1] * 3)
+    assert table["seeds"].tolist()[:3] == [2] * 3
+    assert table["verdict"].tolist() == [
+        claims.REPRODUCED,
+        claims.UNDECIDED,
+        claims.CONTRADICTED,
+        claims.NOT_MEASURED,
+    ]
+    # what images cost both is in neither: far narrower than their 2 points
+    assert 0 < table["high"][0] - table["low"][0] < 1.5
+
+
+def test_one_seed_gives_no_verdict(experiments):
+    for run in ("pgd", "inherit"):
+        (experiments / "study" / "results" / "runs" / f"{run}-1.json").unlink()
+    asked = claim({"better": "pgd", "worse": "inherit"})
+    row = claims.verdicts(written(experiments, helps=asked), experiments).iloc[0]
+    assert row["verdict"] == claims.ONE_SEED
+    assert row["value"] == pytest.approx(3.0)
+
+
+def test_the_share_of_the_gap(experiments):
+    table = claims.verdicts(
+        written(experiments, gap=claim({"share_of_gap": "pgd", "worse": "plain", "bound": 50.0})), experiments
+    )
+    # means: pgd 57.6, plain 51, teacher 61
+    assert table["value"][0] == pytest.approx(100 * 6.6 / 10)
+    assert table["verdict"][0] == claims.REPRODUCED
+    assert table["unit"][0] == "% of the gap"
+
+
+def test_a_miss_rate_counts_downwards(tmp_path):
+    tree.build(tmp_path)
+    tree.add_crowd(tmp_path)
+    results = tmp_path / "results"
+    for run, by_seed in {"crowd-plain": (60.0, 58.0), "crowd-pgd": (57.0, 53.0)}.items():
+        for seed, mr in enumerate(by_seed):
+            path = bootstrap_file(results, f"{run}-{seed}")
+            path.parent.mkdir(exist_ok=True)
+            pd.DataFrame({"AP": [1.0] * 50, "MR": [mr] * 50}).to_csv(path, index=False)
+    value, resampled, seeds = claims.gain(results, "crowd-pgd", "crowd-plain", "MR")
+    assert value == pytest.approx(4.0)
+    assert (resampled > 0).all()
+    assert seeds == 2
+
+
+def test_key_regions_against_all_and_against_a_control(experiments):
+    rows = [
+        ("predictions", "top", 1.0, 0.5, 0.2, 0.9, 0.0, 0.0, 0.0),
+        ("predictions", "random", 1.0, -9.0, -11.0, -8.0, 9.5, 8.0, 12.0),
+        ("predictions", "random", 1.0, -8.0, -10.0, -7.0, 8.5, 7.5, 10.0),
+    ]
+    names = ["mode", "selection", "percent", "change", "change_low", "change_high"]
+    names += ["behind_top", "behind_top_low", "behind_top_high"]
+    folder = experiments / "study" / "results" / "key_regions"
+    folder.mkdir()
+    pd.DataFrame(rows, columns=names).to_csv(folder / "m.csv", index=False)
+
+    def kept(than: str, percent: float = 1.0) -> tuple[float, float, float]:
+        return claims.kept(folder.parent, claims.Regions("m", "predictions", percent, than))
+
+    assert kept("all") == pytest.approx((0.5, 0.2, 0.9))
+    assert kept("random") == pytest.approx((9.0, 7.5, 12.0))
+    with pytest.raises(claims.Missing, match="at 2%"):
+        kept("all", 2.0)
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        (claim({"better": "pgd", "wurse": "inherit"}), "helps.measured.0.wurse"),
+        (claim({"better": "pgd"}), "worse: missing"),
+        (claim({"better": "pgd", "worse": "plain", "share_of_gap": "pgd"}), "one of better, share_of_gap and regions"),
+        ({"claim": "It helps"}, "helps.source"),
+    ],
+)
+def test_a_wrong_entry_is_named(experiments, entry, message):
+    with pytest.raises(ReportError, match=message):
+        written(experiments, helps=entry)
+
+
+def test_the_page_tells_every_claim(experiments):
+    asked = written(
+        experiments, helps=claim({"better": "pgd", "worse": "inherit", "published": "+3.6"}), far=claim(needs="A ship.")
+    )
+    text = page.sections(asked, claims.verdicts(asked, experiments))
+    assert "| here | +3.6 | +3.1 AP |" in text
+    assert "**reproduced**" in text
+    assert "**Not testable here**: A ship." in text
+
+
+def test_the_committed_page_follows_from_the_committed_records(tmp_path, monkeypatch):
+    monkeypatch.chdir(REPOSITORY)
+    monkeypatch.setattr("sys.argv", ["claims", "--out", str(tmp_path)])
+    page.main()
+    for name in ("claims.md", "claims.csv"):
+        assert (tmp_path / name).read_text() == (REPOSITORY / "results" / name).read_text(), (
+            f"results/{name} is not what `python -m benchmark.claims` writes; run it and commit the result"
+        )
