@@ -108,7 +108,7 @@ def hollow_handle() -> Line2D:
     return Line2D([], [], color="#4d4d4d", marker="o", linestyle="", markerfacecolor="white", label="one in most boxes")
 
 
-def detector_legend(figure: Figure, table: pd.DataFrame) -> None:
+def detector_legend(figure: Figure, table: pd.DataFrame, columns: int = 4) -> None:
     """Which colour is whose, what is solid, what dashed, what hollow."""
     handles = [
         Line2D([], [], color=colour, marker=mark, markersize=5.5, linewidth=2, label=name)
@@ -118,15 +118,21 @@ def detector_legend(figure: Figure, table: pd.DataFrame) -> None:
         name = SELECTION_NAMES[selection]
         handles.append(Line2D([], [], color="#4d4d4d", linestyle=dashes, linewidth=1.8, label=name))
     handles.append(hollow_handle())
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(4, len(handles)), handlelength=3)
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(columns, len(handles)), handlelength=3)
 
 
-def by_detector(table: pd.DataFrame, panels: Sequence[tuple[str, str, str]]) -> Figure:
-    """Panels (title, mode, figure) side by side, in each a solid line a detector and a dashed one for random choice."""
+def by_detector(table: pd.DataFrame, panels: Sequence[tuple[str, str, str]], stacked: bool = False) -> Figure:
+    """Panels (title, mode, figure), in each a solid line a detector and a dashed one for random choice.
+
+    They stand side by side, or one below the other, for narrow screens.
+    """
     style()
-    figure = Figure(figsize=(max(5.8, 0.8 + 3.5 * len(panels)), 4.6), layout="constrained")
+    count = len(panels)
+    size = (4.4, 1.3 + 3.1 * count) if stacked else (max(5.8, 0.8 + 3.5 * count), 4.6)
+    figure = Figure(figsize=size, layout="constrained")
     percents = sorted(table["percent"].unique())
-    row = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    shape = (count, 1) if stacked else (1, count)
+    row = figure.subplots(*shape, sharex=stacked, sharey=True, squeeze=False).flatten()
     for axes, (title, mode, measure) in zip(row, panels, strict=True):
         for name, (colour, mark) in looks(table).items():
             rows = table[(table["name"] == name) & (table["mode"] == mode)]
@@ -135,18 +141,18 @@ def by_detector(table: pd.DataFrame, panels: Sequence[tuple[str, str, str]]) -> 
                 own = rows[rows["selection"] == selection]
                 draw(axes, own, measure, colour, mark, linestyle=dashes, linewidth=width)
         share_axis(axes, percents)
-        axes.set(title=title, xlabel=SHARE_LABEL)
+        axes.set(title=title, xlabel="" if stacked and axes is not row[-1] else SHARE_LABEL)
+        axes.set_ylabel("AP (%)" if stacked or axes is row[0] else "")
     # the panels share it; once set, it does not grow any more
     figure.axes[0].set_ylim(bottom=0)
-    figure.axes[0].set_ylabel("AP (%)")
-    detector_legend(figure, table)
+    detector_legend(figure, table, columns=2 if stacked else 4)
     return figure
 
 
-def accuracy(table: pd.DataFrame) -> Figure:
+def accuracy(table: pd.DataFrame, stacked: bool = False) -> Figure:
     """AP by kept share: a line a detector, by mode."""
     modes = [mode for mode in MODE_TITLES if (table["mode"] == mode).any()]
-    return by_detector(table, [(MODE_TITLES[mode], mode, "AP") for mode in modes])
+    return by_detector(table, [(MODE_TITLES[mode], mode, "AP") for mode in modes], stacked)
 
 
 def sizes(table: pd.DataFrame) -> Figure:
