@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from benchmark.evidence.intervals import RESAMPLES
+from benchmark.evidence.tables import UNRESOLVED
 from benchmark.figures import plots, samples
 
 NOTES = (
     "All figures in percent. AP: mean ± standard deviation over seeds; the other columns: means over seeds. "
     "Gain: AP minus that of the student without a method on the same footing (same pair, data, detector, backbone, "
-    "schedule and inheritance), paired by seed. Inherits: what the student takes over from the teacher "
-    "before training. Train min: minutes of training beside whatever else the machine did, so no measure of a method's "
-    "cost; resumed trainings have none."
+    "schedule and inheritance), paired by seed. To inherit: to take parts over from the teacher before training. "
+    f"{UNRESOLVED.capitalize()}: the interval holds zero, so these seeds and images cannot tell the gain from none."
 )
 #: What the 95% intervals say, by what they rest on.
 INTERVALS = {
