@@ -152,7 +152,8 @@ def with_intervals(table: pd.DataFrame, results: Path) -> pd.DataFrame:
 
 
 def load_curves(results: Path, records: pd.DataFrame) -> pd.DataFrame:
-    """The students' training curves in one long table; AP is NaN where it was not measured."""
+    """The students' training curves in one long table, with their baselines; AP is NaN where it was not measured."""
+    base = {run: baseline_of(records, run) for run in records["run"].unique()}
     parts = []
     for record in records[records["role"] != TEACHER].to_dict("records"):
         path = results / "curves" / f"{record['key']}.csv"
@@ -162,7 +163,8 @@ def load_curves(results: Path, records: pd.DataFrame) -> pd.DataFrame:
             raise ReportError(f"{path} is missing") from None
         except (KeyError, ValueError) as error:
             raise ReportError(f"{path} is no curve with step, loss and AP: {error}") from None
-        parts.append(curve.assign(**{key: record[key] for key in ("run", "seed", *METHOD, "pair")}))
+        named = {key: record[key] for key in ("run", "seed", *METHOD, "pair")}
+        parts.append(curve.assign(**named, baseline=base[record["run"]]))
     return pd.concat(parts, ignore_index=True)
 
 
