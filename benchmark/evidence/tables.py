@@ -108,11 +108,11 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
             **({"Inherits": row["inherit"]} if "inherit" in differs else {}),
             **({"Seeds": str(row["seeds"])} if "seeds" in differs else {}),
             "AP": spread(row["AP"], row["AP_sd"]),
-            **_accuracy(row, kind),
             "gain": spread(row["gain"], row["gain_sd"], sign=True),
             "gain 95%": interval(row["gain_low"], row["gain_high"]),
             **({"p": probability(row["gain_p"])} if with_p else {}),
             "outcome": outcome(row),
+            **_accuracy(row, kind),
             **(_miss_rate(row) if kind == "crowdhuman" else {}),
         }
         for _, row in table.iterrows()
