@@ -250,8 +250,8 @@ def curves(curves_by_run: pd.DataFrame) -> Figure:
         for pair, own in table.groupby("pair", sort=False)
         for run in sorted(own["run"].unique(), key=lambda run: -last[run])
     ]
-    columns = min(COLUMNS, len(panels))
-    rows = -(-len(panels) // columns)
+    rows = -(-len(panels) // COLUMNS)
+    columns = -(-len(panels) // rows)
     figure = Figure(figsize=(max(5.8, 2.15 * columns), 0.75 + 1.75 * rows), layout="constrained")
     grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flatten()
     for axes, (pair, run) in zip(grid, panels, strict=False):
