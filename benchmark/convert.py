@@ -1,8 +1,9 @@
 """Other formats to a COCO tree, which `prepare` takes: ``python -m benchmark.convert FORMAT``.
 
-``voc`` reads Pascal VOC's XML files. What is odd is left out, clipped or kept, and counted; ``oddities.txt`` in the
-new tree names every case. In ``params.yaml`` the tree is a data set of kind ``coco`` whose ``root`` is ``--out``. Its
-images are hard links where the disk can have them, and take no room; nothing may be written into them then.
+``voc`` reads Pascal VOC's XML files, ``yolo`` YOLO's text files, ``csv`` tables with a row an object. What is odd is
+left out, clipped or kept, and counted; ``oddities.txt`` in the new tree names every case. In ``params.yaml`` the tree
+is a data set of kind ``coco`` whose ``root`` is ``--out``. Its images are hard links where the disk can have them, and
+take no room; nothing may be written into them then.
 """
 
 from __future__ import annotations
@@ -16,10 +17,20 @@ if __name__ == "__main__":
 from argparse import Namespace
 from collections.abc import Callable
 
+from benchmark.data.csv_boxes import read_csv
 from benchmark.data.faults import DataError, Faults
 from benchmark.data.foreign import Photo, told, write_tree
 from benchmark.data.voc import read_voc
+from benchmark.data.yolo import read_yolo
 from benchmark.experiment.cli import command_parser, run_cli
+
+
+def _yolo(args: Namespace, faults: Faults) -> list[Photo]:
+    return read_yolo(args.annotations, args.images, faults, args.classes)
+
+
+def _csv(args: Namespace, faults: Faults) -> list[Photo]:
+    return read_csv(args.annotations)
 
 
 def _voc(args: Namespace, faults: Faults) -> list[Photo]:
@@ -27,7 +38,7 @@ def _voc(args: Namespace, faults: Faults) -> list[Photo]:
 
 
 #: readers by the name of what they read; they note what is odd
-FORMATS: dict[str, Callable[[Namespace, Faults], list[Photo]]] = {"voc": _voc}
+FORMATS: dict[str, Callable[[Namespace, Faults], list[Photo]]] = {"voc": _voc, "yolo": _yolo, "csv": _csv}
 
 
 def main() -> None:

@@ -39,6 +39,8 @@ FATE = {
 }
 #: suffixes of image files, in lower case
 IMAGES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
+#: what a box may reach out of its image without a word, pixels: shares of a side are written with six digits
+ROUNDING = 0.01
 Corners = tuple[float, float, float, float]
 
 
@@ -85,11 +87,17 @@ def corners(values: Sequence[str | None]) -> Corners | None:
     return box if len(box) == 4 and all(math.isfinite(n) and abs(n) < LIMIT for n in box) else None
 
 
+def source_of(photo: Photo, faults: Faults) -> str:
+    """The file that describes an image, as a place of these faults."""
+    path = photo.source
+    return path.relative_to(faults.path).as_posix() if faults.path in path.parents else path.name
+
+
 def sound(photo: Photo, header: Header, classes: Sequence[str], faults: Faults) -> list[tuple[Thing, Corners]]:
     """The objects of an image that can be used, with boxes inside of it; notes what is odd about the others."""
-    kept, seen = [], set()
+    kept, seen, source = [], set(), source_of(photo, faults)
     for thing in photo.things:
-        place, box = f"{photo.source.name}: {thing.place}", thing.box
+        place, box = f"{source}: {thing.place}", thing.box
         if thing.label not in classes:
             faults.add(UNKNOWN, place, repr(thing.label))
             continue
@@ -107,7 +115,7 @@ def sound(photo: Photo, header: Header, classes: Sequence[str], faults: Faults) 
         elif (thing.label, box) in seen:
             faults.add(TWICE, place, what)
         else:
-            if inside != box:
+            if max(abs(own - given) for own, given in zip(inside, box, strict=True)) > ROUNDING:
                 faults.add(BEYOND, place, f"{what} in {header.width} x {header.height}")
             seen.add((thing.label, box))
             kept.append((thing, inside))
@@ -118,24 +126,25 @@ def usable(photos: Sequence[Photo], images: Path, faults: Faults) -> list[tuple[
     """Photos whose image files are there, whole, and of the size that is said of them; notes the others."""
     first: dict[str, Photo] = {}
     for photo in photos:
+        source = source_of(photo, faults)
         if leads_out(photo.name):
-            faults.add(ESCAPES, photo.source.name, repr(photo.name))
+            faults.add(ESCAPES, source, repr(photo.name))
         elif photo.name in first:
-            faults.add(AGAIN, photo.source.name, f"{photo.name} stands in {first[photo.name].source.name}")
+            faults.add(AGAIN, source, f"{photo.name} stands in {source_of(first[photo.name], faults)}")
         else:
             first[photo.name] = photo
     headers, problems = look({name: images / name for name in first})
     kept = []
     for name, photo in first.items():
         if name not in headers:
-            faults.add(problems[name], photo.source.name, name)
+            faults.add(problems[name], source_of(photo, faults), name)
             continue
         header = headers[name]
         # boxes are of the picture as the annotator saw it: where that was another size, nobody knows where they lie
         if photo.size not in (None, header.size):
             turned = header.orientation >= TURNED and photo.size == header.size[::-1]
             said, read = (f"{width} x {height}" for width, height in (photo.size, header.size))
-            faults.add(EXIF if turned else DISAGREES, photo.source.name, f"{said}, but {read} when read")
+            faults.add(EXIF if turned else DISAGREES, source_of(photo, faults), f"{said}, but {read} when read")
             continue
         kept.append((photo, header))
     for name in sorted(set(image_files(images)) - {photo.name for photo in photos}):

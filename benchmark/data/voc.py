@@ -102,17 +102,17 @@ def read_voc(
         said = PurePosixPath(_text(root, "filename").replace("\\", "/")).name
         name = names.of(own, said)
         if name is None:
-            faults.add(MISSING, path.name, said)
+            faults.add(MISSING, str(own), said)
             continue
         if said and PurePosixPath(said).stem not in (PurePosixPath(name).stem, PurePosixPath(name).name):
-            faults.add(RENAMED, path.name, f"{said}, but {name} is there")
+            faults.add(RENAMED, str(own), f"{said}, but {name} is there")
         things = []
         for number, entry in enumerate(root.findall("object"), start=1):
             label, place = _text(entry, "name"), f"object {number}"
             flags = {kind for kind in (DIFFICULT, TRUNCATED) if _text(entry, kind.split()[0]) == "1"}
             for kind in flags:
                 if kind != DIFFICULT or difficult == "ignore":
-                    faults.add(kind, f"{path.name}: {place}", label)
+                    faults.add(kind, f"{own}: {place}", label)
             ignored = DIFFICULT in flags and difficult == "ignore"
             things.append(Thing(label, _box(entry, first_pixel), place, ignored))
         photos.append(Photo(name, path, tuple(things), _size(root)))

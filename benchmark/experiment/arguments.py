@@ -185,6 +185,9 @@ def _convert(parser: ArgumentParser) -> None:
         help="difficult objects are regions to ignore, or objects like others (default: ignore)",
     )
 
+    _converted(formats.add_parser("yolo", help="YOLO: a text file an image"), "folder of the text files")
+    _converted(formats.add_parser("csv", help="tables: a row an object"), "the table, or a folder of tables")
+
 
 def _converted(parser: ArgumentParser, annotations: str) -> None:
     """What all formats share."""

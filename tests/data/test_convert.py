@@ -1,226 +1,25 @@
-"""Pascal VOC to a COCO tree: every oddity is seen, nothing else is lost, and `prepare` takes what comes out."""
+"""Other formats to a COCO tree: every oddity is seen, nothing else is lost, and `prepare` takes what comes out."""
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from pathlib import Path
 
 import pytest
-from PIL import Image
-from support.coco_tree import write_image
+from support.foreign_sets import HEIGHT, PLAIN, WIDTH, Plain, Voc
 
-from benchmark.convert import main
 from benchmark.data.checks import check_split
 from benchmark.data.faults import DataError, Faults
 from benchmark.data.foreign import is_val
 from benchmark.data.voc import read_voc
-from benchmark.experiment.cli import run_cli
 from benchmark.experiment.datasets import LAYOUT
-
-#: of all images, pixels
-WIDTH, HEIGHT = 64, 48
-PLAIN = ("cat", (5, 7, 24, 30))
-
-
-def written(objects: list, size: tuple[int, int] = (WIDTH, HEIGHT), filename: str = "", **flags: int) -> str:
-    """An annotation with objects ``(name, (xmin, ymin, xmax, ymax))``."""
-    entries = "".join(
-        f"<object><name>{name}</name>{''.join(f'<{k}>{v}</{k}>' for k, v in flags.items())}<bndbox>"
-        + "".join(f"<{side}>{n}</{side}>" for side, n in zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True))
-        + "</bndbox></object>"
-        for name, box in objects
-    )
-    sides = f"<size><width>{size[0]}</width><height>{size[1]}</height><depth>3</depth></size>"
-    return f"<annotation><filename>{filename}</filename>{sides}{entries}</annotation>"
-
-
-class Voc:
-    """A set in the making: annotations in ``xml/``, images in ``img/``."""
-
-    def __init__(self, root: Path) -> None:
-        self.root, self.xml, self.img, self.out = root, root / "xml", root / "img", root / "out"
-        for folder in (self.xml, self.img):
-            folder.mkdir()
-        # of these one is always for val
-        for name in ("rest1", "rest2"):
-            self.add(name, [PLAIN])
-        (root / "val.txt").write_text("rest2\n")
-
-    def add(self, name: str, objects: list, image: str = ".png", **options) -> None:
-        (self.xml / f"{name}.xml").write_text(written(objects, **options))
-        if image:
-            write_image(self.img / f"{name}{image}", (WIDTH, HEIGHT))
-
-    def convert(self, *more: str) -> dict[str, dict]:
-        """Runs the command; COCO's content by split."""
-        arguments = ["--annotations", str(self.xml), "--images", str(self.img), "--out", str(self.out), *more]
-        if "--split" not in more:
-            arguments += ["--split", str(self.root / "val.txt")]
-        sys.argv = ["convert", "voc", *arguments]
-        main()
-        return {name: json.loads((self.out / file).read_text()) for name, (file, _) in LAYOUT.items()}
-
-    def oddities(self) -> list[str]:
-        return (self.out / "oddities.txt").read_text().splitlines()
 
 
 @pytest.fixture
 def voc(tmp_path, monkeypatch) -> Voc:
     monkeypatch.setattr(sys, "argv", [])
     return Voc(tmp_path)
-
-
-def boxes(content: dict, name: str) -> list[list[float]]:
-    """Of an image, by the beginning of its file's name."""
-    ids = {image["id"] for image in content["images"] if image["file_name"].startswith(name)}
-    return [entry["bbox"] for entry in content["annotations"] if entry["image_id"] in ids]
-
-
-def test_pixels_count_from_one(voc):
-    """By VOC's count the whole image reaches from 1 to its width."""
-    voc.add("a", [("cat", (1, 1, WIDTH, HEIGHT)), PLAIN])
-    content = voc.convert()["train"]
-    assert boxes(content, "a") == [[0, 0, WIDTH, HEIGHT], [4, 6, 20, 24]]
-    assert [entry["area"] for entry in content["annotations"]][:2] == [WIDTH * HEIGHT, 20 * 24]
-    assert voc.oddities() == []
-
-
-def test_edges_count_from_zero(voc):
-    voc.add("a", [("cat", (0, 0, WIDTH, HEIGHT)), PLAIN])
-    assert boxes(voc.convert("--first-pixel", "0")["train"], "a") == [[0, 0, WIDTH, HEIGHT], [5, 7, 19, 23]]
-
-
-def test_classes_by_name_or_as_given(voc):
-    voc.add("a", [("dog", PLAIN[1]), ("ant", PLAIN[1])])
-    assert [c["name"] for c in voc.convert()["val"]["categories"]] == ["ant", "cat", "dog"]
-    voc.out = voc.root / "other"
-    content = voc.convert("--classes", "dog", "ant", "cat")["train"]
-    assert [(c["id"], c["name"]) for c in content["categories"]] == [(1, "dog"), (2, "ant"), (3, "cat")]
-    assert [entry["category_id"] for entry in content["annotations"]] == [1, 2, 3]
-
-
-OUT = [0, 6, 24, 24]
-#: objects of an image beside a plain one; which fault is noted; the boxes that are left of them
-ODD = {
-    "no_area": ([("cat", (9, 9, 9, 20))], "boxes without area", []),
-    "one_pixel": ([("cat", (9, 9, 9, 9))], "boxes without area", []),
-    "swapped": ([("cat", (20, 9, 9, 20))], "boxes whose corners are swapped", []),
-    "text": ([("cat", (9, "x", 20, 20))], "boxes that are not four numbers", []),
-    "infinite": ([("cat", (9, 9, "inf", 20))], "boxes that are not four numbers", []),
-    "nothing": ([("cat", (9, "", 20, 20))], "boxes that are not four numbers", []),
-    "outside": ([("cat", (WIDTH + 1, 9, WIDTH + 9, 20))], "boxes outside of their image", []),
-    "left": ([("cat", (-3, 7, 24, 30))], "boxes that reach out of their images", [OUT]),
-    "right": ([("cat", (61, 7, WIDTH + 5, 30))], "boxes that reach out of their images", [[60, 6, 4, 24]]),
-    "unknown": ([("dog", (9, 9, 20, 20))], "objects of unknown classes", []),
-    "nameless": ([("", (9, 9, 20, 20))], "objects of unknown classes", []),
-    "twice": ([PLAIN], "objects listed twice", []),
-}
-
-
-@pytest.mark.parametrize("kind", ODD)
-def test_odd_boxes(voc, kind):
-    objects, fault, left = ODD[kind]
-    voc.add("a", [PLAIN, *objects])
-    content = voc.convert("--classes", "cat")["train"]
-    assert boxes(content, "a") == [[4, 6, 20, 24], *left]
-    (line,) = voc.oddities()
-    assert line.startswith(f"{fault}: a.xml: object 2")
-
-
-def test_counts_are_told(voc, capsys):
-    voc.add("a", [PLAIN, PLAIN, ("cat", (-3, 7, 24, 30))])
-    voc.convert()
-    told = capsys.readouterr().out
-    assert "left out: 1 objects listed twice (a.xml: object 2: cat [4, 6, 24, 30])" in told
-    assert "changed: clipped: 1 boxes that reach out of their images (a.xml: object 3" in told
-    assert "train: 2 images, 3 objects" in told
-    assert "classes: cat" in told
-
-
-def test_difficult_objects_are_ignored_or_kept(voc):
-    voc.add("a", [PLAIN], difficult=1, truncated=1)
-    assert voc.convert()["train"]["annotations"][0]["iscrowd"] == 1
-    assert {line.split(":")[0] for line in voc.oddities()} == {"difficult objects", "truncated objects"}
-    voc.out = voc.root / "other"
-    assert voc.convert("--difficult", "keep")["train"]["annotations"][0]["iscrowd"] == 0
-
-
-#: annotations whose image is odd: what is written, and under which name it is noted
-NO_USE = {
-    "missing": ({"image": ""}, "missing images"),
-    "size": ({"size": (WIDTH, HEIGHT + 1)}, "image sizes that disagree with the files"),
-}
-
-
-@pytest.mark.parametrize("kind", NO_USE)
-def test_images_of_no_use(voc, kind):
-    options, fault = NO_USE[kind]
-    voc.add("a", [PLAIN], **options)
-    assert [i["file_name"] for i in voc.convert()["train"]["images"]] == ["rest1.png"]
-    (line,) = voc.oddities()
-    assert line.startswith(f"{fault}: a.xml")
-
-
-def test_a_cut_image(voc):
-    voc.add("a", [PLAIN])
-    path = voc.img / "a.png"
-    path.write_bytes(path.read_bytes()[:200])
-    assert len(voc.convert()["train"]["images"]) == 1
-    assert voc.oddities() == ["truncated images: a.xml: a.png"]
-
-
-def test_a_turned_photograph(voc):
-    """Its size is said as it is stored, so its boxes are of that; it is read turned."""
-    voc.add("a", [PLAIN], image="")
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    write_image(voc.img / "a.jpg", (WIDTH, HEIGHT), exif=exif)
-    voc.convert()
-    assert voc.oddities() == [
-        "photographs that their EXIF entry turns: a.xml: 64 x 48, but 48 x 64 when read",
-    ]
-
-
-def test_a_size_of_zero_says_nothing(voc):
-    voc.add("a", [PLAIN], size=(0, 0))
-    assert [(i["width"], i["height"]) for i in voc.convert()["train"]["images"]] == [(WIDTH, HEIGHT)] * 2
-
-
-def test_the_annotations_own_name_counts(voc):
-    """An annotation that was copied names the other's image."""
-    voc.add("a", [("cat", (9, 9, 20, 20))], filename="rest1.png")
-    assert boxes(voc.convert()["train"], "a") == [[8, 8, 12, 12]]
-    assert voc.oddities() == ["annotations that name another file: a.xml: rest1.png, but a.png is there"]
-
-
-def test_a_file_named_inside_is_found(voc):
-    voc.add("a", [PLAIN], image="", filename="C:\\photos\\b c.JPG")
-    write_image(voc.img / "b c.JPG", (WIDTH, HEIGHT), format="JPEG")
-    assert [i["file_name"] for i in voc.convert()["train"]["images"]] == ["b c.JPG", "rest1.png"]
-
-
-def test_an_image_annotated_twice(voc):
-    voc.add("z", [PLAIN], image="", filename="rest1.png")
-    assert len(voc.convert()["train"]["annotations"]) == 1
-    assert voc.oddities() == ["images annotated twice: z.xml: rest1.png stands in rest1.xml"]
-
-
-def test_images_without_objects_stay(voc):
-    voc.add("a", [])
-    write_image(voc.img / "bare.png", (WIDTH, HEIGHT))
-    assert len(voc.convert()["train"]["images"]) == 2
-    assert voc.oddities() == ["images without annotations: bare.png", "images without objects: a.png"]
-
-
-def test_parts_of_objects_are_no_objects(voc):
-    part = "<part><name>head</name><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>2</xmax><ymax>2</ymax></bndbox></part>"
-    voc.add("a", [])
-    (voc.xml / "a.xml").write_text(written([PLAIN]).replace("</object>", f"{part}</object>"))
-    content = voc.convert()["train"]
-    assert boxes(content, "a") == [[4, 6, 20, 24]]
-    assert [c["name"] for c in content["categories"]] == ["cat"]
 
 
 def test_hash_split_is_a_property_of_the_name():
@@ -281,36 +80,6 @@ def test_bad_splits(voc, kind):
     assert message in str(error.value)
 
 
-ENTITY = '<?xml version="1.0"?><!DOCTYPE annotation [<!ENTITY secret SYSTEM "file:{path}">]>'
-BOMB = '<!DOCTYPE annotation [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;&a;">]>'
-BROKEN = {
-    "cut": (lambda text, path: text[:60], "not valid XML"),
-    "empty": (lambda text, path: "", "not valid XML"),
-    "other": (lambda text, path: "<html/>", "starts with <html>"),
-    "encoding": (lambda text, path: f'<?xml version="1.0" encoding="klingon"?>{text}', "klingon"),
-    "external": (
-        lambda text, path: ENTITY.format(path=path) + text.replace("cat", "&secret;"),
-        "declares entities, which are not resolved",
-    ),
-    "bomb": (lambda text, path: BOMB + text.replace("cat", "&b;"), "declares entities, which are not resolved"),
-}
-
-
-@pytest.mark.parametrize("kind", BROKEN)
-def test_bad_xml_is_one_line(voc, capsys, kind):
-    spoil, message = BROKEN[kind]
-    secret = voc.root / "secret.txt"
-    secret.write_text("cat")
-    path = voc.xml / "rest1.xml"
-    path.write_text(spoil(path.read_text(), secret))
-    with pytest.raises(SystemExit):
-        run_cli(voc.convert, DataError)
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"error: {path}: ")
-    assert message in line
-    assert not voc.out.exists()
-
-
 def test_refuses_to_write_over(voc):
     voc.convert()
     with pytest.raises(DataError, match="is there already; delete it"):
@@ -347,6 +116,96 @@ def test_prepare_takes_it(voc):
         split = check_split(voc.out / file, voc.out / folder)
         assert split.content == contents[name]
         assert split.changes == {}
+
+
+@pytest.fixture
+def yolo(tmp_path, monkeypatch) -> Plain:
+    """Shares of 64 x 48 pixels."""
+    monkeypatch.setattr(sys, "argv", [])
+    found = Plain(tmp_path, "yolo")
+    for name in ("rest1", "rest2"):
+        (found.xml / f"{name}.txt").write_text("1 0.5 0.5 0.25 0.5\n")
+    return found
+
+
+def test_yolo(yolo):
+    content = yolo.convert("--classes", "cat", "dog")["train"]
+    assert content["annotations"][0]["bbox"] == [24, 12, 16, 24]
+    assert content["annotations"][0]["category_id"] == 2
+    assert yolo.oddities() == []
+
+
+#: lines beside a sound one, and what is noted of them
+YOLO = {
+    "polygon": ("0 0.1 0.1 0.2 0.1 0.2 0.2", "boxes that are not four numbers: rest1.txt: line 2: cat"),
+    "number": ("2 0.5 0.5 0.2 0.2", "objects of unknown classes: rest1.txt: line 2: 'class 2'"),
+    "outside": ("0 1.5 0.5 0.2 0.2", "boxes outside of their image: rest1.txt: line 2: "),
+    "beyond": ("0 1.0 0.5 0.2 0.2", "boxes that reach out of their images: rest1.txt: line 2: "),
+}
+
+
+@pytest.mark.parametrize("kind", YOLO)
+def test_odd_lines_of_yolo(yolo, kind):
+    line, told = YOLO[kind]
+    (yolo.xml / "rest1.txt").write_text(f"1 0.5 0.5 0.25 0.5\n{line}\n\n")
+    assert len(yolo.convert("--classes", "cat", "dog")["train"]["annotations"]) == 1 + (kind == "beyond")
+    (found,) = yolo.oddities()
+    assert found.startswith(told)
+
+
+def test_a_rounding_of_shares_is_not_odd(yolo):
+    (yolo.xml / "rest1.txt").write_text("0 0.500001 0.5 1.0 1.0\n")
+    ((x, y, w, h),) = [entry["bbox"] for entry in yolo.convert("--classes", "cat", "dog")["train"]["annotations"]]
+    assert (y, h, x + w) == (0, HEIGHT, WIDTH)
+    assert yolo.oddities() == []
+
+
+def test_yolo_needs_names(yolo):
+    with pytest.raises(DataError, match="name them in this order by --classes"):
+        yolo.convert()
+
+
+ROWS = "filename,width,height,class,xmin,ymin,xmax,ymax\nrest1.png,64,48,cat,4,6,24,30\n"
+
+
+@pytest.fixture
+def table(tmp_path, monkeypatch) -> Plain:
+    monkeypatch.setattr(sys, "argv", [])
+    (tmp_path / "boxes.csv").write_text(f"{ROWS}rest2.png,64,48,dog,4,6,24,30\nrest1.png,64,48,dog,0,0,64,48\n")
+    return Plain(tmp_path, "csv")
+
+
+def test_csv(table):
+    content = table.convert()["train"]
+    found = [(entry["bbox"], entry["category_id"]) for entry in content["annotations"]]
+    assert found == [([4, 6, 20, 24], 1), ([0, 0, 64, 48], 2)]
+    assert table.oddities() == []
+
+
+def test_odd_rows_of_tables(table):
+    path = table.root / "boxes.csv"
+    path.write_text(f"{path.read_text()}rest1.png,64,48,cat,9,9,x,20\nghost.png,64,48,cat,1,1,9,9\n")
+    table.convert()
+    assert table.oddities() == [
+        "missing images: boxes.csv: ghost.png",
+        "boxes that are not four numbers: boxes.csv: line 5: cat",
+    ]
+
+
+BAD_TABLES = {
+    "column": ("filename,xmin,ymin,xmax,ymax\n", "line 1: no column for label; call one class or label"),
+    "short": (f"{ROWS}rest2.png,64\n", "line 3: 2 columns and not 8"),
+    "empty": ("", "empty; give a table"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_TABLES)
+def test_bad_tables(table, kind):
+    text, told = BAD_TABLES[kind]
+    (table.root / "boxes.csv").write_text(text)
+    with pytest.raises(DataError) as error:
+        table.convert()
+    assert told in str(error.value)
 
 
 #: by the name of the data set: folders of annotations and images, split, and what is known of it
