@@ -167,6 +167,61 @@ def _archive(name: str) -> Callable[[ArgumentParser], None]:
     return add
 
 
+def _convert(parser: ArgumentParser) -> None:
+    formats = parser.add_subparsers(dest="format", required=True)
+    voc = formats.add_parser("voc", help="Pascal VOC: an XML file an image")
+    _converted(voc, "folder of the XML files")
+    voc.add_argument(
+        "--first-pixel",
+        type=int,
+        choices=(0, 1),
+        default=1,
+        help="where pixels are counted from: 1 as VOC does, both ends part of the box; 0: edges (default: 1)",
+    )
+    voc.add_argument(
+        "--difficult",
+        choices=("ignore", "keep"),
+        default="ignore",
+        help="difficult objects are regions to ignore, or objects like others (default: ignore)",
+    )
+
+    _converted(formats.add_parser("yolo", help="YOLO: a text file an image"), "folder of the text files")
+    _converted(formats.add_parser("csv", help="tables: a row an object"), "the table, or a folder of tables")
+
+
+def _converted(parser: ArgumentParser, annotations: str) -> None:
+    """What all formats share."""
+    parser.add_argument("--annotations", type=Path, required=True, help=annotations)
+    parser.add_argument("--images", type=Path, required=True, help="folder of the images")
+    parser.add_argument(
+        "--split",
+        nargs="+",
+        required=True,
+        metavar="PART",
+        help="val's share of the images, by a hash of their names (0.2); or val, or train and val, each a file of "
+        "image names or a folder",
+    )
+    parser.add_argument("--out", type=Path, required=True, help="folder of the COCO tree, a new one")
+    parser.add_argument(
+        "--classes", nargs="+", default=[], metavar="NAME", help="in this order (default: alphabetical)"
+    )
+    parser.add_argument("--copy", action="store_true", help="copy images instead of linking them")
+
+
+def _sound_conversion(args: Namespace) -> str | None:
+    if len(set(args.classes)) < len(args.classes):
+        return f"--classes {' '.join(args.classes)}: a class stands twice"
+    if len(args.split) > 2:
+        return "--split takes a share, or val, or train and val"
+    try:
+        share = float(args.split[0])
+    except ValueError:
+        return None
+    if len(args.split) > 1 or not 0 < share < 1:
+        return f"--split {' '.join(args.split)}: give one share between 0 and 1, or files or folders"
+    return None
+
+
 def _pretrain(parser: ArgumentParser) -> None:
     parser.add_argument("names", nargs="+", choices=("resnet18_c16", "resnet18_c8", "resnet34_c16"))
     parser.add_argument("--out", type=Path, default=Path("data/pretrained"))
@@ -207,6 +262,7 @@ COMMANDS = {
     "launch": Command(_launch, _pairs_of_text),
     "verdict": Command(_verdict),
     "claims": Command(_claims),
+    "convert": Command(_convert, _sound_conversion),
     "smoke": Command(_nothing),
     "training.combinations": Command(_params),
     "tune": Command(_tune, _one_kind_of_trial),

@@ -21,10 +21,13 @@ MONITOR_IMAGES = 75
 MONITOR_POINTS = 4
 #: What settings of methods depend on in the configs of benchmark/configs/mini: 160 x 160 on five levels.
 MINI = Size(channels=32, positions=538, cells=4, blocks=2, warmup=40)
+#: In those of benchmark/configs/real: 256 x 192, the photographs of a 4 : 3 camera, in two widths.
+PHOTOS = replace(MINI, positions=1024)
+PHOTOS_WIDE = replace(PHOTOS, channels=64)
 #: which of benchmark/training/draws.py takes the place of mmengine's sampler in trainings
 DRAWS = {"DefaultSampler": "EpochDraws", "InfiniteSampler": "EndlessDraws"}
 #: by what configs call their ``scale``
-SCALES = {"full": FULL, "mini": MINI}
+SCALES = {"full": FULL, "mini": MINI, "photos": PHOTOS, "photos_wide": PHOTOS_WIDE}
 
 
 #: entries of :class:`DatasetInfo` that are paths

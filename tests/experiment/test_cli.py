@@ -20,6 +20,7 @@ WRONG = {
     "cost": ["--turns", "few"],
     "key_regions": ["gfl", "--checkpoint", "a.pth"],
     "tune": [],
+    "convert": ["voc", "--annotations", "a", "--images", "b", "--out", "c", "--split", "1.5"],
     "data.pretrain": ["resnet50"],
     "verdict": ["--accept", "--against", "a.json"],
 }

@@ -13,9 +13,8 @@ from benchmark.experiment.workspace import ROOT, Workspace
 from benchmark.plan import check_run
 from benchmark.smoke import PROFILE, SmokeError, check, expected_files, left_out
 
-FILES = {"root": ROOT} | {
-    name: PROFILE.root.parent / name for name in ("smoke", "study", "rivals", "deviations", "regions", "crowd", "paper")
-}
+OTHERS = ("smoke", "study", "rivals", "deviations", "regions", "crowd", "real", "paper")
+FILES = {"root": ROOT} | {name: PROFILE.root.parent / name for name in OTHERS}
 
 
 STAGES = ["closures", "look", "prepare", "plan", "teacher", "evaluate_teacher", "match", "distill", "evaluate"]
@@ -47,7 +46,7 @@ def test_shared_dependencies_are_there(profile):
 @pytest.mark.parametrize("profile", FILES)
 def test_params_are_sound(profile):
     params = load(FILES[profile] / "params.yaml")
-    kinds = {"paper": {"coco", "crowdhuman"}, "crowd": {"minicrowd"}}
+    kinds = {"paper": {"coco", "crowdhuman"}, "crowd": {"minicrowd"}, "real": {"coco"}}
     kinds |= {name: {"minicoco", "minicrowd"} for name in ("smoke",)} | {"study": {"midicoco"}}
     assert {data.kind for data in params.datasets.values()} == kinds.get(profile, {"minicoco"})
     assert params.seeds[0] == 0
