@@ -13,7 +13,7 @@ if __name__ == "__main__":
     answer_early("region_figures")
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib as mpl
@@ -42,6 +42,10 @@ SELECTION_NAMES = {"top": "best by quality", "central": "central", "random": "ra
 MODE_TITLES = {"predictions": "Predictions dropped", "features": "Features flattened"}
 SIZES = {"AP_small": "Small", "AP_medium": "Medium", "AP_large": "Large"}
 SHARE_LABEL = "kept in each box (%)"
+#: average number in a box up to which a percentage means one; smaller percentages are the same and not drawn
+ONE = 1.2
+#: Okabe and Ito's colours from fine levels to coarse ones
+STRIDES = ("#0072b2", "#56b4e9", "#009e73", "#e69f00", "#d55e00", "#cc79a7", "#4d4d4d")
 #: share of boxes from which on a mark is hollow: the percentage is less than one prediction there, and one is kept
 HOLLOW = 0.5
 
@@ -94,10 +98,20 @@ def draw(axes: Axes, rows: pd.DataFrame, figure: str, colour: str, mark: str, **
             axes.plot(x[own], y[own], mark, color=colour, markerfacecolor=face, markersize=5.5, clip_on=False, zorder=4)
 
 
-def share_axis(axes: Axes, percents: Sequence[float]) -> None:
+def from_one(table: pd.DataFrame) -> tuple[pd.DataFrame, dict[float, str]]:
+    """The rows from the percentage on that is one position a box to every detector, and the percentages' labels."""
+    most = table.groupby("percent")["kept_per_box"].max()
+    ones = most.index[most <= ONE]
+    shown = most.index[most.index >= ones.max()] if len(ones) else most.index
+    labels = {percent: "one" if percent in ones else f"{percent:g}" for percent in shown}
+    return table[table["percent"].isin(shown)], labels
+
+
+def share_axis(axes: Axes, labels: Mapping[float, str]) -> None:
     """Percentages on a logarithmic axis."""
+    percents = list(labels)
     axes.set_xscale("log")
-    axes.set_xticks(percents, [f"{p:g}" for p in percents])
+    axes.set_xticks(percents, list(labels.values()))
     axes.xaxis.set_minor_locator(mpl.ticker.NullLocator())
     axes.set_xlim(percents[0] / 1.15, percents[-1] * 1.15)
     sns.despine(ax=axes)
@@ -108,7 +122,7 @@ def hollow_handle() -> Line2D:
     return Line2D([], [], color="#4d4d4d", marker="o", linestyle="", markerfacecolor="white", label="one in most boxes")
 
 
-def detector_legend(figure: Figure, table: pd.DataFrame) -> None:
+def detector_legend(figure: Figure, table: pd.DataFrame, columns: int = 4) -> None:
     """Which colour is whose, what is solid, what dashed, what hollow."""
     handles = [
         Line2D([], [], color=colour, marker=mark, markersize=5.5, linewidth=2, label=name)
@@ -118,15 +132,21 @@ def detector_legend(figure: Figure, table: pd.DataFrame) -> None:
         name = SELECTION_NAMES[selection]
         handles.append(Line2D([], [], color="#4d4d4d", linestyle=dashes, linewidth=1.8, label=name))
     handles.append(hollow_handle())
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(4, len(handles)), handlelength=3)
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(columns, len(handles)), handlelength=3)
 
 
-def by_detector(table: pd.DataFrame, panels: Sequence[tuple[str, str, str]]) -> Figure:
-    """Panels (title, mode, figure) side by side, in each a solid line a detector and a dashed one for random choice."""
+def by_detector(table: pd.DataFrame, panels: Sequence[tuple[str, str, str]], stacked: bool = False) -> Figure:
+    """Panels (title, mode, figure), in each a solid line a detector and a dashed one for random choice.
+
+    They stand side by side, or one below the other, for narrow screens.
+    """
     style()
-    figure = Figure(figsize=(max(5.8, 0.8 + 3.5 * len(panels)), 4.6), layout="constrained")
-    percents = sorted(table["percent"].unique())
-    row = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    count = len(panels)
+    size = (4.4, 1.3 + 3.1 * count) if stacked else (max(5.8, 0.8 + 3.5 * count), 4.6)
+    figure = Figure(figsize=size, layout="constrained")
+    table, labels = from_one(table)
+    shape = (count, 1) if stacked else (1, count)
+    row = figure.subplots(*shape, sharex=stacked, sharey=True, squeeze=False).flatten()
     for axes, (title, mode, measure) in zip(row, panels, strict=True):
         for name, (colour, mark) in looks(table).items():
             rows = table[(table["name"] == name) & (table["mode"] == mode)]
@@ -134,19 +154,19 @@ def by_detector(table: pd.DataFrame, panels: Sequence[tuple[str, str, str]]) -> 
                 dashes = SELECTIONS[selection][1]
                 own = rows[rows["selection"] == selection]
                 draw(axes, own, measure, colour, mark, linestyle=dashes, linewidth=width)
-        share_axis(axes, percents)
-        axes.set(title=title, xlabel=SHARE_LABEL)
+        share_axis(axes, labels)
+        axes.set(title=title, xlabel="" if stacked and axes is not row[-1] else SHARE_LABEL)
+        axes.set_ylabel("AP (%)" if stacked or axes is row[0] else "")
     # the panels share it; once set, it does not grow any more
     figure.axes[0].set_ylim(bottom=0)
-    figure.axes[0].set_ylabel("AP (%)")
-    detector_legend(figure, table)
+    detector_legend(figure, table, columns=2 if stacked else 4)
     return figure
 
 
-def accuracy(table: pd.DataFrame) -> Figure:
+def accuracy(table: pd.DataFrame, stacked: bool = False) -> Figure:
     """AP by kept share: a line a detector, by mode."""
     modes = [mode for mode in MODE_TITLES if (table["mode"] == mode).any()]
-    return by_detector(table, [(MODE_TITLES[mode], mode, "AP") for mode in modes])
+    return by_detector(table, [(MODE_TITLES[mode], mode, "AP") for mode in modes], stacked)
 
 
 def sizes(table: pd.DataFrame) -> Figure:
@@ -156,13 +176,13 @@ def sizes(table: pd.DataFrame) -> Figure:
 
 
 def controls(table: pd.DataFrame) -> Figure:
-    """AP by kept share for every way of choosing: rows are detectors, columns modes; a thin line where all is kept."""
+    """AP by kept share for every way of choosing, on one scale: rows are detectors, columns modes; a thin line: all."""
     style()
     names = list(looks(table))
     modes = [mode for mode in MODE_TITLES if (table["mode"] == mode).any()]
-    figure = Figure(figsize=(max(5.8, 3.7 * len(modes)), 1.1 + 2.2 * len(names)), layout="constrained")
-    grid = figure.subplots(len(names), len(modes), sharex=True, sharey="row", squeeze=False)
-    percents = sorted(table["percent"].unique())
+    figure = Figure(figsize=(max(5.8, 3.7 * len(modes)), 1.1 + 1.9 * len(names)), layout="constrained")
+    grid = figure.subplots(len(names), len(modes), sharex=True, sharey=True, squeeze=False)
+    table, labels = from_one(table)
     for line, name in zip(grid, names, strict=True):
         for axes, mode in zip(line, modes, strict=True):
             rows = table[(table["name"] == name) & (table["mode"] == mode)]
@@ -171,9 +191,10 @@ def controls(table: pd.DataFrame) -> Figure:
             for selection, (colour, dashes, mark) in SELECTIONS.items():
                 own = rows[rows["selection"] == selection]
                 draw(axes, own, "AP", colour, mark, linestyle=dashes, linewidth=2.0 if selection == "top" else 1.5)
-            share_axis(axes, percents)
-        line[0].set_ylim(bottom=0)
+            share_axis(axes, labels)
         line[0].set_ylabel(f"{name}\nAP (%)")
+    # all panels share it; once set, it does not grow any more
+    grid[0, 0].set_ylim(bottom=0)
     for axes, mode in zip(grid[0], modes, strict=True):
         axes.set_title(MODE_TITLES[mode])
     for axes in grid[-1]:
@@ -190,7 +211,7 @@ def levels(table: pd.DataFrame) -> Figure:
     """Shares of the pyramid's levels in what the best by quality keep: a panel a detector, a bar a share."""
     style()
     names, strides = table["name"].unique(), sorted(table["stride"].unique())
-    paints = dict(zip(strides, mpl.colormaps["cividis"](np.linspace(0.05, 0.95, len(strides))), strict=True))
+    paints = dict(zip(strides, STRIDES, strict=False))
     columns = min(3, len(names))
     rows = -(-len(names) // columns)
     figure = Figure(figsize=(max(5.8, 0.6 + 2.8 * columns), 1.2 + 2.3 * rows), layout="constrained")

@@ -12,8 +12,6 @@ if __name__ == "__main__":
 
     answer_early("report")
 
-import base64
-import io
 import json
 import math
 from collections.abc import Iterable
@@ -21,10 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
-from matplotlib.figure import Figure
-from PIL import Image
 
 from benchmark.evidence import tables
 from benchmark.evidence.captions import CAPTIONS, CROWD_NOTES, INTERVALS, NOTES, SAMPLES
@@ -47,32 +41,19 @@ from benchmark.experiment.cli import command_parser, run_cli
 from benchmark.figures import ablation as plots_ablation
 from benchmark.figures import cost as plots_cost
 from benchmark.figures import plots, samples
+from benchmark.figures.pages import data_uri, link, png, template, write
 from benchmark.verdict import verdict
 
-#: The stage `notebooks` leaves a page of each beside the report.
+#: the analyses; the stage `notebooks` runs them
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 SEED_COLUMNS = ("run", "seed", "role", "method", *FOOTING)
 #: of what a record says of the machine
 ENVIRONMENT = "environment."
 
 
-def write(path: Path, content: str | bytes) -> None:
-    """Write a result with line feeds on every platform, making its folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content.encode() if isinstance(content, str) else content)
-
-
 def csv(table: pd.DataFrame) -> str:
     """CSV with four decimals at most, so that a diff shows what changed."""
     return table.round(4).to_csv(index=False, float_format="%.10g", lineterminator="\n")
-
-
-def png(figure: Figure) -> bytes:
-    """The figure as PNG of 256 colours, without the library's version in it: small, and same data, same bytes."""
-    drawn, buffer = io.BytesIO(), io.BytesIO()
-    figure.savefig(drawn, format="png", metadata={"Software": None})
-    Image.open(drawn).convert("RGB").quantize(256).save(buffer, format="png", optimize=True)
-    return buffer.getvalue()
 
 
 def metrics(records: pd.DataFrame) -> dict[str, dict[str, float]]:
@@ -113,18 +94,36 @@ def readable(column: pd.Series) -> pd.Series:
     return column.map(text)
 
 
-def blocks(table: pd.DataFrame, work: Path) -> list[dict[str, Any]]:
-    """The tables of the page and of ``table.md``, one a kind of metric: heading, cells, dots and notes."""
+def blocks(records: pd.DataFrame, table: pd.DataFrame, results: Path, work: Path) -> list[dict[str, Any]]:
+    """The tables of the page and of ``table.md``, one a kind of metric: heading, constants, cells and notes, and for
+    the page dots, their legend and each run's files."""
     found = list(by_kind(table))
     return [
         {
             "title": "Results" if len(found) == 1 else f"Results by {tables.KIND_NAMES[kind]}",
+            "constants": tables.constants(rows),
             "cells": tables.summary(rows),
-            "colours": [plots.paint(row) if row["role"] != TEACHER else "" for _, row in rows.iterrows()],
+            "colours": ["" if row["role"] == TEACHER else plots.paint(row) for _, row in rows.iterrows()],
+            "legend": plots.legend_of(row for _, row in rows.iterrows() if row["role"] != TEACHER),
+            "files": [files(results, records[records["run"] == run]) for run in rows["run"]],
             "notes": notes(rows, kind, work),
         }
         for kind, rows in found
     ]
+
+
+def files(results: Path, own: pd.DataFrame) -> dict[str, list[tuple[str, str]]]:
+    """Record and curve of a run, by seed, as they are reached from the results folder."""
+    places = {"record": ("runs", "json"), "curve": ("curves", "csv")}
+    found = {
+        name: [
+            (str(record["seed"]), place)
+            for record in own.to_dict("records")
+            if (results / (place := f"{folder}/{record['key']}.{ending}")).is_file()
+        ]
+        for name, (folder, ending) in places.items()
+    }
+    return {name: links for name, links in found.items() if links}
 
 
 def notes(rows: pd.DataFrame, kind: str, work: Path) -> str:
@@ -141,27 +140,22 @@ def page(
     images: dict[str, bytes],
     outcome: tuple[bool | None, str],
     shown_tables: list[dict[str, Any]],
+    results: Path,
 ) -> str:
     """The self-contained HTML page."""
     passed, text = outcome
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     students = table["role"] != TEACHER
-    return environment.get_template("report.html").render(
+    return template("report.html").render(
         dataset=distinct(records["dataset"]),
         detector=distinct(records["detector"]),
         seeds=int(table.loc[students, "seeds"].max()),
         runs=int(students.sum()),
         teachers=int((~students).sum()),
         headline=tables.gains_sentence(table),
-        verdict={True: "yes", False: "no", None: "none"}[passed],
+        verdict={True: "yes", False: "no", None: ""}[passed],
         verdict_text=text.splitlines()[0],
         words=tables.WORDS,
+        unresolved=tables.UNRESOLVED,
         tables=shown_tables,
         costs=tables.costs(costs) if len(costs) else None,
         figures=[
@@ -175,13 +169,8 @@ def page(
         },
         published=published(set(records["metric"])),
         caveat=CAVEAT,
-        notebooks=sorted(path.stem for path in NOTEBOOKS.glob("*.ipynb")),
+        notebooks={path.stem: link(path, results / "report.html") for path in sorted(NOTEBOOKS.glob("*.ipynb"))},
     )
-
-
-def data_uri(image: bytes) -> Markup:
-    """The image inside the page."""
-    return Markup("data:image/png;base64," + base64.b64encode(image).decode())
 
 
 def sizes(work: Path, datasets: Iterable[str]) -> str:
@@ -230,15 +219,18 @@ def figures(records: pd.DataFrame, table: pd.DataFrame, costs: pd.DataFrame, res
 def report(results: Path, work: Path, params: Path) -> str:
     """Write every result; returns the line that tells about it."""
     records = load_records(results, params)
-    table = with_bootstrap(records, aggregate(records), results)
+    table = tables.by_gain(with_bootstrap(records, aggregate(records), results))
     costs = load_costs(results, table)
     expected = results / "expected.json"
     outcome = verdict(records, read_json(expected) if expected.exists() else None)
     images = figures(records, table, costs, results, work)
-    shown = blocks(table, work)
+    shown = blocks(records, table, results, work)
     write(results / "table.csv", csv(table))
     heading = "## {title}\n\n" if len(shown) > 1 else ""
-    parts = [f"{heading.format(**block)}{markdown(block['cells'])}\n{block['notes']}\n" for block in shown]
+    parts = [
+        f"{heading.format(**block)}{markdown(block['cells'])}\n{block['constants']} {block['notes']}\n"
+        for block in shown
+    ]
     write(results / "table.md", "\n".join(parts))
     columns = (*SEED_COLUMNS, *metrics_of(records), *COSTS, "checkpoint_sha256")
     write(results / "seeds.csv", csv(records[[name for name in columns if name in records]]))
@@ -247,7 +239,7 @@ def report(results: Path, work: Path, params: Path) -> str:
     for name, image in images.items():
         write(results / "figures" / f"{name}.png", image)
     write(results / "verdict.md", outcome[1])
-    write(results / "report.html", page(records, table, costs, images, outcome, shown))
+    write(results / "report.html", page(records, table, costs, images, outcome, shown, results))
     return f"{results / 'report.html'} written. {outcome[1].splitlines()[0]}"
 
 

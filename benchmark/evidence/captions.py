@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from benchmark.evidence.intervals import RESAMPLES
-from benchmark.figures import plots, samples
+from benchmark.evidence.tables import UNRESOLVED
+from benchmark.figures import samples
 
 NOTES = (
     "All figures in percent. AP: mean ± standard deviation over seeds; the other columns: means over seeds. "
     "Gain: AP minus that of the student without a method on the same footing (same pair, data, detector, backbone, "
-    "schedule and inheritance), paired by seed. Inherits: what the student takes over from the teacher "
-    "before training. Train min: minutes of training beside whatever else the machine did, so no measure of a method's "
-    "cost; resumed trainings have none."
+    "schedule and inheritance), paired by seed. To inherit: to take parts over from the teacher before training. "
+    f"{UNRESOLVED.capitalize()}: the interval holds zero, so these seeds and images cannot tell the gain from none."
 )
 #: What the 95% intervals say, by what they rest on.
 INTERVALS = {
@@ -34,13 +34,14 @@ CROWD_NOTES = (
 )
 BY_RUN = (
     "A dot is one seed, the tick the mean of several; dashed lines mark the teacher, dotted ones the student trained "
-    "alone. In brackets: what the student inherits. Axes do not start at zero."
+    "alone; what lies beyond an axis is written at its edge. Axes do not start at zero."
 )
 CAPTIONS = {
     "ap": (
         "AP of every run, one dot a seed, and its gain with an interval",
         f"Left: AP of every run on the whole validation set. {BY_RUN} Right: gain over the student without a method "
-        "on the same footing, with its 95% interval (see the notes of the table). Colours say where a method distils.",
+        "on the same footing, with its 95% interval (see the notes of the table), hollow where it holds zero. Colours "
+        "say where a method distils.",
     ),
     "mr": (
         "Miss rate and Jaccard index of every run, one dot a seed",
@@ -57,17 +58,17 @@ CAPTIONS = {
         "stands at the left.",
     ),
     "curves": (
-        "Loss and AP during training",
-        "Training of the students: mean over seeds, the band spans the lowest and the highest seed. The "
-        "total loss holds each method's own terms, so only its shape can be compared between methods. AP is "
-        "measured on a part of the validation set and differs from the final figures. Of more than "
-        f"{plots.MANY} runs those without a method, PGD (of more than two, the first) and the {plots.BEST} best others "
-        "are in colour.",
+        "Gain in AP during training, a panel a run",
+        "How far each run's AP is ahead of the student without a method on the same footing, at the same iteration: "
+        "mean over seeds, the band spans the lowest and the highest seed, the other runs in grey. AP is measured on a "
+        "part of the validation set here, so that the last gain differs from the table's.",
     ),
 }
 SAMPLES = (
     "Ground truth and detections on validation images",
-    "The first validation images with at least three objects: ground truth, then what {shown} found with "
-    f"a score of {samples.MIN_SCORE} or more. Solid: same class and an IoU of {samples.MIN_IOU} or more with "
-    "an object not yet found; dashed red: false; dotted: to be ignored, or inside what is.",
+    "Ground truth, then what {shown} found with a score of "
+    f"{samples.MIN_SCORE} or more, on three validation images with at least three objects: the one on which the last "
+    "column is ahead of the one before as on the median image (by F1), and those on which it gains and loses most. "
+    f"Solid: same class and an IoU of {samples.MIN_IOU} or more with an object not yet found; dashed red, with class "
+    "and score: false; dotted: to be ignored, or inside what is.",
 )

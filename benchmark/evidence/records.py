@@ -6,7 +6,7 @@ Reads, aggregates and formats; plots nothing and writes nothing. A data set has 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import product
 from pathlib import Path
 
@@ -15,7 +15,7 @@ import pandas as pd
 
 from benchmark.evidence.record import METRICS, TEACHER, Record, ReportError
 from benchmark.evidence.stats import mean_sd, t_interval
-from benchmark.experiment.settings import SettingsError, load
+from benchmark.experiment.settings import Job, SettingsError, load
 
 COSTS = ("train_seconds", "eval_seconds", "peak_memory_mb", "parameters", "extra_parameters")
 #: Runs that agree on these differ in the method alone, so that their difference may be called its gain.
@@ -26,15 +26,19 @@ METHOD = ("method", "method_title", "method_place")
 COST_COLUMNS = ("run", "method", "extra_parameters", "step_ms", "step_ratio", "peak_mb", "extra_mb")
 
 
-def expected_records(params: Path) -> list[str]:
-    """The name of every record that ``params.yaml`` asks for, the teachers' first."""
+def expected_jobs(params: Path) -> list[Job]:
+    """Every training that ``params.yaml`` asks for, the teachers' first."""
     try:
         asked = load(params)
     except SettingsError as error:
         raise ReportError(str(error)) from None
     jobs = [asked.teacher(pair) for pair in asked.pairs]
-    jobs += [asked.student(run, seed) for run, seed in product(asked.runs, asked.seeds)]
-    return [job.label for job in jobs]
+    return jobs + [asked.student(run, seed) for run, seed in product(asked.runs, asked.seeds)]
+
+
+def expected_records(params: Path) -> list[str]:
+    """The name of every record that ``params.yaml`` asks for, the teachers' first."""
+    return [job.label for job in expected_jobs(params)]
 
 
 def load_records(results: Path, params: Path) -> pd.DataFrame:
@@ -43,7 +47,11 @@ def load_records(results: Path, params: Path) -> pd.DataFrame:
     Records of runs that ``params.yaml`` does not name (renamed, left over) are not read.
     """
     paths = [results / "runs" / f"{name}.json" for name in expected_records(params)]
-    found = [Record.read(path) for path in paths]
+    return frame([Record.read(path) for path in paths])
+
+
+def frame(found: Sequence[Record]) -> pd.DataFrame:
+    """One row a record (:meth:`Record.row`), pair by pair in order of appearance; there must be one."""
     pairs = list(dict.fromkeys(record.pair for record in found))
     rows = [record.row() for record in sorted(found, key=lambda one: pairs.index(one.pair))]
     # dtype object keeps whole numbers whole in columns that other runs lack
@@ -144,7 +152,8 @@ def with_intervals(table: pd.DataFrame, results: Path) -> pd.DataFrame:
 
 
 def load_curves(results: Path, records: pd.DataFrame) -> pd.DataFrame:
-    """The students' training curves in one long table; AP is NaN where it was not measured."""
+    """The students' training curves in one long table, with their baselines; AP is NaN where it was not measured."""
+    base = {run: baseline_of(records, run) for run in records["run"].unique()}
     parts = []
     for record in records[records["role"] != TEACHER].to_dict("records"):
         path = results / "curves" / f"{record['key']}.csv"
@@ -154,7 +163,8 @@ def load_curves(results: Path, records: pd.DataFrame) -> pd.DataFrame:
             raise ReportError(f"{path} is missing") from None
         except (KeyError, ValueError) as error:
             raise ReportError(f"{path} is no curve with step, loss and AP: {error}") from None
-        parts.append(curve.assign(**{key: record[key] for key in ("run", "seed", *METHOD, "pair")}))
+        named = {key: record[key] for key in ("run", "seed", *METHOD, "pair")}
+        parts.append(curve.assign(**named, baseline=base[record["run"]]))
     return pd.concat(parts, ignore_index=True)
 
 

@@ -12,9 +12,11 @@ from benchmark.evidence.records import paired
 #: What a reader calls the kinds of metric.
 KIND_NAMES = {"coco": "COCO's metric", "crowdhuman": "CrowdHuman's metric"}
 #: Columns of words, to the left; all others hold numbers.
-WORDS = ("Run", "Pair", "Method", "Inherits", "Where", "Verdict")
+WORDS = ("Run", "Pair", "Method", "Inherits", "outcome", "Where", "Verdict")
 MISSING = "\u2013"  # an en dash, in every table
 MINUS = "\u2212"
+#: of a gain whose interval holds zero
+UNRESOLVED = "not resolved"
 
 
 def number(value: float, digits: int = 1, sign: bool = False) -> str:
@@ -44,27 +46,77 @@ def method_name(row: Mapping[str, str]) -> str:
     return TEACHER if row["role"] == TEACHER else row["method_title"]
 
 
+def plain_name(row: Mapping[str, str]) -> str:
+    """The same, with what a run without a method inherits."""
+    inherits = row["role"] != TEACHER and row["method"] == "none" and row["inherit"] != "none"
+    return f"none, inherits {row['inherit']}" if inherits else method_name(row)
+
+
+def by_gain(table: pd.DataFrame) -> pd.DataFrame:
+    """The aggregated rows pair by pair: teacher, runs without a gain, then gains, highest first."""
+    pairs = {pair: k for k, pair in enumerate(dict.fromkeys(table["pair"]))}
+    keys = pd.DataFrame({"pair": table["pair"].map(pairs), "gain": -table["gain"].astype(float)}, index=table.index)
+    return table.loc[keys.sort_values(["pair", "gain"], na_position="first", kind="stable").index]
+
+
+def outcome(row: Mapping) -> str:
+    """What the interval of a gain says in a word."""
+    if pd.isna(row["gain"]):
+        return MISSING
+    if pd.isna(row["gain_low"]):
+        return "no interval"
+    if row["gain_low"] <= 0 <= row["gain_high"]:
+        return UNRESOLVED
+    return ("gain" if row["gain_low"] > 0 else "loss") + (", one seed" if row["interval"] == "images" else "")
+
+
+def varied(table: pd.DataFrame) -> set[str]:
+    """Of ``pair``, ``inherit`` and ``seeds`` what differs between runs; what is the same for all needs no column.
+
+    Inheriting counts where methods do: of runs without one their method's name says it (:func:`plain_name`).
+    """
+    students = table[table["role"] != TEACHER]
+    methods = students[students["method"] != "none"]
+    rows = {"pair": table, "inherit": methods, "seeds": students}
+    return {name for name, own in rows.items() if own[name].nunique() > 1}
+
+
+def constants(table: pd.DataFrame) -> str:
+    """A sentence of what is the same for all runs and so has no column."""
+    differs, students = varied(table), table[table["role"] != TEACHER]
+    methods = students[students["method"] != "none"]
+    parts = []
+    if "pair" not in differs:
+        parts.append(f"pair {table['pair'].iloc[0]}")
+    if "seeds" not in differs and len(students):
+        count = students["seeds"].iloc[0]
+        parts.append(f"{count} {'seed' if count == 1 else 'seeds'} a run")
+    if "inherit" not in differs and len(methods):
+        parts.append(f"runs with a method inherit {methods['inherit'].iloc[0].replace('none', 'nothing')}")
+    return f"For all: {', '.join(parts)}." if parts else ""
+
+
 def summary(table: pd.DataFrame) -> pd.DataFrame:
-    """The aggregated rows of one kind of metric as text cells."""
-    kind = table["metric"].iloc[0]
-    cells = pd.DataFrame(
+    """The aggregated rows of one kind of metric as text cells; what is the same for all has no column."""
+    kind, differs = table["metric"].iloc[0], varied(table)
+    with_p = "gain_p" in table and table["gain_p"].notna().any()
+    return pd.DataFrame(
         {
             "Run": row["run"],
-            "Pair": row["pair"],
-            "Method": method_name(row),
-            "Inherits": row["inherit"],
-            "Seeds": str(row["seeds"]),
+            **({"Pair": row["pair"]} if "pair" in differs else {}),
+            "Method": method_name(row) if "inherit" in differs else plain_name(row),
+            **({"Inherits": row["inherit"]} if "inherit" in differs else {}),
+            **({"Seeds": str(row["seeds"])} if "seeds" in differs else {}),
             "AP": spread(row["AP"], row["AP_sd"]),
-            **_accuracy(row, kind),
             "gain": spread(row["gain"], row["gain_sd"], sign=True),
             "gain 95%": interval(row["gain_low"], row["gain_high"]),
-            **({"p": probability(row["gain_p"])} if "gain_p" in table and table["gain_p"].notna().any() else {}),
+            **({"p": probability(row["gain_p"])} if with_p else {}),
+            "outcome": outcome(row),
+            **_accuracy(row, kind),
             **(_miss_rate(row) if kind == "crowdhuman" else {}),
-            "train min": number(row["train_minutes"]),
         }
         for _, row in table.iterrows()
     )
-    return cells if table["pair"].nunique() > 1 else cells.drop(columns="Pair")
 
 
 def _accuracy(row: pd.Series, kind: str) -> dict[str, str]:
@@ -80,7 +132,8 @@ def _miss_rate(row: pd.Series) -> dict[str, str]:
 
 
 def costs(table: pd.DataFrame) -> pd.DataFrame:
-    """The rows of :func:`benchmark.evidence.records.load_costs` as text cells."""
+    """The rows of :func:`benchmark.evidence.records.load_costs` as text cells, the highest gain first."""
+    table = table.sort_values("gain", ascending=False, na_position="first", kind="stable")
     return pd.DataFrame(
         {
             "Run": table["run"],

@@ -136,6 +136,14 @@ def _claims(parser: ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, default=Path("results"), help="folder of claims.md and claims.csv")
 
 
+def _front(parser: ArgumentParser) -> None:
+    parser.add_argument("--experiments", type=Path, default=Path("experiments"), help="titles.yaml and results")
+    parser.add_argument(
+        "--claims", type=Path, default=Path("results/claims.csv"), help="the verdicts (default: %(default)s)"
+    )
+    parser.add_argument("--out", type=Path, default=Path("results"), help="folder of index.html (default: %(default)s)")
+
+
 def _notebooks(parser: ArgumentParser) -> None:
     parser.add_argument("names", nargs="*", help="notebooks to run (default: all)")
 
@@ -263,6 +271,7 @@ COMMANDS = {
     "verdict": Command(_verdict),
     "claims": Command(_claims),
     "convert": Command(_convert, _sound_conversion),
+    "front": Command(_front),
     "smoke": Command(_nothing),
     "training.combinations": Command(_params),
     "tune": Command(_tune, _one_kind_of_trial),

@@ -14,9 +14,11 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from benchmark.evidence.record import TEACHER
 from benchmark.evidence.records import by_kind
+from benchmark.evidence.tables import by_gain, number, varied
 
 #: Okabe and Ito's colours, one a place of distillation: seventeen methods cannot have one each that can be told apart.
 COLOURS = {
@@ -31,12 +33,10 @@ PLACE_NAMES = {"none": "no method", "key regions": "key regions (PGD)"}
 PALE = "#b4b4b4"
 #: The two levels that a method's figure lies between.
 LEVELS = {"teacher": (0, (5, 3)), "student alone": (0, (1.2, 1.8))}
-DASHES = ("-", (0, (4, 1.6)), (0, (1.2, 1.2)), (0, (6, 1.5, 1.2, 1.5)))
-#: Curves of more runs than this cannot all be told apart: the plain runs, PGD and the best others are coloured.
-MANY = 8
-BEST = 3
-#: inches a row of a figure with a row for each run, and a label at a curve's end
-ROW, LABEL = 0.29, 0.17
+#: panels of a row of small ones
+COLUMNS = 5
+#: inches a row of a figure with a row for each run
+ROW = 0.29
 
 
 def style() -> None:
@@ -75,34 +75,85 @@ def legend_of(rows: Iterable[Mapping[str, Any]]) -> dict[str, str]:
 
 
 def lines_of(table: pd.DataFrame) -> list[tuple[str, pd.Series | None]]:
-    """The lines of a figure with one a run: students, headed by their pair (a line without a run) if there are more."""
+    """The lines of a figure with one a run: students, headed by their pair (a line without a run) if there are more.
+
+    What a run inherits is said where runs with a method differ in it.
+    """
+    told = "inherit" in varied(table)
     lines: list[tuple[str, pd.Series | None]] = []
     students = table[table["role"] != TEACHER]
     for pair, rows in students.groupby("pair", sort=False):
         if students["pair"].nunique() > 1:
             lines.append((pair, None))
         for _, row in rows.iterrows():
-            lines.append((row["run"] if row["inherit"] == "none" else f"{row['run']} ({row['inherit']})", row))
+            lines.append((f"{row['run']} ({row['inherit']})" if told and row["inherit"] != "none" else row["run"], row))
     return lines
 
 
-def draw_levels(axes: Axes, lines: list, table: pd.DataFrame, metric: str) -> None:
-    """Teacher and student alone as vertical lines along the runs of their pair."""
+def span_of(table: pd.DataFrame, records: pd.DataFrame, metric: str) -> tuple[float, float]:
+    """The range of a metric that its axis shows: that of the runs that are compared, and what of teacher and plain
+    students lies near it, so that two thirds of the axis belong to the compared."""
+    compared = set(table["run"][table["gain"].notna()]) | set(table["baseline"].dropna())
+    inner = records["run"].isin(compared) if compared else records["role"] != TEACHER
+    values = records.loc[inner, metric].astype(float)
+    low, high = values.min(), values.max()
+    length = max(high - low, 0.5)
+    for value in records.loc[~inner & records["run"].isin(table["run"]), metric].astype(float).sort_values():
+        if max(high, value) - min(low, value) <= 1.5 * length:
+            low, high = min(low, value), max(high, value)
+    margin = 0.08 * max(high - low, 0.5)
+    return low - margin, high + margin
+
+
+def draw_levels(axes: Axes, lines: list, table: pd.DataFrame, metric: str) -> set[str]:
+    """Teacher and student alone as vertical lines along the runs of their pair; a teacher beyond the axis as a word.
+
+    Returns which of the two have a line.
+    """
+    low, high = axes.get_xlim()
+    drawn = set()
     for pair, rows in table.groupby("pair", sort=False):
         own = [y for y, (_, row) in enumerate(lines) if row is not None and row["pair"] == pair]
         plain = rows[(rows["role"] != TEACHER) & (rows["method"] == "none") & (rows["inherit"] == "none")]
         for name, level in {"teacher": rows[rows["role"] == TEACHER], "student alone": plain}.items():
-            if len(level) and own:
+            if not len(level) or not own:
+                continue
+            value = level[metric].mean()
+            if low <= value <= high:
                 line = {"color": COLOURS["none"], "linewidth": 1.2, "linestyle": LEVELS[name], "zorder": 1}
-                axes.vlines(level[metric].mean(), min(own) - 0.5, max(own) + 0.5, **line)
+                axes.vlines(value, min(own) - 0.5, max(own) + 0.5, **line)
+                drawn.add(name)
+            elif name == "teacher":
+                edge_mark(axes, value, min(own), f"teacher {number(value)}")
+    return drawn
+
+
+def edge_mark(axes: Axes, value: float, y: float, text: str) -> None:
+    """A word at that edge of the axes beyond which a value lies."""
+    right = value > axes.get_xlim()[1]
+    axes.annotate(
+        f"{text} \u25b8" if right else f"\u25c2 {text}",
+        (1 if right else 0, y),
+        xycoords=axes.get_yaxis_transform(),
+        xytext=(-3 if right else 3, 0),
+        textcoords="offset points",
+        ha="right" if right else "left",
+        va="center",
+        fontsize=9,
+        color=COLOURS["none"],
+    )
 
 
 def draw_seeds(axes: Axes, lines: list, records: pd.DataFrame, metric: str) -> None:
-    """One line a run: a dot a seed and, where there are several, a tick for their mean."""
+    """One line a run: a dot a seed and, where there are several, a tick for their mean; beyond the axes a word."""
+    low, high = axes.get_xlim()
     for y, (_, row) in enumerate(lines):
         if row is None:
             continue
         values = records.loc[records["run"] == row["run"], metric].to_numpy(dtype=float)
+        if not low <= values.mean() <= high:
+            edge_mark(axes, values.mean(), y, number(values.mean()))
+            continue
         # seeds a little apart, so that equal ones do not hide each other
         offsets = (np.arange(len(values)) - (len(values) - 1) / 2) * min(0.18, 0.5 / len(values))
         axes.scatter(values, y + offsets, s=32, color=paint(row), edgecolor="white", zorder=3)
@@ -111,37 +162,42 @@ def draw_seeds(axes: Axes, lines: list, records: pd.DataFrame, metric: str) -> N
 
 
 def draw_gains(axes: Axes, lines: list, name: str) -> None:
-    """One line a run: the difference to its baseline with its interval."""
+    """One line a run: the difference to its baseline with its interval, hollow where that holds zero."""
     axes.axvline(0, color=COLOURS["none"], linewidth=1.1, zorder=1)
     for y, (_, row) in enumerate(lines):
         if row is not None and pd.notna(row[name]):
             axes.hlines(y, row[f"{name}_low"], row[f"{name}_high"], color=paint(row), linewidth=2, zorder=2)
-            axes.scatter(row[name], y, s=40, color=paint(row), edgecolor="white", zorder=3)
+            open_dot = row[f"{name}_low"] <= 0 <= row[f"{name}_high"]
+            dot = {"facecolor": "white" if open_dot else paint(row), "edgecolor": paint(row) if open_dot else "white"}
+            axes.scatter(row[name], y, s=40, linewidth=1.4 if open_dot else 1, zorder=3, **dot)
 
 
 def _by_run(records: pd.DataFrame, table: pd.DataFrame, metrics: Sequence[str], gain: str, label: str) -> Figure:
-    """A row a kind of metric, a line a run; panels for the metrics, and after the first one for its gain."""
+    """A row a kind of metric, a line a run, sorted by gain; panels for the metrics, the second one for the gain."""
     style()
-    kinds = list(by_kind(table))
+    kinds = list(by_kind(by_gain(table)))
     lines = {kind: lines_of(rows) for kind, rows in kinds}
     counts = [len(own) for own in lines.values()]
     height = max(2.6, ROW * sum(counts) + 0.95 * len(kinds) + 0.45)
     figure = Figure(figsize=(8.8, height), layout="constrained")
     ratios = [1.25, 1, *[1] * (len(metrics) - 1)]
+    drawn: set[str] = set()
     grid = figure.subplots(len(kinds), len(ratios), squeeze=False, width_ratios=ratios, height_ratios=counts)
     for (kind, rows), panels in zip(kinds, grid, strict=True):
         own = lines[kind]
         name = f"{metrics[0]} (%)" if len(kinds) == 1 else f"{metrics[0]} (%), {', '.join(rows['dataset'].unique())}"
         draw_gains(panels[1], own, gain)
+        panels[1].margins(x=0.08)
         panels[1].set_xlabel(f"{label}\n(95% interval)")
         for metric, axes in zip(metrics, (panels[0], *panels[2:]), strict=True):
-            draw_levels(axes, own, rows, metric)
+            axes.xaxis.set_major_locator(MaxNLocator(5))
+            axes.set_xlim(span_of(rows, records[records["run"].isin(rows["run"])], metric))
+            drawn |= draw_levels(axes, own, rows, metric)
             draw_seeds(axes, own, records, metric)
             axes.set_xlabel(name if metric == metrics[0] else f"{metric} (%)")
         for axes in panels:
             axes.set(ylim=(len(own) - 0.4, -0.6))
             axes.set_yticks(range(len(own)), [text for text, _ in own] if axes is panels[0] else [])
-            axes.margins(x=0.08)
             axes.grid(axis="y", visible=False)
             for y, (_, row) in enumerate(own):
                 if row is not None:
@@ -150,7 +206,9 @@ def _by_run(records: pd.DataFrame, table: pd.DataFrame, metrics: Sequence[str], 
         for text, (_, row) in zip(panels[0].get_yticklabels(), own, strict=True):
             text.set_fontweight("bold" if row is None else "normal")
     used = legend_of(row for own in lines.values() for _, row in own if row is not None)
-    handles = [Line2D([], [], color=COLOURS["none"], linestyle=look, label=name) for name, look in LEVELS.items()]
+    handles = [
+        Line2D([], [], color=COLOURS["none"], linestyle=LEVELS[name], label=name) for name in LEVELS if name in drawn
+    ]
     handles += [Line2D([], [], color=tint, marker="o", linestyle="", label=name) for name, tint in used.items()]
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), columnspacing=1.2, handletextpad=0.4)
     return figure
@@ -167,115 +225,61 @@ def mr_by_run(records: pd.DataFrame, table: pd.DataFrame) -> Figure:
     return _by_run(records, table[kind], ["MR", "JI"], "MR_change", "change of MR")
 
 
-def smoothed(curves: pd.DataFrame, share: float = 0.05) -> pd.DataFrame:
-    """The rows with a loss, each loss replaced by the running mean over a share of its curve."""
-    rows = curves.dropna(subset="loss").sort_values(["run", "seed", "step"], kind="stable")
-    loss = rows.groupby(["run", "seed"])["loss"].transform(
-        lambda values: values.rolling(max(1, round(share * len(values))), center=True, min_periods=1).mean()
-    )
-    return rows.assign(loss=loss)
-
-
-def looks(curves: pd.DataFrame) -> dict[str, dict[str, Any]]:
-    """How each run of one pair is drawn: its place's colour and a dash of its own, or pale if it is one of many."""
-    runs = curves.drop_duplicates("run").set_index("run")
-    last = curves.dropna(subset="AP").sort_values("step", kind="stable").groupby(["run", "seed"])["AP"].last()
-    tints = pd.Series({run: paint(row) for run, row in runs.iterrows()})
-    pgd = [run for run in runs.index if tints[run] == COLOURS["key regions"]]
-    # of an ablation's many, the first stands for PGD
-    named = pgd[:1] if len(pgd) > 2 else pgd
-    others = [run for run in runs.index if tints[run] != COLOURS["none"] and run not in named]
-    best = sorted(others, key=lambda run: -last.get(run, pd.Series([0.0])).mean())[:BEST]
-    shown = [run for run in runs.index if len(runs) <= MANY or run in best or run not in others]
-    nth = tints[shown].groupby(tints[shown]).cumcount()
-    pale = {"color": PALE, "linewidth": 1.0, "linestyle": "-", "zorder": 2}
-    return {
-        run: {"color": tints[run], "linewidth": 1.8, "linestyle": DASHES[nth[run] % len(DASHES)], "zorder": 3}
-        if run in nth
-        else pale
-        for run in runs.index
-    }
-
-
-def spread_out(values: Sequence[float], gap: float, low: float, high: float) -> np.ndarray:
-    """Places as near to the values as may be, in their order, ``gap`` apart, inside [low, high] if they fit."""
-    order = np.argsort(values, kind="stable")
-    wanted = np.asarray(values, dtype=float)[order] - gap * np.arange(len(values))
-    # isotonic regression: neighbours that are too close share the mean of what they want
-    blocks: list[list[float]] = []
-    for value in wanted:
-        blocks.append([value])
-        while len(blocks) > 1 and np.mean(blocks[-2]) > np.mean(blocks[-1]):
-            last = blocks.pop()
-            blocks[-1] += last
-    level = np.concatenate([np.full(len(block), np.mean(block)) for block in blocks])
-    level = np.clip(level, low, max(low, high - gap * (len(values) - 1)))
-    places = np.empty(len(values))
-    places[order] = level + gap * np.arange(len(values))
-    return places
+def gain_curves(curves: pd.DataFrame) -> pd.DataFrame:
+    """What each run's AP is ahead of its baseline's, by seed and step: the rows with an AP, with ``gain``."""
+    measured = curves.dropna(subset="AP")
+    base = measured[["run", "seed", "step", "AP"]].rename(columns={"run": "baseline", "AP": "without"})
+    both = measured.merge(base, on=["baseline", "seed", "step"])
+    return both.assign(gain=both["AP"] - both["without"])
 
 
 def curves(curves_by_run: pd.DataFrame) -> Figure:
-    """Total loss (running mean) and AP on the monitored subset by iteration, one row a pair.
+    """The gain in AP on the monitored subset by iteration: a panel a run, sorted by the last gain, on one scale.
 
     ``curves_by_run`` is the long table of :func:`benchmark.evidence.records.load_curves`. Mean over seeds and, where
-    there are several, the range. Every run is named at the end of its AP.
+    there are several, the range; the other runs of the pair in grey. Without any gain: the AP of all runs.
     """
     style()
-    pairs = list(curves_by_run.groupby("pair", sort=False))
-    heights = [max(3.4, 1.25 * LABEL * own["run"].nunique() + 0.9) for _, own in pairs]
-    figure = Figure(figsize=(8.8, sum(heights)), layout="constrained")
-    figure.get_layout_engine().set(wspace=0.06)
-    grid = figure.subplots(len(pairs), 2, squeeze=False, height_ratios=heights)
-    for (pair, own), height, (left, right) in zip(pairs, heights, grid, strict=True):
-        look = looks(own)
-        prefix = f"{pair}: " if len(pairs) > 1 else ""
-        draw_curves(left, smoothed(own), "loss", look)
-        loss = left.dataLim.intervaly
-        if loss[0] > 0 and loss[1] > 10 * loss[0]:
-            left.set_yscale("log")
-        ends = draw_curves(right, own.dropna(subset="AP"), "AP", look, marker="o")
-        left.set(xlabel="iteration", ylabel="total loss (running mean)", title=f"{prefix}loss")
-        right.set(xlabel="iteration", ylabel="AP on the monitored subset (%)", title=f"{prefix}accuracy")
-        low, high = right.get_ylim()
-        gap = LABEL * (high - low) / (height - 0.85)
-        names = list(ends)
-        places = spread_out([ends[name][1] for name in names], gap, low + gap / 2, high - gap / 2)
-        for name, y in zip(names, places, strict=True):
-            tint = look[name]["color"]
-            right.annotate(
-                name,
-                xy=ends[name],
-                xytext=(1.06, y),
-                textcoords=("axes fraction", "data"),
-                va="center",
-                fontsize=9.5,
-                color="#6b6b6b" if tint == PALE else tint,
-                arrowprops={
-                    "arrowstyle": "-",
-                    "color": tint,
-                    "linewidth": 0.7,
-                    "shrinkA": 1,
-                    "shrinkB": 3,
-                    "relpos": (0, 0.5),
-                },
-            )
-        for axes in (left, right):
-            axes.set_xlim(left=0)
-            sns.despine(ax=axes)
+    table = gain_curves(curves_by_run)
+    what = "gain" if len(table) else "AP"
+    if table.empty:
+        table = curves_by_run.dropna(subset="AP")
+    last = table[table["step"] == table.groupby("run")["step"].transform("max")].groupby("run")[what].mean()
+    panels = [
+        (pair, run)
+        for pair, own in table.groupby("pair", sort=False)
+        for run in sorted(own["run"].unique(), key=lambda run: -last[run])
+    ]
+    columns = min(COLUMNS, len(panels))
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(max(5.8, 2.15 * columns), 0.75 + 1.75 * rows), layout="constrained")
+    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flatten()
+    for axes, (pair, run) in zip(grid, panels, strict=False):
+        own = table[table["pair"] == pair]
+        for other, line in own.groupby("run"):
+            mean = line.groupby("step")[what].mean()
+            axes.plot(mean.index, mean, color=PALE, linewidth=0.7, zorder=1, alpha=0 if other == run else 0.7)
+        draw_curve(axes, own[own["run"] == run], what)
+        axes.set_title(run, fontsize=9.5)
+        if what == "gain":
+            axes.axhline(0, color=COLOURS["none"], linewidth=1, zorder=1)
+        axes.set_xlim(left=0)
+        sns.despine(ax=axes)
+    for axes in grid[len(panels) :]:
+        axes.set_visible(False)
+    for axes in grid[max(0, len(panels) - columns) : len(panels)]:
+        axes.xaxis.set_tick_params(labelbottom=True)
+        axes.set_xlabel("iteration", fontsize=9.5)
+    figure.supylabel("gain in AP" if what == "gain" else "AP (%)", fontsize=11)
+    used = legend_of(row for _, row in table.drop_duplicates("run").iterrows())
+    handles = [Line2D([], [], color=tint, linewidth=2, label=name) for name, tint in used.items()]
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
     return figure
 
 
-def draw_curves(axes: Axes, curves: pd.DataFrame, what: str, look: dict, marker: str = "") -> dict[str, tuple]:
-    """The mean curve of each run and the range of its seeds; returns the last point of each."""
-    ends = {}
-    for run, rows in curves.groupby("run", sort=False):
-        by_step = rows.groupby("step")[what].agg(["mean", "min", "max"])
-        pale = look[run]["color"] == PALE
-        dots = {"marker": "" if pale else marker, "markersize": 5, "markeredgecolor": "white"}
-        axes.plot(by_step.index, by_step["mean"], **dots, **look[run])
-        if rows["seed"].nunique() > 1 and not pale:
-            band = {"color": look[run]["color"], "alpha": 0.13, "linewidth": 0}
-            axes.fill_between(by_step.index, by_step["min"], by_step["max"], **band)
-        ends[run] = by_step.index[-1], by_step["mean"].iloc[-1]
-    return ends
+def draw_curve(axes: Axes, rows: pd.DataFrame, what: str) -> None:
+    """The mean curve of a run and the range of its seeds."""
+    tint, by_step = paint(rows.iloc[0]), rows.groupby("step")[what].agg(["mean", "min", "max"])
+    axes.plot(by_step.index, by_step["mean"], color=tint, linewidth=2, marker="o", markersize=4, zorder=3)
+    if rows["seed"].nunique() > 1:
+        axes.fill_between(by_step.index, by_step["min"], by_step["max"], color=tint, alpha=0.18, linewidth=0, zorder=2)

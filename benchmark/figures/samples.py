@@ -30,7 +30,7 @@ LINES = {
     "false": {"color": FALSE, "linestyle": (0, (3, 1.5))},
     "ignored": {"color": IGNORED, "linestyle": (0, (1, 1.5))},
 }
-MIN_SCORE = 0.3
+MIN_SCORE = 0.4
 MIN_IOU = 0.5
 
 
@@ -51,6 +51,8 @@ class Samples:
     images: list[np.ndarray]
     truth: list[list[Box]]
     detections: dict[str, list[list[Box]]]
+    #: why each picture is shown
+    reasons: list[str]
     #: boxes say their class; pointless where there is one class only
     tagged: bool = True
 
@@ -92,10 +94,37 @@ def boxes_by_image(detections: list[dict[str, Any]], files: Mapping[int, Path], 
     return found
 
 
-def load_samples(work: Path, dataset: str, columns: Mapping[str, str], count: int = 3) -> Samples:
+def agreement(detections: Sequence[Box], truth: Sequence[Box]) -> float:
+    """F1 of an image: correct detections against false and missed ones, from 0 to 1."""
+    kinds = [kind for _, kind in judge(detections, truth)]
+    right, objects = kinds.count("correct"), sum(not box.crowd for box in truth)
+    return 2 * right / max(right + kinds.count("false") + objects, 1)
+
+
+def choose(own: Mapping[int, float], plain: Mapping[int, float]) -> dict[int, str]:
+    """Which images are shown, and why: by a fixed rule, not by looks.
+
+    The typical one differs as the median image does (of several, the one whose own figure is nearest to the median,
+    then the first); the others are those with the largest gain and the largest loss, where there is any.
+
+    Args:
+        own: :func:`agreement` of the distilled student by image.
+        plain: the same of its baseline.
+    """
+    gain = {i: own[i] - plain[i] for i in own}
+    middle, usual = np.median(list(gain.values())), np.median(list(own.values()))
+    chosen = {min(gain, key=lambda i: (abs(gain[i] - middle), abs(own[i] - usual), i)): "typical"}
+    for reason, sign in (("largest gain", 1), ("largest loss", -1)):
+        best = max(gain, key=lambda i: (sign * gain[i], -i))
+        if sign * gain[best] > 0 and best not in chosen:
+            chosen[best] = reason
+    return chosen
+
+
+def load_samples(work: Path, dataset: str, columns: Mapping[str, str]) -> Samples:
     """Pictures of the validation set, their ground truth and, for each column, that record's detections.
 
-    By a fixed rule, not by looks: the first images (in order of id) that hold at least three objects.
+    Of the images with at least three objects those of :func:`choose`, by the last two columns: student and method.
     """
     info = read_json(work / "dataset" / dataset / "dataset.json")
     folder = work.parent / info["val_images"]  # its paths are relative to where the pipeline runs
@@ -107,16 +136,23 @@ def load_samples(work: Path, dataset: str, columns: Mapping[str, str], count: in
         truth[item["image_id"]].append(box)
     files = {image["id"]: folder / image["file_name"] for image in coco["images"]}
     rich = [i for i in sorted(files) if sum(not box.crowd for box in truth[i]) >= 3]
-    shown = {i: files[i] for i in (rich or sorted(files))[:count]}
-    try:
-        images = [np.asarray(Image.open(path).convert("RGB")) for path in shown.values()]
-    except OSError as error:
-        raise ReportError(f"a validation image cannot be read: {error}") from None
     found = {
-        title: list(boxes_by_image(read_json(work / "evaluate" / key / "detections.json"), shown, names).values())
+        title: boxes_by_image(read_json(work / "evaluate" / key / "detections.json"), files, names)
         for title, key in columns.items()
     }
-    return Samples(images, [truth[i] for i in shown], found, tagged=len(names) > 1)
+    plain, own = ([agreement(boxes[i], truth[i]) for i in rich or files] for boxes in list(found.values())[-2:])
+    shown = choose(dict(zip(rich or files, own, strict=True)), dict(zip(rich or files, plain, strict=True)))
+    try:
+        images = [np.asarray(Image.open(files[i]).convert("RGB")) for i in shown]
+    except OSError as error:
+        raise ReportError(f"a validation image cannot be read: {error}") from None
+    return Samples(
+        images,
+        [truth[i] for i in shown],
+        {title: [boxes[i] for i in shown] for title, boxes in found.items()},
+        list(shown.values()),
+        tagged=len(names) > 1,
+    )
 
 
 def overlap(a: Box, b: Box) -> tuple[float, float]:
@@ -127,7 +163,7 @@ def overlap(a: Box, b: Box) -> tuple[float, float]:
 
 
 def judge(detections: Sequence[Box], truth: Sequence[Box]) -> Iterator[tuple[Box, str]]:
-    """Each detection of score >= 0.3, best first, as "correct", "false" or "ignored" (inside a crowd region).
+    """Each detection of a score of 0.4 or more, best first, as "correct", "false" or "ignored" (inside a crowd region).
 
     Correct: it overlaps an object of its class, not yet found by a better one, with an IoU of 0.5 or more.
     """
@@ -144,13 +180,16 @@ def judge(detections: Sequence[Box], truth: Sequence[Box]) -> Iterator[tuple[Box
 
 
 def draw_box(axes: Axes, box: Box, kind: str, width: float, tagged: bool = True) -> None:
-    """One box with a dark halo, so that it shows on any picture; its class (and score), or thinner lines without."""
+    """One box with a dark halo, so that it shows on any picture; its class (and score) unless it is correct.
+
+    Where there is one class only, no class and thinner lines.
+    """
     x, y, w, h = box.xywh
     line = LINES[kind]
     patch = Rectangle((x, y), w, h, fill=False, linewidth=1.5 if tagged else 0.9, **line)
     patch.set_path_effects([withStroke(linewidth=2.8 if tagged else 1.8, foreground="#000000a0")])
     axes.add_patch(patch)
-    if not tagged:
+    if not tagged or kind == "correct":
         return
     text = box.label if np.isnan(box.score) else f"{box.label} {box.score:.2f}"
     tag = {"boxstyle": "square,pad=0.12", "facecolor": line["color"], "edgecolor": "none", "alpha": 0.85}
@@ -187,6 +226,8 @@ def figure(shown: Samples) -> Figure:
         axes.set_xlabel(note, fontsize=9)
         if row == 0:
             axes.set_title(title)
+        if column == 0:
+            axes.set_ylabel(shown.reasons[row], fontsize=11)
     names = {
         "correct": f"correct ({'same class, ' if shown.tagged else ''}IoU ≥ 0.5)",
         "false": "false",

@@ -30,23 +30,6 @@ def test_a_legend_names_the_places_that_there_are():
     assert list(plots.legend_of(rows)) == ["no method", "key regions (PGD)", "other"]
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_labels_spread_out(seed):
-    values = np.random.default_rng(seed).normal(0, 1, 12)
-    places = plots.spread_out(values, 0.2, -5, 5)
-    assert np.array_equal(np.argsort(places), np.argsort(values))
-    assert np.diff(np.sort(places)).min() > 0.2 - 1e-9
-    assert plots.spread_out(values, 1e-9, -5, 5) == pytest.approx(values, abs=1e-6), "free ones stay"
-    crowded = plots.spread_out(values, 0.2, 0, 3)
-    assert crowded.min() > -1e-9
-    assert crowded.max() < 3 + 1e-9
-
-
-def test_two_equal_labels_share_the_shift():
-    assert plots.spread_out([1.0, 1.0, 5.0], 1.0, 0, 9) == pytest.approx([0.5, 1.5, 5.0])
-    assert plots.spread_out([9.0, 9.0], 1.0, 0, 9) == pytest.approx([8.0, 9.0])
-
-
 def curves_of(methods: list[str]) -> pd.DataFrame:
     rows = [
         {
@@ -54,6 +37,7 @@ def curves_of(methods: list[str]) -> pd.DataFrame:
             "seed": seed,
             "method": method,
             "pair": "gfl",
+            "baseline": None if method == "none" else "none",
             "method_place": METHODS.get(method, "none"),
             "step": step,
             "loss": 1.0,
@@ -66,28 +50,41 @@ def curves_of(methods: list[str]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def test_few_curves_are_all_told_apart():
-    looks = plots.looks(curves_of(["none", "fitnet", "fgd", "ld", "pgd"]))
-    assert len({(look["color"], str(look["linestyle"])) for look in looks.values()}) == 5
-    assert plots.PALE not in {look["color"] for look in looks.values()}
+def test_curves_are_gains_over_the_baseline():
+    table = plots.gain_curves(curves_of(["none", "fitnet", "pgd"]))
+    assert sorted(table["run"].unique()) == ["fitnet", "pgd"]
+    assert table[(table["run"] == "pgd") & (table["step"] == 20)]["gain"].tolist() == [2.0, 2.0]
 
 
-def test_of_many_curves_pgd_and_the_best_stand_out():
+def test_every_run_has_a_panel_and_the_best_comes_first():
     methods = ["none", *METHODS]
-    looks = plots.looks(curves_of(methods))
-    shown = {run for run, look in looks.items() if look["color"] != plots.PALE}
-    # AP rises along the list, so that the last ones that are not PGD are the best
-    assert shown == {"none", "pgd", "pgd_released", *[m for m in methods if not m.startswith("pgd")][-plots.BEST :]}
+    panels = [axes for axes in plots.curves(curves_of(methods)).axes if axes.get_visible()]
+    # AP rises along the list
+    assert [axes.get_title() for axes in panels] == methods[:0:-1]
+    assert len({axes.get_ylim() for axes in panels}) == 1
 
 
-def test_of_many_runs_of_pgd_the_first_and_the_best_stand_out():
-    runs = [f"pgd{k}" for k in range(12)]
-    curves = curves_of(["none", *runs])
-    curves["method_place"] = curves["method"].map({"none": "none"}).fillna("key regions")
-    looks = plots.looks(curves)
-    shown = [run for run, look in looks.items() if look["color"] != plots.PALE]
-    assert shown == ["none", "pgd0", *runs[-plots.BEST :]]
-    assert len({str(looks[run]["linestyle"]) for run in shown[1:]}) == len(shown) - 1
+def test_without_a_gain_curves_show_the_ap():
+    figure = plots.curves(curves_of(["none"]))
+    assert figure.get_supylabel() == "AP (%)"
+    assert figure.axes[0].lines[-1].get_ydata().tolist() == [5.0, 10.0]
+
+
+def compared(*runs: tuple[str, str, str | None, float]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Table and records of runs: name, role, baseline, AP."""
+    table = pd.DataFrame(runs, columns=["run", "role", "baseline", "AP"])
+    table["gain"] = table["baseline"].notna().map({True: 1.0, False: np.nan})
+    return table, table[["run", "role", "AP"]]
+
+
+def test_an_axis_belongs_to_what_is_compared():
+    runs = [("base", "student", None, 26.0), ("best", "student", "base", 28.0)]
+    far = [("teacher", "teacher", None, 33.0), ("alone", "student", None, 19.0)]
+    low, high = plots.span_of(*compared(*runs, *far), "AP")
+    assert 25 < low < 26
+    assert 28 < high < 29
+    near = plots.span_of(*compared(*runs, ("teacher", "teacher", None, 28.9)), "AP")
+    assert near[1] > 28.9
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -1,0 +1,136 @@
+"""All experiments with what their committed records show: what the front page tells of each.
+
+Records may lack here, unlike in a report: an experiment under way shows the runs that it has, and says what it lacks.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+import yaml
+from pydantic import StrictStr, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass as checked
+
+from benchmark.evidence.intervals import with_bootstrap
+from benchmark.evidence.record import Record, ReportError
+from benchmark.evidence.records import aggregate, expected_jobs, frame, with_intervals
+from benchmark.experiment.datasets import STRICT
+from benchmark.experiment.settings import Job
+
+#: the default experiment, whose folder is the repository's root
+ROOT_NAME = "."
+
+
+@checked(frozen=True, config=STRICT)
+class Title:
+    """What an experiment is called, and what it is in one sentence."""
+
+    title: StrictStr
+    sentence: StrictStr = ""
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """An experiment and what is there of it."""
+
+    name: str
+    title: Title
+    #: of params.yaml and results
+    folder: Path
+    #: how many records its ``params.yaml`` asks for; 0 where there is none
+    expected: int = 0
+    #: the records there are; None without any
+    records: pd.DataFrame | None = None
+    #: one row a run (:func:`benchmark.evidence.records.aggregate`), with intervals
+    table: pd.DataFrame | None = None
+    #: record -> how it is not what ``params.yaml`` asks for
+    stale: Mapping[str, list[str]] = field(default_factory=dict)
+    #: why its records cannot be read
+    broken: str | None = None
+
+    @property
+    def results(self) -> Path:
+        return self.folder / "results"
+
+    @property
+    def key_regions(self) -> Path | None:
+        """Folder of what was measured of key regions; None where nothing was."""
+        folder = self.results / "key_regions"
+        return folder if any(folder.glob("*.json")) else None
+
+
+def load_titles(path: Path) -> dict[str, Title]:
+    """The entries of ``titles.yaml``; :class:`ReportError` naming the one that is wrong."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return TypeAdapter(dict[str, Title]).validate_python(content or {})
+    except FileNotFoundError:
+        raise ReportError(f"{path} is missing") from None
+    except yaml.YAMLError as error:
+        raise ReportError(f"{path} is no YAML: {str(error).splitlines()[0]}") from None
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise ReportError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+
+
+def differences(record: Record, job: Job) -> list[str]:
+    """How a record is not what its job asks for, setting by setting; what a job leaves open counts for nothing."""
+    run = job.run
+    asked = {"pair": job.pair_name, "dataset": job.pair.dataset, "options": job.options}
+    asked |= {"method": "none", "inherit": "none"} if run is None else {"method": run.method, "inherit": run.inherit}
+    if job.detector.iterations is not None:
+        asked["iterations"] = job.detector.iterations
+    found = {name: getattr(record, name) for name in asked}
+    if run is not None and run.method == record.method:
+        asked |= run.settings
+        found |= {name: record.settings.get(name) for name in run.settings}
+    # as JSON, in which the record was: there are no tuples
+    now = {name: json.loads(json.dumps(value)) for name, value in asked.items()}
+    return [f"{name} {found[name]}, now {value}" for name, value in now.items() if value != found[name]]
+
+
+def load_experiment(name: str, title: Title, folder: Path) -> Experiment:
+    """An experiment with the records that are there."""
+    params, results = folder / "params.yaml", folder / "results"
+    if not params.is_file():
+        return Experiment(name, title, folder)
+    jobs = expected_jobs(params)
+    there = [(job, path) for job in jobs if (path := results / "runs" / f"{job.label}.json").is_file()]
+    if not there:
+        return Experiment(name, title, folder, len(jobs))
+    try:
+        read = [(job, Record.read(path)) for job, path in there]
+        records = frame([record for _, record in read])
+        table = with_intervals(with_bootstrap(records, aggregate(records), results), results)
+    except ReportError as error:
+        return Experiment(name, title, folder, len(jobs), broken=str(error))
+    stale = {record.key: found for job, record in read if (found := differences(record, job))}
+    return Experiment(name, title, folder, len(jobs), records, table, stale)
+
+
+def load_experiments(folder: Path) -> list[Experiment]:
+    """Every experiment: those of ``folder``'s titles in their order, then other subfolders with settings or results.
+
+    Args:
+        folder: holds ``titles.yaml`` and a subfolder an experiment; the default experiment is its parent.
+
+    Raises:
+        ReportError: the titles or an experiment's settings are wrong, or a title names no folder.
+    """
+    titles = load_titles(folder / "titles.yaml")
+    if lost := [name for name in titles if not (folder / name).is_dir()]:
+        raise ReportError(f"{folder / 'titles.yaml'}: there is no experiment '{lost[0]}'")
+    others = sorted(
+        path.name
+        for path in folder.iterdir()
+        if path.name not in titles and ((path / "params.yaml").is_file() or (path / "results").is_dir())
+    )
+    titles |= {name: Title(name) for name in others}
+    return [
+        load_experiment(name, title, folder.parent if name == ROOT_NAME else folder / name)
+        for name, title in titles.items()
+    ]

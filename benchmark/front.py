@@ -1,0 +1,250 @@
+"""One page for all experiments, ``results/index.html``: verdicts, key regions, gains.  ``python -m benchmark.front``
+
+Reads committed files only: ``experiments/titles.yaml``, the results of every experiment, ``results/claims.csv`` (which
+``python -m benchmark.claims`` writes). Trains nothing and takes seconds.
+"""
+
+from __future__ import annotations
+
+if __name__ == "__main__":
+    # help and usage errors come before the imports that take seconds
+    from benchmark.experiment.cli import answer_early
+
+    answer_early("front")
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from benchmark import region_figures
+from benchmark.evidence.claims import CONTRADICTED, NOT_MEASURED, NOT_TESTABLE, REPRODUCED, UNDECIDED
+from benchmark.evidence.experiments import Experiment, load_experiments
+from benchmark.evidence.record import ReportError, read_json
+from benchmark.evidence.region_tables import shares_sentence
+from benchmark.evidence.tables import MISSING, interval, number
+from benchmark.experiment.cli import command_parser, run_cli
+from benchmark.figures.pages import data_uri, link, png, template, write
+from benchmark.figures.plots import legend_of, paint
+
+#: verdicts that an interval gave, in the order in which claims are told
+DECIDED = (REPRODUCED, CONTRADICTED, UNDECIDED)
+#: those of claims that wait
+WAITING = (NOT_MEASURED, NOT_TESTABLE)
+#: gains that a card may have without folding any away, and how many it then shows
+MANY, SHOWN = 8, 6
+#: whose key regions open the page
+HERO = "coco-regions"
+BASES = {
+    "both": "Intervals over seeds and images.",
+    "images": "One seed: intervals over images alone, so that one without zero is no proof.",
+    "seeds": "Intervals over seeds.",
+}
+
+
+def claim_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Claims in their order, each with its measurements as text."""
+    return [
+        {
+            "claim": claim,
+            "rows": [
+                {
+                    "where": row["where"] if pd.notna(row["where"]) else MISSING,
+                    "published": row["published"] if pd.notna(row["published"]) else "",
+                    "value": measured(row),
+                    "interval": interval(row["low"], row["high"]) if pd.notna(row["low"]) else "",
+                    "verdict": row["verdict"],
+                    "kind": row["verdict"] if row["verdict"] in DECIDED else "open",
+                }
+                for _, row in rows.iterrows()
+            ],
+            "count": len(rows),
+        }
+        for claim, rows in table.groupby("claim", sort=False)
+    ]
+
+
+def measured(row: Mapping[str, Any]) -> str:
+    """A figure with what it is of."""
+    return MISSING if pd.isna(row["value"]) else f"{number(row['value'], sign=True)} {row['unit']}"
+
+
+def load_claims(path: Path) -> dict[str, Any]:
+    """The table of verdicts: what was decided first, what waits, and how many there are of each verdict."""
+    if not path.is_file():
+        return {"claims": None, "waiting": [], "counts": []}
+    try:
+        table = pd.read_csv(path, dtype={"published": str})
+        found = table["verdict"].value_counts()
+        rank = table["verdict"].map({word: k for k, word in enumerate(DECIDED)}).fillna(len(DECIDED))
+        # a claim stands where its best decided measurement puts it
+        order = rank.groupby(table["claim"]).transform("min").sort_values(kind="stable").index
+        table = table.loc[order]
+        waits = table["verdict"].isin(WAITING)
+        shown, waiting = claim_rows(table[~waits]), claim_rows(table[waits])
+    except (KeyError, ValueError) as error:
+        raise ReportError(f"{path} is not what `python -m benchmark.claims` writes: {error}") from None
+    words = [*(word for word in DECIDED if word in found), *(word for word in found.index if word not in DECIDED)]
+    counts = [(word, word if word in DECIDED else "open", int(found[word])) for word in words]
+    return {"claims": shown, "waiting": waiting, "counts": counts}
+
+
+def hero(folder: Path) -> dict[str, str]:
+    """The figure of AP by kept share, for wide and narrow screens, and what it shows."""
+    table, _ = region_figures.load(folder)
+    wide, narrow = (data_uri(png(region_figures.accuracy(table, stacked))) for stacked in (False, True))
+    images = sorted({read_json(path)["images"] for path in folder.glob("*.json")})
+    return {
+        "wide": wide,
+        "narrow": narrow,
+        "alt": "AP against the share of predictions, and of features, that is kept in each box",
+        "caption": (
+            f"Detectors trained on COCO, on {' or '.join(map(str, images))} photographs of val2017. Solid: the best by "
+            "quality are kept in each object's box; dashed: as many at random. Bands: 95% over images. A few "
+            "predictions are enough; of features it takes more."
+        ),
+    }
+
+
+def distilled(table: pd.DataFrame) -> pd.DataFrame:
+    """The runs that have a gain."""
+    return table[table["gain"].notna()]
+
+
+def gains(table: pd.DataFrame) -> tuple[list[dict[str, Any]], float]:
+    """The gains of a table, highest first, with the places of dot and interval on one scale, and that of zero: percent
+    of its length."""
+    rows = distilled(table).sort_values("gain", ascending=False, kind="stable")
+    ends = rows[["gain", "gain_low", "gain_high"]].astype(float)
+    low, high = min(0.0, ends.min().min()), max(0.0, ends.max().max())
+    length = max(high - low, 1e-9)
+
+    def place(value: float) -> float:
+        return round(4 + 92 * (value - low) / length, 2)
+
+    cells = [
+        {
+            "run": row["run"],
+            "colour": paint(row),
+            "gain": number(row["gain"], sign=True),
+            "interval": interval(row["gain_low"], row["gain_high"]),
+            "at": place(row["gain"]),
+            "left": None if pd.isna(row["gain_low"]) else place(row["gain_low"]),
+            "width": None if pd.isna(row["gain_low"]) else round(place(row["gain_high"]) - place(row["gain_low"]), 2),
+            "unresolved": bool(pd.isna(row["gain_low"]) or row["gain_low"] <= 0 <= row["gain_high"]),
+        }
+        for _, row in rows.iterrows()
+    ]
+    return cells, place(0.0)
+
+
+def note(table: pd.DataFrame) -> str:
+    """What the gains of a card rest on."""
+    rows = distilled(table)
+    kinds = [text for name, text in BASES.items() if (rows["interval"] == name).any()]
+    if rows["interval"].isna().any():
+        kinds.append("Without an interval: one seed, and no resampled images are kept.")
+    pale = "Pale: not resolvable with these seeds and images." if rows["gain_low"].le(0).any() else ""
+    what = "Gain in AP over the student without a method on the same footing; the line is no gain."
+    return " ".join(filter(None, [what, *kinds, pale]))
+
+
+def state(one: Experiment) -> str:
+    """What an experiment has, where it has no gains to show or not all of them."""
+    if one.broken:
+        return f"Its records cannot be read: {one.broken}."
+    if one.records is None:
+        return "" if one.key_regions else "No results here yet: there is no record of any run."
+    if len(one.records) < one.expected:
+        return f"Under way: {len(one.records)} of {one.expected} records are there."
+    return ""
+
+
+def warning(one: Experiment) -> str:
+    """Which records are of other settings than those that are asked for now."""
+    if not one.stale:
+        return ""
+    first, found = next(iter(one.stale.items()))
+    count = len(one.records)
+    return (
+        f"Stale: {len(one.stale)} of {count} records were trained with other settings than params.yaml asks for now "
+        f"({first}: {'; '.join(found)}{', …' if len(one.stale) > 1 else ''})."
+    )
+
+
+def made(records: pd.DataFrame) -> str:
+    """What the records say of where they come from; they hold no date."""
+
+    def values(name: str) -> list[str]:
+        return [str(v) for v in dict.fromkeys(records.get(name, pd.Series(dtype=object)).dropna())]
+
+    parts = {
+        "data": values("dataset"),
+        "revision" + "s" * (len(values("environment.git_revision")) > 1): [
+            text[:7] for text in values("environment.git_revision")
+        ],
+        "torch": values("environment.torch"),
+        "on": values("environment.gpu") or values("environment.cpu"),
+    }
+    return "Records: " + "; ".join(f"{name} {', '.join(found)}" for name, found in parts.items() if found) + "."
+
+
+def links(one: Experiment, page: Path) -> list[tuple[str, str]]:
+    """What there is to read of an experiment, as names and relative links."""
+    files = {
+        "table": one.results / "table.md",
+        "CSV": one.results / "table.csv",
+        "report page": one.results / "report.html",
+        "key regions": one.results / "key_regions_figures" / "accuracy.png",
+        "about": one.folder / "README.md" if one.name != "." else None,
+        "settings": one.folder / "params.yaml",
+    }
+    return [(name, link(path, page)) for name, path in files.items() if path is not None and path.is_file()]
+
+
+def card(one: Experiment, page: Path) -> dict[str, Any]:
+    """An experiment as the page shows it."""
+    found, zero = gains(one.table) if one.table is not None else ([], 0.0)
+    regions: Sequence[str] = ()
+    if not found and one.key_regions:
+        regions = shares_sentence(region_figures.load(one.key_regions)[0]).replace("**", "").split("\n\n")
+    return {
+        "id": "default" if one.name == "." else one.name,
+        "title": one.title.title,
+        "sentence": one.title.sentence,
+        "state": state(one),
+        "warning": warning(one),
+        "gains": found,
+        "cut": len(found) if len(found) <= MANY else SHOWN,
+        "zero": zero,
+        "note": note(one.table) if found else "",
+        "regions": regions,
+        "made": "" if one.records is None else made(one.records),
+        "links": links(one, page),
+    }
+
+
+def front(experiments: Iterable[Experiment], claims: Path, page: Path) -> str:
+    """The page, as it stands at ``page``."""
+    known = list(experiments)
+    shown = next((one.key_regions for one in known if one.name == HERO and one.key_regions), None)
+    return template("index.html").render(
+        **load_claims(claims),
+        claims_link=link(claims.with_suffix(".md"), page),
+        hero=hero(shown) if shown else None,
+        cards=[card(one, page) for one in known],
+        places=legend_of(row for one in known if one.table is not None for _, row in distilled(one.table).iterrows()),
+    )
+
+
+def main() -> None:
+    args = command_parser("front").parse_args()
+    page = args.out / "index.html"
+    write(page, front(load_experiments(args.experiments), args.claims, page))
+    print(f"{page} written")
+
+
+if __name__ == "__main__":
+    run_cli(main, ReportError, region_figures.FigureError, json.JSONDecodeError)

@@ -1,0 +1,35 @@
+// A click on a heading sorts its table: numbers from the highest, words from A; a second click turns the order round.
+const value = (row, column) => row.cells[column].innerText.trim();
+const figure = (text) => parseFloat(text.replace(/\u2212/g, "-").replace(/[,[<]/g, ""));
+for (const table of document.querySelectorAll("table.sortable")) {
+  const [heads, body] = [[...table.tHead.rows[0].cells], table.tBodies[0]];
+  heads.forEach((head, column) => {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.append(...head.childNodes);
+    head.append(button);
+    const words = head.classList.contains("text");
+    button.addEventListener("click", () => {
+      const up = head.ariaSort ? head.ariaSort === "descending" : words;
+      heads.forEach((other) => (other.ariaSort = null));
+      head.ariaSort = up ? "ascending" : "descending";
+      const order = (a, b) => {
+        if (words) return a.localeCompare(b, "en", { numeric: true }) * (up ? 1 : -1);
+        const [x, y] = [figure(a), figure(b)];
+        // what has no figure stays below
+        if (isNaN(x) || isNaN(y)) return isNaN(x) - isNaN(y);
+        return (x - y) * (up ? 1 : -1);
+      };
+      body.append(...[...body.rows].sort((a, b) => order(value(a, column), value(b, column))));
+    });
+  });
+}
+// A link to what is folded opens it.
+const reveal = () => {
+  const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+  const folded = target?.closest("details");
+  if (folded) folded.open = true;
+  if (target) target.scrollIntoView();
+};
+addEventListener("hashchange", reveal);
+reveal();

@@ -1,0 +1,209 @@
+"""The page of all experiments, on made-up trees, and the committed one."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+from support import report_tree as tree
+
+from benchmark import front
+from benchmark.evidence import experiments
+from benchmark.evidence.record import ReportError
+
+REPOSITORY = Path(__file__).parents[2]
+CLAIMS = "name,claim,source,paper,where,published,unit,bound,value,low,high,seeds,verdict\n"
+
+
+def asked(root: Path) -> None:
+    """Settings that ask for the records as they are."""
+    path = root / "params.yaml"
+    content = yaml.safe_load(path.read_text())
+    for run, (method, inherit, *_) in tree.RUNS.items():
+        content["runs"][run] |= {"method": method, "inherit": inherit}
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+
+
+def titles(root: Path, **entries: dict | None) -> None:
+    folder = root / "experiments"
+    folder.mkdir(exist_ok=True)
+    (folder / "titles.yaml").write_text(yaml.safe_dump(entries, sort_keys=False))
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A default experiment that is whole, one under way, one that has not begun."""
+    for folder in (tmp_path, *(tmp_path / "experiments" / name for name in ("half", "later"))):
+        folder.mkdir(parents=True, exist_ok=True)
+        tree.build(folder)
+        asked(folder)
+    # the tree's params.yaml cannot name its data set
+    for path in tmp_path.glob("**/runs/*.json"):
+        path.write_text(path.read_text().replace("<mini>", "minicoco"))
+    (tmp_path / "experiments" / "half" / "results" / "runs" / "pgd-1.json").unlink()
+    shutil.rmtree(tmp_path / "experiments" / "later" / "results")
+    (tmp_path / "results" / "claims.csv").write_text(
+        CLAIMS + "late,It waits,here,True,there,+3.6,AP,0.0,,,,,not measured yet\n"
+        "one,It <helps>,here,True,there,+3.6,AP,0.0,3.1,1.0,5.0,3,undecided\n"
+        "two,It is so,here,True,there,,AP,0.0,3.1,1.0,5.0,3,reproduced\n"
+        "two,It is so,here,True,elsewhere,,AP,0.0,,,,,not measured yet\n"
+    )
+    titles(tmp_path, **{".": {"title": "The first", "sentence": "It is whole."}})
+    return tmp_path
+
+
+def page(root: Path) -> str:
+    found = experiments.load_experiments(root / "experiments")
+    return front.front(found, root / "results" / "claims.csv", root / "results" / "index.html")
+
+
+def card(text: str, name: str) -> str:
+    return re.search(rf'<article class="card" id="{name}">.*?</article>', text, re.DOTALL).group()
+
+
+def test_titles_give_the_order_and_other_experiments_follow(root):
+    found = experiments.load_experiments(root / "experiments")
+    assert [one.name for one in found] == [".", "half", "later"]
+    assert [one.title.title for one in found] == ["The first", "half", "later"]
+
+
+def test_a_whole_experiment_says_nothing_of_what_it_lacks(root):
+    own = card(page(root), "default")
+    assert "It is whole." in own
+    assert "Stale" not in own
+    assert "Under way" not in own
+
+
+def test_gains_are_those_of_a_hand(root):
+    found, zero = front.gains(experiments.load_experiments(root / "experiments")[0].table)
+    assert [(one["run"], one["gain"]) for one in found] == [("pgd", "+4.0")]
+    # the interval by t holds zero
+    assert found[0]["unresolved"]
+    assert found[0]["left"] < zero < found[0]["at"]
+
+
+def test_gains_are_sorted_and_share_a_scale():
+    table = pd.DataFrame(
+        {
+            "run": ["a", "b", "teacher"],
+            "method_place": ["neck"] * 3,
+            "gain": [-1.0, 3.0, None],
+            "gain_low": [-2.0, None, None],
+            "gain_high": [0.5, None, None],
+        }
+    )
+    found, zero = front.gains(table)
+    assert [one["run"] for one in found] == ["b", "a"]
+    # from -2 to 3
+    assert zero == pytest.approx(4 + 92 * 2 / 5)
+    assert [one["at"] for one in found] == pytest.approx([96, 4 + 92 / 5], abs=0.01)
+    assert [one["unresolved"] for one in found] == [True, True]
+
+
+def test_an_experiment_under_way_shows_what_is_there(root):
+    own = card(page(root), "half")
+    assert "Under way: 6 of 7 records are there." in own
+    # of the shared seed alone
+    assert "<td>+3.0</td>" in own
+
+
+def test_an_experiment_without_records_says_so(root):
+    assert "No results here yet" in card(page(root), "later")
+
+
+def test_records_of_other_settings_are_called_stale(root):
+    path = root / "experiments" / "half" / "params.yaml"
+    content = yaml.safe_load(path.read_text())
+    content["pairs"]["gfl"]["student"]["iterations"] = 500
+    path.write_text(yaml.safe_dump(content))
+    own = card(page(root), "half")
+    # the teacher is as it was
+    assert "Stale: 5 of 6 records" in own
+    assert "iterations 400, now 500" in own
+
+
+def test_a_setting_that_is_asked_for_is_compared(root):
+    path = root / "params.yaml"
+    content = yaml.safe_load(path.read_text())
+    content["runs"]["pgd"]["settings"] = {"topk": 8}
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    found = experiments.load_experiments(root / "experiments")[0]
+    assert found.stale == {"pgd-0": ["topk 9, now 8"], "pgd-1": ["topk 9, now 8"]}
+
+
+def test_an_unreadable_record_is_told(root):
+    path = root / "experiments" / "half" / "results" / "runs" / "pgd-0.json"
+    path.write_text(json.dumps({"version": 1}))
+    assert "no record of version 2" in card(page(root), "half")
+
+
+def test_decided_claims_come_first_and_the_others_are_folded(root):
+    text = page(root)
+    shown, folded = text.split("<details", 1)
+    assert shown.index("It is so") < shown.index("It &lt;helps&gt;")
+    assert "It waits" not in shown
+    assert "It waits" in folded
+    assert "elsewhere" in folded
+
+
+def test_without_verdicts_the_page_names_the_remedy(root):
+    (root / "results" / "claims.csv").unlink()
+    assert "python -m benchmark.claims" in page(root)
+
+
+def test_a_foreign_table_of_verdicts_is_named(root):
+    (root / "results" / "claims.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(ReportError, match=r"claims\.csv is not what"):
+        page(root)
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        ({".": {"title": "x", "sentense": "y"}}, "sentense"),
+        ({".": {"sentence": "y"}}, "title"),
+        ({"gone": {"title": "x"}}, "there is no experiment 'gone'"),
+    ],
+)
+def test_a_wrong_title_is_named(root, entries, message):
+    titles(root, **entries)
+    with pytest.raises(ReportError, match=message):
+        experiments.load_experiments(root / "experiments")
+
+
+def without_pictures(text: str) -> str:
+    return re.sub(r"base64,[A-Za-z0-9+/=]+", "", text)
+
+
+@pytest.fixture(scope="module")
+def committed() -> str:
+    return (REPOSITORY / "results" / "index.html").read_text()
+
+
+def test_the_committed_page_follows_from_the_committed_records(tmp_path, monkeypatch, committed):
+    monkeypatch.chdir(REPOSITORY)
+    folder = Path("experiments")
+    text = front.front(experiments.load_experiments(folder), Path("results/claims.csv"), Path("results/index.html"))
+    assert without_pictures(text) == without_pictures(committed), (
+        "results/index.html is not what `python -m benchmark.front` writes; run it and commit the result"
+    )
+
+
+def test_the_committed_page_stands_alone(committed):
+    assert not re.search(r"(src|href|srcset|url)\W{1,3}(https?:)?//", committed)
+
+
+def test_every_link_leads_somewhere(committed):
+    targets = re.findall(r'<a href="([^"]+)">', committed)
+    assert len(targets) > 10
+    assert not [one for one in targets if not (REPOSITORY / "results" / one).is_file()]
+
+
+def test_every_experiment_has_a_title(committed):
+    found = experiments.load_experiments(REPOSITORY / "experiments")
+    assert not [one.name for one in found if not one.title.sentence]
