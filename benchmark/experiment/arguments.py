@@ -134,6 +134,9 @@ def _verdict(parser: ArgumentParser) -> None:
 def _claims(parser: ArgumentParser) -> None:
     parser.add_argument("--experiments", type=Path, default=Path("experiments"), help="claims.yaml and results")
     parser.add_argument("--out", type=Path, default=Path("results"), help="folder of claims.md and claims.csv")
+    parser.add_argument(
+        "--readme", type=Path, default=Path("README.md"), help="its block of what was found is rewritten"
+    )
 
 
 def _notebooks(parser: ArgumentParser) -> None:
