@@ -24,6 +24,7 @@ setup: $(STAMP) ## the environment in .venv
 
 repro: setup ## train the teacher, distil all students, evaluate, write results/
 	dvc pull --quiet data.dvc
+	python -m benchmark.check
 	dvc repro
 
 smoke: setup ## the whole pipeline on a few images, in minutes

@@ -13,6 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from benchmark.experiment.names import unknown
+from benchmark.experiment.workspace import ROOT
 from benchmark.probe.options import EXAMPLE, FILES, MODES, ORDERS, PERCENTS
 
 
@@ -143,6 +145,12 @@ def _notebooks(parser: ArgumentParser) -> None:
     parser.add_argument("names", nargs="*", help="notebooks to run (default: all)")
 
 
+def _known_notebooks(args: Namespace) -> str | None:
+    known = sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
+    wrong = [name for name in args.names if name not in known]
+    return unknown("notebook", wrong[0], known) if wrong else None
+
+
 def _methods(parser: ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, help="file to write (default: docs/methods.md)")
 
@@ -206,7 +214,8 @@ COMMANDS = {
     "key_regions": Command(_key_regions, _one_subject),
     "region_figures": Command(_region_figures),
     "report": Command(_report),
-    "notebooks": Command(_notebooks),
+    "notebooks": Command(_notebooks, _known_notebooks),
+    "check": Command(_params),
     "launch": Command(_launch, _pairs_of_text),
     "verdict": Command(_verdict),
     "claims": Command(_claims),
