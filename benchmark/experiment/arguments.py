@@ -122,6 +122,10 @@ def _report(parser: ArgumentParser) -> None:
     parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="names the runs and seeds")
 
 
+def _summary(parser: ArgumentParser) -> None:
+    parser.add_argument("--results", type=Path, default=Path("results"), help="folder of table.csv")
+
+
 def _verdict(parser: ArgumentParser) -> None:
     parser.add_argument("--results", type=Path, default=Path("results"), help="folder of metrics.json")
     source = parser.add_mutually_exclusive_group()
@@ -214,6 +218,7 @@ COMMANDS = {
     "key_regions": Command(_key_regions, _one_subject),
     "region_figures": Command(_region_figures),
     "report": Command(_report),
+    "summary": Command(_summary),
     "notebooks": Command(_notebooks, _known_notebooks),
     "check": Command(_params),
     "launch": Command(_launch, _pairs_of_text),

@@ -19,7 +19,7 @@ FILES = {"root": ROOT} | {
 
 
 STAGES = ["closures", "look", "prepare", "plan", "teacher", "evaluate_teacher", "match", "distill", "evaluate"]
-STAGES += ["cost", "key_regions", "region_figures", "report", "notebooks"]
+STAGES += ["cost", "key_regions", "region_figures", "report", "summary", "notebooks"]
 
 
 @pytest.mark.parametrize("profile", list(FILES)[1:])
@@ -117,7 +117,7 @@ def stage_names() -> dict[str, set[str]]:
 def test_dvc_reads_the_pipeline(stage_names, profile):
     folder = FILES[profile]
     params = load(folder / "params.yaml")
-    expected = {"closures", "plan", "match", "cost", "region_figures", "report", "notebooks"}
+    expected = {"closures", "plan", "match", "cost", "region_figures", "report", "summary", "notebooks"}
     expected |= {f"{stage}@{name}" for stage in ("look", "prepare") for name in params.datasets}
     expected |= {f"{stage}@{name}" for stage in ("teacher", "evaluate_teacher", "key_regions") for name in params.pairs}
     for run, seed in product(params.runs, params.seeds):
