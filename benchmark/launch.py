@@ -33,6 +33,8 @@ from rich.live import Live
 from rich.table import Table
 
 from benchmark.experiment.cli import command_parser, run_cli
+from benchmark.experiment.names import hint
+from benchmark.experiment.settings import SettingsError, load
 from benchmark.experiment.stages import StageError, Stages, last_line, run_stage
 from benchmark.experiment.workspace import HERE, Workspace
 
@@ -232,7 +234,7 @@ def launch(
     stages = Stages(folder, partial)
     asked = {name for name in stages.needs if not only or any(fnmatch.fnmatch(name, one) for one in only)}
     if not asked:
-        raise StageError(f"no stage is called like {', '.join(only)}; there are: {', '.join(stages.needs)}")
+        raise StageError(f"no stage is called like {', '.join(only)}; {hint(only[0], stages.needs)}")
     if executor == "local":
         # jobs share the cores; more threads than these would only wait for each other
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
@@ -259,8 +261,11 @@ def main() -> None:
     limits = {}
     for key, _, value in (one.partition("=") for one in args.slurm):
         limits[key if key in COMMON else f"slurm_{key}"] = int(value) if value.isdigit() else value
+    if HERE.params.is_file():
+        # DVC would read it first, and not say which key is wrong
+        load(HERE.params)
     launch(HERE.root, args.executor, args.jobs, args.only, limits, args.partial)
 
 
 if __name__ == "__main__":
-    run_cli(main, StageError)
+    run_cli(main, StageError, SettingsError)

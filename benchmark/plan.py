@@ -26,11 +26,12 @@ import pgd.plugin  # noqa: F401  registers with mmdet
 from benchmark.experiment.cli import command_parser, run_cli
 from benchmark.experiment.config import DatasetInfo, detector_config, training_digest
 from benchmark.experiment.digest import BESIDE_TRAINING, PACKAGES, closure
+from benchmark.experiment.names import hint, unknown
 from benchmark.experiment.settings import Job, Params, Run, SettingsError, load
 from benchmark.experiment.workspace import HERE, Workspace, write_entries
 from benchmark.training.run import DYNAMICS
 from pgd.dense import reader_of, served_heads
-from pgd.methods.base import MethodError, method_class, settings_of
+from pgd.methods.base import METHODS, MethodError, method_class, settings_of
 
 LIBRARIES = ("torch", "torchvision", "mmdet", "mmengine", "numpy")
 
@@ -69,10 +70,12 @@ def check_run(name: str, params: Params) -> None:
     run = job.run
     try:
         if run.method != "none":
+            if run.method not in METHODS.module_dict:
+                raise MethodError(unknown("distillation method", run.method, sorted(METHODS.module_dict)))
             known = settings_of(run.method)
             for key in run.settings:
                 if key not in known:
-                    raise MethodError(f"settings.{key}: method '{run.method}' has: {', '.join(known)}")
+                    raise MethodError(f"settings.{key}: unknown to method '{run.method}'; {hint(key, known)}")
         detector_config(job.detector, run.options)
     except (MethodError, SettingsError) as error:
         raise SettingsError(f"runs.{name}: {error}") from None

@@ -13,6 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from benchmark.experiment.names import unknown
+from benchmark.experiment.workspace import ROOT
 from benchmark.probe.options import EXAMPLE, FILES, MODES, ORDERS, PERCENTS
 
 
@@ -120,6 +122,10 @@ def _report(parser: ArgumentParser) -> None:
     parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="names the runs and seeds")
 
 
+def _summary(parser: ArgumentParser) -> None:
+    parser.add_argument("--results", type=Path, default=Path("results"), help="folder of table.csv")
+
+
 def _verdict(parser: ArgumentParser) -> None:
     parser.add_argument("--results", type=Path, default=Path("results"), help="folder of metrics.json")
     source = parser.add_mutually_exclusive_group()
@@ -134,6 +140,9 @@ def _verdict(parser: ArgumentParser) -> None:
 def _claims(parser: ArgumentParser) -> None:
     parser.add_argument("--experiments", type=Path, default=Path("experiments"), help="claims.yaml and results")
     parser.add_argument("--out", type=Path, default=Path("results"), help="folder of claims.md and claims.csv")
+    parser.add_argument(
+        "--readme", type=Path, default=Path("README.md"), help="its block of what was found is rewritten"
+    )
 
 
 def _front(parser: ArgumentParser) -> None:
@@ -146,6 +155,12 @@ def _front(parser: ArgumentParser) -> None:
 
 def _notebooks(parser: ArgumentParser) -> None:
     parser.add_argument("names", nargs="*", help="notebooks to run (default: all)")
+
+
+def _known_notebooks(args: Namespace) -> str | None:
+    known = sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
+    wrong = [name for name in args.names if name not in known]
+    return unknown("notebook", wrong[0], known) if wrong else None
 
 
 def _methods(parser: ArgumentParser) -> None:
@@ -266,7 +281,9 @@ COMMANDS = {
     "key_regions": Command(_key_regions, _one_subject),
     "region_figures": Command(_region_figures),
     "report": Command(_report),
-    "notebooks": Command(_notebooks),
+    "summary": Command(_summary),
+    "notebooks": Command(_notebooks, _known_notebooks),
+    "check": Command(_params),
     "launch": Command(_launch, _pairs_of_text),
     "verdict": Command(_verdict),
     "claims": Command(_claims),

@@ -12,6 +12,7 @@ from typing import Any
 
 from mmengine.config import Config, ConfigDict
 
+from benchmark.experiment.names import hint
 from benchmark.experiment.settings import Detector, Job, SettingsError
 from benchmark.experiment.workspace import HERE, ROOT, Workspace
 from pgd.scaling import FULL, Size, published_settings
@@ -76,7 +77,7 @@ def _set_existing(cfg: Config, key: str, value: Any) -> None:
         known = [str(n) for n in range(len(node))] if is_list else list(node) if isinstance(node, dict | Config) else []
         if part not in known:
             at = ".".join(path[:i]) or "the config"
-            raise SettingsError(f"options.{key}: {at} has no '{part}'; it has: {', '.join(known) or 'nothing'}")
+            raise SettingsError(f"options.{key}: {at} has no '{part}'; {hint(part, known, 'it has')}")
         if i < len(path) - 1:
             node = node[int(part) if is_list else part]
     last = int(path[-1]) if isinstance(node, list) else path[-1]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from dataclasses import field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
@@ -22,6 +21,7 @@ from pydantic import (
 from pydantic.dataclasses import dataclass
 
 from benchmark.experiment.datasets import STRICT, Dataset, Number
+from benchmark.experiment.names import hint, unknown
 from pgd import INHERIT_CHOICES
 
 TEACHER = "teacher"
@@ -143,19 +143,19 @@ class Params:
     def dataset(self, name: str) -> Dataset:
         """The settings of a data set."""
         if name not in self.datasets:
-            raise SettingsError(f"no data set '{name}'; there are: {', '.join(self.datasets)}")
+            raise SettingsError(unknown("data set", name, self.datasets))
         return self.datasets[name]
 
     def teacher(self, pair: str) -> Job:
         """The training of a pair's teacher."""
         if pair not in self.pairs:
-            raise SettingsError(f"no pair '{pair}'; pairs: {', '.join(self.pairs)}")
+            raise SettingsError(unknown("pair", pair, self.pairs))
         return Job(pair, 0, pair, self.pairs[pair], None).of_teacher
 
     def student(self, run: str, seed: int | None = None) -> Job:
         """The training of a run; by default with the first seed."""
         if run not in self.runs:
-            raise SettingsError(f"no run '{run}'; runs: {', '.join(self.runs)}")
+            raise SettingsError(unknown("run", run, self.runs))
         pair = self.runs[run].pair
         return Job(run, self.seeds[0] if seed is None else seed, pair, self.pairs[pair], self.runs[run])
 
@@ -182,11 +182,7 @@ def _sentence(error: dict) -> str:
     place, value, kind = error["loc"], error["input"], error["type"]
     where = ".".join(map(str, place))
     if kind == "unexpected_keyword_argument":
-        known = _known_keys(place[:-1])
-        close = difflib.get_close_matches(place[-1], known, n=1)
-        return f"{where}: unknown key; " + (
-            f"did you mean '{close[0]}'?" if close else f"known keys: {', '.join(known)}"
-        )
+        return f"{where}: unknown key; {hint(place[-1], _known_keys(place[:-1]), 'known keys')}"
     if kind == "invalid_key":
         known = _known_keys(place[:-1])
         return f"{'.'.join(map(str, (*place[:-1], value)))}: unknown key; known keys: {', '.join(known)}"
@@ -207,7 +203,7 @@ def _one_of(name: str | None, known: dict, where: str) -> str:
         return next(iter(known))
     if name not in known:
         problem = "missing" if name is None else f"'{name}' is unknown"
-        raise SettingsError(f"{where}: {problem}; there are: {', '.join(known)}")
+        raise SettingsError(f"{where}: {problem}; {hint(name or '', known)}")
     return name
 
 
