@@ -25,6 +25,8 @@ MINI = Size(channels=32, positions=538, cells=4, blocks=2, warmup=40)
 DRAWS = {"DefaultSampler": "EpochDraws", "InfiniteSampler": "EndlessDraws"}
 #: by what configs call their ``scale``
 SCALES = {"full": FULL, "mini": MINI}
+#: what a preprocessor does to pixels, by its key, and what it does where the key is absent
+INPUTS = {"mean": None, "std": None, "bgr_to_rgb": False, "rgb_to_bgr": False, "pad_size_divisor": 1, "pad_value": 0}
 
 
 #: entries of :class:`DatasetInfo` that are paths
@@ -169,8 +171,8 @@ def model_dict(cfg: Config, classes: int) -> ConfigDict:
 
 def check_same_inputs(job: Job, teacher: dict, student: dict) -> None:
     """Both see the same pixels: a teacher that was trained on others would be blind, and nobody would notice."""
-    for key in ("mean", "std", "bgr_to_rgb", "rgb_to_bgr"):
-        theirs, own = teacher.get(key), student.get(key)
+    for key, absent in INPUTS.items():
+        theirs, own = teacher.get(key, absent), student.get(key, absent)
         if theirs != own:
             raise SettingsError(
                 f"pairs.{job.pair_name}: data_preprocessor.{key} is {theirs} for the teacher, {own} for the student: "
