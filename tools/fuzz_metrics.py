@@ -17,7 +17,8 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis.strategies import SearchStrategy
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
-from support.attack import ATTACKS, Compared, contents
+from support.attack import ATTACKS, Compared
+from support.random_scenes import contents
 
 
 def attack(

@@ -6,7 +6,7 @@ import copy
 import functools
 import hashlib
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,8 @@ class DatasetInfo:
     metric: str = "coco"
     #: CrowdHuman's own annotations of the validation images, which its metric reads
     val_odgt: str | None = None
+    #: how much `prepare` left out, by split and by what was wrong with it
+    left_out: dict[str, dict[str, int]] = field(default_factory=dict)
 
     @classmethod
     def load(cls, name: str, space: Workspace = HERE) -> DatasetInfo:
