@@ -40,7 +40,7 @@ def test_what_is_written_is_read(tmp_path):
 
 def test_what_was_left_out_of_the_data_stays_with_the_figures(tmp_path):
     left_out = {"train": {"truncated images": 2, "annotations of images that were left out": 7}}
-    Record(**record("pgd", 1, "pgd", "none", 27.0), left_out=left_out).write(tmp_path / "pgd-1.json")
+    Record(**record("pgd", 1, "pgd", "none", 27.0) | {"left_out": left_out}).write(tmp_path / "pgd-1.json")
     assert Record.read(tmp_path / "pgd-1.json").left_out == left_out
 
 

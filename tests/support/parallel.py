@@ -47,17 +47,16 @@ class Summed(nn.Module):
 
 
 def built(method: str) -> Distiller:
-    """A pair of GFLs in double precision, with what is drawn at random made the same for each image."""
+    """A pair of GFLs, with what is drawn at random made the same for each image."""
     settings = {**settings_at_once(method, DETECTOR), **STILL.get(method, {})}
-    # with this fault four images are more than its levels allow
-    return pair(DETECTOR, method=method, **settings).double()
+    return pair(DETECTOR, method=method, **settings)
 
 
 def step(method: str, first: int, last: int, parallel: bool) -> Step:
     """What the images from ``first`` to ``last`` give; together with the other process where it is ``parallel``."""
     module = Summed(built(method))
     model = DistributedDataParallel(module, find_unused_parameters=True) if parallel else module
-    inputs = images(len(ALL_BOXES)).double()[first:last]
+    inputs = images(len(ALL_BOXES))[first:last]
     truth = zip(ALL_BOXES[first:last], ALL_LABELS[first:last], strict=True)
     torch.manual_seed(7)
     model(inputs, [sample(boxes, labels) for boxes, labels in truth]).backward()
