@@ -6,7 +6,7 @@ import copy
 import functools
 import hashlib
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,8 @@ PHOTOS_WIDE = replace(PHOTOS, channels=64)
 DRAWS = {"DefaultSampler": "EpochDraws", "InfiniteSampler": "EndlessDraws"}
 #: by what configs call their ``scale``
 SCALES = {"full": FULL, "mini": MINI, "photos": PHOTOS, "photos_wide": PHOTOS_WIDE}
+#: what a preprocessor does to pixels, by its key, and what it does where the key is absent
+INPUTS = {"mean": None, "std": None, "bgr_to_rgb": False, "rgb_to_bgr": False, "pad_size_divisor": 1, "pad_value": 0}
 
 
 #: entries of :class:`DatasetInfo` that are paths
@@ -53,6 +55,8 @@ class DatasetInfo:
     metric: str = "coco"
     #: CrowdHuman's own annotations of the validation images, which its metric reads
     val_odgt: str | None = None
+    #: how much `prepare` left out, by split and by what was wrong with it
+    left_out: dict[str, dict[str, int]] = field(default_factory=dict)
 
     @classmethod
     def load(cls, name: str, space: Workspace = HERE) -> DatasetInfo:
@@ -173,8 +177,8 @@ def model_dict(cfg: Config, classes: int) -> ConfigDict:
 
 def check_same_inputs(job: Job, teacher: dict, student: dict) -> None:
     """Both see the same pixels: a teacher that was trained on others would be blind, and nobody would notice."""
-    for key in ("mean", "std", "bgr_to_rgb", "rgb_to_bgr"):
-        theirs, own = teacher.get(key), student.get(key)
+    for key, absent in INPUTS.items():
+        theirs, own = teacher.get(key, absent), student.get(key, absent)
         if theirs != own:
             raise SettingsError(
                 f"pairs.{job.pair_name}: data_preprocessor.{key} is {theirs} for the teacher, {own} for the student: "
