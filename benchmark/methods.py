@@ -1,6 +1,6 @@
 """Which methods there are, what they need and which detectors they fit: ``python -m benchmark.methods``.
 
-Writes the table of docs/methods.md, which a test compares with the registry.
+Writes the table of docs/methods.md, which a test compares with the registry, and docs/published.md beside it.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from mmdet.registry import MODELS
 from mmengine.registry import init_default_scope
 
 import pgd.plugin  # noqa: F401  registers with mmdet
+from benchmark.evidence import literature
 from benchmark.experiment.cli import command_parser
 from benchmark.experiment.config import MINI, detector_config
 from benchmark.experiment.settings import Detector
@@ -32,12 +33,13 @@ from pgd.scaling import FULL, Size, published_settings
 
 #: detectors that have a config in small, in the order of PGD's table, then those that it does not have
 DETECTORS = ("fcos", "autoassign", "atss", "gfl", "ddod", "retinanet", "vfnet")
-TABLE = ROOT / "docs" / "methods.md"
+TABLE, PUBLISHED = ROOT / "docs" / "methods.md", ROOT / "docs" / "published.md"
 INTRO = """\
 # The methods
 
 Generated from the registry by `python -m benchmark.methods`. The formula of each method, its settings for each
-detector and where it differs from its release stand at the top of its file in [pgd/methods/](../pgd/methods).
+detector and where it differs from its release stand at the top of its file in [pgd/methods/](../pgd/methods). What
+others measured with them, and which of those figures can be compared: [published.md](published.md).
 
 - **Place**: where teacher and student are compared; of methods that also compare predictions, where features are.
 {places}
@@ -139,6 +141,8 @@ def table() -> str:
 def main() -> None:
     args = command_parser("methods").parse_args()
     (args.out or TABLE).write_text(table())
+    if args.out is None:
+        PUBLISHED.write_text(literature.page(), encoding="utf-8")
 
 
 if __name__ == "__main__":
