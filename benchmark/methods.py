@@ -57,6 +57,14 @@ ABSENT = """
 - **DETRDistill** and its kin for DETR: they match object queries and decoder stages, which dense heads do not have.
 - **ViTKD**: it compares the token grids of vision transformers, of which the benchmark has none; MGD holds its idea.
 - **AFD**, **AICSD**: made for segmentation; they need dense class maps or weights that nobody has set for detectors.
+- **MasKD** (ICLR 2023): its first stage learns tokens on the teacher alone, by the teacher's own loss on masked
+  features and an optimiser of its own. The release's tokens belong to its own teachers, so it needs a stage of the
+  pipeline; in one run with the student that learning would take a part of the student's schedule.
+- **AvatarKD** (ACM MM 2023): as released a dropout on the teacher's features around CWD, MGD or MasKD; which of them
+  stands behind which figure is not said. **FreeKD** (CVPR 2024): needs tokens as MasKD, and how they are learned is not
+  released.
+- **ScaleKD** (CVPR 2023): notes of it leave out the widths of its branches and the depth of its attention; no code was
+  found.
 - **FTPD** (IEEE TCSVT 2025): only the abstract could be read, and no code was found.
 - **Closed-loop** distillation (Pattern Recognition 149, 2024): only the abstract could be read, and no code was found.
 - **DrKD** (Pattern Recognition 161, 2025): only its citation was found.

@@ -21,7 +21,7 @@ class Figure:
     #: AP of the student that the source compares with
     printed: str
     source: str
-    #: AP of the teacher, R101; empty where the source does not say
+    #: AP of the teacher, R101 where the footing names no other; empty where the source does not say
     teacher: str = ""
     #: whether neck and head start as the teacher's; None where the source does not say
     inherits: bool | None = False
@@ -115,7 +115,7 @@ FOOTINGS = (
             Figure("CanKD", "42.4", "38.5", CANKD_README, "40.8", False, "one scale; 42.4 inheriting, too"),
             Figure("DetKDS", "42.5", "38.5", DETKDS_FILES, "40.8", True),
             Figure("FGD", "42.7", "38.5", FGD_README, "", True),
-            Figure("MasKD", "42.9", "38.5", MASKD_README, "40.8", False, "42.2 in the README's first versions"),
+            Figure("MasKD", "42.9", "38.5", MASKD_README, "40.8", False, "42.2 at first"),
         ),
     ),
     Footing(
@@ -172,12 +172,33 @@ FOOTINGS = (
             Figure("CanKD", "39.7", "37.4", CANKD_README, "38.9", False, "39.8 inheriting"),
             Figure("CrossKD + PKD", "39.8", "37.4", CROSSKD_README, "38.9"),
             Figure("MasKD", "39.9", "37.4", MASKD_README, "38.9", True, "and L1 of raw boxes"),
-            Figure("FreeKD", "39.9", "37.4", FREEKD_README, "38.9", False, "and L1 of raw boxes"),
+            Figure("FreeKD", "39.9", "37.4", FREEKD_README, "38.9", False, "and smooth L1 of raw boxes"),
             Figure("DetKDS", "40.2", "37.4", DETKDS_FILES, "38.9", True),
             Figure("AvatarKD", "40.3", "37.4", AVATARKD_README, "38.9", None, "schedule by its baseline"),
             Figure("SKD-SSIM", "40.6", "37.4", SSIM_NOTES, "", None),
             Figure("ACAM-KD", "41.2", "37.4", ACAM_NOTES, "", True, "schedule by its baseline"),
             Figure("ScaleKD", "41.7", "37.4", SCALE_NOTES, "", None, "schedule by its baseline"),
+        ),
+    ),
+    Footing(
+        "RetinaNet",
+        "2x, one scale, taught by X101",
+        "37.4",
+        f"{CROSSKD_README}; {FRS_README}",
+        (
+            Figure("DIST", "39.8", "37.4", "README of hunto/DIST_KD", "41.0"),
+            Figure("PCKA", "40.3", "37.4", PCKA_IMAGE, "41.0"),
+            Figure("CWD", "40.5", "37.4", "table of CWD in pppppM/mmdetection-distiller", "40.8"),
+            Figure("FGD", "40.7", "37.4", FGD_README, "", True),
+            Figure("PCKA + mimicking", "40.7", "37.4", PCKA_IMAGE, "41.0"),
+            Figure("PKD", "40.8", "37.4", "README of mmrazor's PKD", "41.0"),
+            Figure("CanKD", "41.0", "37.4", CANKD_README, "41.0", False, "41.1 inheriting"),
+            Figure("FreeKD", "41.0", "37.4", FREEKD_README, "41.0", None),
+            Figure("MasKD", "41.0", "37.4", MASKD_README, "41.0", True, "and smooth L1 of raw boxes; 40.6 at first"),
+            Figure("MGD", "41.0", "37.4", "README of yzd-v/MGD", "", True),
+            Figure("DetKDS", "41.1", "37.4", DETKDS_FILES, "", True),
+            Figure("ACAM-KD", "41.5", "37.4", ACAM_NOTES, "", True, "schedule by its baseline"),
+            Figure("AvatarKD", "41.5", "37.4", AVATARKD_README, "41.0", None, "schedule by its baseline"),
         ),
     ),
     Footing(
@@ -206,8 +227,8 @@ FOOTINGS = (
 HEAD = """\
 # Published figures, and which of them can be compared
 
-AP in percent on COCO's val2017 of R50 students that an R101 teaches, written by `python -m benchmark.methods` from
-`benchmark/evidence/literature.py`. Nothing here was measured in this repository.
+AP in percent on COCO's val2017 of R50 students that an R101 teaches (in one table an X101), written by
+`python -m benchmark.methods` from `benchmark/evidence/literature.py`. Nothing here was measured in this repository.
 
 A gain is a claim about a method only against a student of the same detector, head and schedule. Many tables compare
 with another one:
@@ -230,8 +251,7 @@ TAIL = """
 README: of the release named. Names of result files: the release prints its figures nowhere else. Notes: a summary of
 the paper by somebody else, found in public repositories; the paper itself could not be read, nor could the schedule be
 checked. "Schedule by its baseline": the source names no schedule, and its baseline is that of the table. Left out:
-figures of other teachers than R101 (MGD, PKD, DIST, CWD on RetinaNet), and those whose teacher could not be read
-(DeFeat on RetinaNet, TBD, AMD, GLAMD, SEA).
+figures whose teacher could not be read (DeFeat on RetinaNet, TBD, AMD, GLAMD, SEA).
 """
 
 
