@@ -61,8 +61,8 @@ ABSENT = """
   features and an optimiser of its own. The release's tokens belong to its own teachers, so it needs a stage of the
   pipeline; in one run with the student that learning would take a part of the student's schedule.
 - **AvatarKD** (ACM MM 2023): as released a dropout on the teacher's features around CWD, MGD or MasKD; which of them
-  stands behind which figure is not said. **FreeKD** (CVPR 2024): needs tokens as MasKD, and how they are learned is not
-  released.
+  stands behind its figures on FCOS and with an R101 on RetinaNet is not said.
+- **FreeKD** (CVPR 2024): needs tokens as MasKD, and how they are learned is not released.
 - **ScaleKD** (CVPR 2023): notes of it leave out the widths of its branches and the depth of its attention; no code was
   found.
 - **FTPD** (IEEE TCSVT 2025): only the abstract could be read, and no code was found.
