@@ -164,7 +164,11 @@ def _known_notebooks(args: Namespace) -> str | None:
 
 
 def _methods(parser: ArgumentParser) -> None:
-    parser.add_argument("--out", type=Path, help="file to write (default: docs/methods.md)")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        help="file to write (default: docs/methods.md, with docs/published.md)",
+    )
 
 
 def _tune(parser: ArgumentParser) -> None:
