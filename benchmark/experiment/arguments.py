@@ -167,6 +167,20 @@ def _archive(name: str) -> Callable[[ArgumentParser], None]:
     return add
 
 
+def _fetch(parser: ArgumentParser) -> None:
+    parser.add_argument("name", choices=("coco", "bccd", "crowdhuman"))
+    parser.add_argument("--root", type=Path, required=True, metavar="DIR", help="folder of the data set")
+    parser.add_argument("--mirror", metavar="URL", help="the same files from another place")
+    parser.add_argument("--check", action="store_true", help="fetch nothing; compare what is there")
+    parser.add_argument("--keep", action="store_true", help="keep COCO's archives after unpacking")
+
+
+def _what_is_fetched(args: Namespace) -> str | None:
+    if args.mirror and (args.check or args.name == "crowdhuman"):
+        return "--mirror: nothing is fetched here"
+    return "--keep: only for coco, without --check" if args.keep and (args.name != "coco" or args.check) else None
+
+
 def _pretrain(parser: ArgumentParser) -> None:
     parser.add_argument("names", nargs="+", choices=("resnet18_c16", "resnet18_c8", "resnet34_c16"))
     parser.add_argument("--out", type=Path, default=Path("data/pretrained"))
@@ -204,6 +218,7 @@ COMMANDS = {
     "region_figures": Command(_region_figures),
     "report": Command(_report),
     "notebooks": Command(_notebooks),
+    "fetch": Command(_fetch, _what_is_fetched),
     "launch": Command(_launch, _pairs_of_text),
     "verdict": Command(_verdict),
     "claims": Command(_claims),

@@ -19,6 +19,7 @@ WRONG = {
     "train": ["distil", "pgd"],
     "cost": ["--turns", "few"],
     "key_regions": ["gfl", "--checkpoint", "a.pth"],
+    "fetch": ["crowdhuman", "--root", "a", "--mirror", "http://b"],
     "tune": [],
     "data.pretrain": ["resnet50"],
     "verdict": ["--accept", "--against", "a.json"],
