@@ -23,6 +23,7 @@ from mmdet.registry import MODELS, TASK_UTILS
 from mmengine.config import Config
 
 import pgd.plugin  # noqa: F401  registers with mmdet
+from benchmark.data.manifest import file_state
 from benchmark.experiment.cli import command_parser, run_cli
 from benchmark.experiment.config import DatasetInfo, detector_config, training_digest
 from benchmark.experiment.digest import BESIDE_TRAINING, PACKAGES, closure
@@ -32,6 +33,8 @@ from benchmark.training.run import DYNAMICS
 from pgd.dense import reader_of, served_heads
 from pgd.methods.base import MethodError, method_class, settings_of
 
+#: the module that takes the place of a training where the teacher's weights are given
+GIVEN = "benchmark.training.given"
 LIBRARIES = ("torch", "torchvision", "mmdet", "mmengine", "numpy")
 
 
@@ -90,6 +93,19 @@ def check_pretrained(cfg: Config) -> str | None:
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
+def check_given(job: Job) -> str:
+    """Digest of the checkpoint that is given for a teacher; of an address, the one it should have or itself."""
+    teacher, key = job.pair.teacher, f"pairs.{job.pair_name}.teacher"
+    if teacher.is_address:
+        return teacher.sha256 or teacher.checkpoint
+    found = file_state(Path(teacher.checkpoint))
+    if found is None:
+        raise SettingsError(f"{key}.checkpoint: {teacher.checkpoint} is no file (paths start at params.yaml)")
+    if teacher.sha256 not in (None, found):
+        raise SettingsError(f"{key}.sha256: {teacher.checkpoint} has {found}; give the right file or correct the key")
+    return found
+
+
 def entry(job: Job, space: Workspace = HERE) -> dict:
     """What the result of one training depends on, besides its seed and the teacher's weights."""
     cfg = detector_config(job.detector, job.options)
@@ -98,6 +114,7 @@ def entry(job: Job, space: Workspace = HERE) -> dict:
     parts = parts_of(cfg.model)
     if taught:
         parts |= parts_of(detector_config(job.pair.teacher).model)
+    given = job.run is None and job.pair.teacher.checkpoint is not None
     return {
         "data": data.digest,
         # A change of the gate leaves the teacher as it is, but a student must be checked against it.
@@ -108,8 +125,9 @@ def entry(job: Job, space: Workspace = HERE) -> dict:
         # of all settings, as far as they matter to this training
         "config": training_digest(job, data),
         "seed": job.seed if job.run is None else None,
-        "code": sources(parts, job.run),
+        "code": sources(parts, job.run) | (closure({GIVEN}, BESIDE_TRAINING) if given else {}),
         "libraries": {name: importlib.metadata.version(name) for name in LIBRARIES},
+        **({"checkpoint": check_given(job)} if given else {}),
     }
 
 

@@ -39,6 +39,8 @@ class Remote:
     #: bytes; None: nobody has published it
     size: int | None = None
     md5: str | None = None
+    #: what to do where the address is no good
+    remedy: str = "take another place by --mirror"
 
 
 def digest(path: Path, kind: str) -> str:
@@ -84,8 +86,8 @@ def fetch(remote: Remote, folder: Path) -> Path:
     if wrong := complaint(partial, remote):
         aside = partial.replace(folder / f"{remote.name}.wrong")
         raise DataError(
-            f"{remote.url}: not the published file ({wrong}); it lies in {aside}. Run the same command again, or take "
-            "another place by --mirror"
+            f"{remote.url}: not the published file ({wrong}); it lies in {aside}. Run the same command again, or "
+            f"{remote.remedy}"
         )
     return partial.replace(target)
 
@@ -122,9 +124,9 @@ def _one_connection(remote: Remote, partial: Path, have: int) -> None:
     try:
         answer = requests.get(remote.url, headers=headers, stream=True, timeout=TIMEOUT)
     except requests.exceptions.TooManyRedirects:
-        raise DataError(f"{remote.url}: redirected in a circle; take another place by --mirror") from None
+        raise DataError(f"{remote.url}: redirected in a circle; {remote.remedy}") from None
     except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema, requests.exceptions.MissingSchema):
-        raise DataError(f"{remote.url}: no address; write --mirror as http://host/folder or https://...") from None
+        raise DataError(f"{remote.url}: no address, such as http://host/folder; {remote.remedy}") from None
     with answer:
         skip = have - _check_answer(answer, remote, have)
         bar = tqdm(
@@ -160,12 +162,12 @@ def _check_answer(answer: requests.Response, remote: Remote, have: int) -> int:
     """
     where = remote.url if answer.url == remote.url else f"{remote.url} (redirected to {answer.url})"
     if urlsplit(remote.url).scheme == "https" and urlsplit(answer.url).scheme != "https":
-        raise DataError(f"{where}: redirected to a place without encryption; take another place by --mirror")
+        raise DataError(f"{where}: redirected to a place without encryption; {remote.remedy}")
     if answer.status_code not in (200, 206):
         what = {404: "there is no such file (404)", 403: "access is refused (403)"}
         told = what.get(answer.status_code, f"the server answers {answer.status_code} {answer.reason}")
         kept = f", the {have} bytes that are here are kept" if have else ""
-        raise DataError(f"{where}: {told}; try again later or take another place by --mirror{kept}")
+        raise DataError(f"{where}: {told}; try again later or {remote.remedy}{kept}")
     begin, length = 0, answer.headers.get("Content-Length")
     total = int(length) if length else None
     if answer.status_code == 206:
@@ -173,10 +175,9 @@ def _check_answer(answer: requests.Response, remote: Remote, have: int) -> int:
         begin = int(place.partition("-")[0]) if place[:1].isdigit() else -1
         total = int(whole) if whole.isdigit() else None
         if begin != have:
-            raise DataError(f"{where}: asked for bytes from {have} on, it sends others; take another place by --mirror")
+            raise DataError(f"{where}: asked for bytes from {have} on, it sends others; {remote.remedy}")
     if remote.size is not None and total is not None and total != remote.size:
         raise DataError(
-            f"{where}: {total} bytes, published are {remote.size}: another file (or a page to log in); take another "
-            "place by --mirror"
+            f"{where}: {total} bytes, published are {remote.size}: another file (or a page to log in); {remote.remedy}"
         )
     return begin

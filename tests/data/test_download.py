@@ -117,7 +117,7 @@ def test_redirected_in_a_circle(site, tmp_path):
 
 
 def test_no_address(tmp_path):
-    with pytest.raises(DataError, match="no address; write --mirror as"):
+    with pytest.raises(DataError, match="no address, such as http://host/folder; take another place by --mirror"):
         fetch(Remote("a", "example.org/a", 5), tmp_path)
 
 
