@@ -4,6 +4,9 @@
 versions, a digest of the whole config, of the data and of each module of code that the training goes through. Stages
 depend on this file and not on folders, so that editing one method re-trains its runs only, adding a data set re-trains
 nobody, and neither does a docstring or a comment (digests are of the syntax tree without docstrings).
+
+``--dry-run`` writes nothing there: it says what the experiment would take (operations, steps, GPU hours at a
+throughput, disk, money) and what is missing; it needs neither data nor a GPU.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ if __name__ == "__main__":
 
 import hashlib
 import importlib.metadata
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
@@ -140,11 +144,24 @@ def plan(params: Params, space: Workspace = HERE) -> None:
     write_entries(space.plan, entries)
 
 
+def dry_run(params: Params, args: Namespace) -> None:
+    """Say what the experiment would take."""
+    from benchmark.experiment.budget import budget
+    from benchmark.experiment.budget_table import markdown, show
+
+    for name in params.runs:
+        check_run(name, params)
+    found = budget(params, args.throughput)
+    show(found, args.gpus, args.throughput, args.price)
+    if args.out:
+        args.out.write_text(markdown(found, args.gpus, args.throughput, args.price))
+
+
 def main() -> None:
     args = command_parser("plan").parse_args()
     params = load(args.params)
     try:
-        plan(params)
+        dry_run(params, args) if args.dry_run else plan(params)
     except SettingsError as error:
         raise SettingsError(f"{args.params}: {error}") from None
 

@@ -20,6 +20,8 @@ WRONG = {
     "cost": ["--turns", "few"],
     "key_regions": ["gfl", "--checkpoint", "a.pth"],
     "fetch": ["crowdhuman", "--root", "a", "--mirror", "http://b"],
+    "plan": ["--price", "2"],
+    "submit": ["a", "--who", "../b"],
     "tune": [],
     "data.pretrain": ["resnet50"],
     "verdict": ["--accept", "--against", "a.json"],
