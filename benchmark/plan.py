@@ -31,6 +31,7 @@ from benchmark.data.manifest import file_state
 from benchmark.experiment.cli import command_parser, run_cli
 from benchmark.experiment.config import DatasetInfo, detector_config, training_digest
 from benchmark.experiment.digest import BESIDE_TRAINING, PACKAGES, closure
+from benchmark.experiment.quiet import quiet
 from benchmark.experiment.settings import Job, Params, Run, SettingsError, load
 from benchmark.experiment.workspace import HERE, Workspace, write_entries
 from benchmark.training.run import DYNAMICS
@@ -149,6 +150,7 @@ def dry_run(params: Params, args: Namespace) -> None:
     from benchmark.experiment.budget import budget
     from benchmark.experiment.budget_table import markdown, show
 
+    quiet()
     for name in params.runs:
         check_run(name, params)
     found = budget(params, args.throughput)

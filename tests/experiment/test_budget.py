@@ -71,6 +71,16 @@ def test_a_step_is_up_to_three_passes():
     assert work.parameters == pytest.approx(32.3e6, rel=0.01)
 
 
+def test_a_head_with_deformable_convolutions():
+    """Shapes alone give no backward of these; beside ATSS there are the convolutions that predict offsets."""
+    ddod, atss = (
+        work_of(detector_config(Detector(f"benchmark/configs/mini/{name}_r18.py")), 8, (160, 160))
+        for name in ("ddod", "atss")
+    )
+    assert 2.5 < ddod.step / ddod.forward < 3
+    assert 1.0 < ddod.forward / atss.forward < 1.2
+
+
 def test_steps():
     assert steps_of(detector_config(Detector(PAPER)), KNOWN["coco"][0]) == 12 * 29317
     assert steps_of(detector_config(Detector(MINI, iterations=7)), None) == 7
