@@ -128,6 +128,11 @@ def held_out(params: Params, pair: str, space: Workspace, own: Workspace) -> Non
 def tune(params: Params, runs: dict[str, Run], pair: str, iterations: int, jobs: int, out: Path) -> None:
     """Train and evaluate the runs that ``out`` does not hold yet, and add them to it."""
     space, whole = Workspace(HERE.work / "tune"), params.pairs[pair]
+    if whole.teacher.checkpoint:
+        raise SettingsError(
+            f"pairs.{pair}.teacher.checkpoint: this teacher has seen the images that the trials are measured on; tune "
+            "with a teacher that is trained here"
+        )
     held_out(params, pair, HERE, space)
     cut = replace(whole, student=replace(whole.student, iterations=iterations))
     short = replace(params, pairs={pair: cut}, runs=runs)

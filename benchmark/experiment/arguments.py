@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 from pathlib import Path
@@ -44,6 +45,27 @@ def _params(parser: ArgumentParser) -> None:
 
 def _nothing(parser: ArgumentParser) -> None:
     """The command takes no arguments."""
+
+
+def _plan(parser: ArgumentParser) -> None:
+    _params(parser)
+    several = number(1, math.inf, int)
+    parser.add_argument("--dry-run", action="store_true", help="only say what the experiment would take")
+    asked = parser.add_argument_group("with --dry-run")
+    asked.add_argument("--gpus", type=several, nargs="+", default=[8], metavar="N", help="(default: 8)")
+    asked.add_argument(
+        "--throughput",
+        type=number(1e-3, math.inf),
+        default=30.0,
+        metavar="IMG_PER_S",
+        help="training images a second of the first pair's student without a teacher on one GPU (default: 30)",
+    )
+    asked.add_argument("--price", type=number(0, math.inf), metavar="PER_GPU_HOUR", help="in any currency")
+    asked.add_argument("--out", type=Path, metavar="FILE.md", help="write the table there, too")
+
+
+def _only_dry(args: Namespace) -> str | None:
+    return "--out, --price: only with --dry-run" if (args.out or args.price) and not args.dry_run else None
 
 
 def _train(parser: ArgumentParser) -> None:
@@ -249,6 +271,32 @@ def _sound_conversion(args: Namespace) -> str | None:
     return None
 
 
+def _who(text: str) -> str:
+    if not re.fullmatch(r"\w[\w.-]*", text):
+        raise argparse.ArgumentTypeError(f"'{text}' names a folder: letters, digits, '_', '.' and '-'")
+    return text
+
+
+def _submit(parser: ArgumentParser) -> None:
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="somebody's folder of this experiment")
+    parser.add_argument("--who", type=_who, required=True, metavar="NAME", help="names the folder that they get")
+    _params(parser)
+
+
+def _fetch(parser: ArgumentParser) -> None:
+    parser.add_argument("name", choices=("coco", "bccd", "crowdhuman"))
+    parser.add_argument("--root", type=Path, required=True, metavar="DIR", help="folder of the data set")
+    parser.add_argument("--mirror", metavar="URL", help="the same files from another place")
+    parser.add_argument("--check", action="store_true", help="fetch nothing; compare what is there")
+    parser.add_argument("--keep", action="store_true", help="keep COCO's archives after unpacking")
+
+
+def _what_is_fetched(args: Namespace) -> str | None:
+    if args.mirror and (args.check or args.name == "crowdhuman"):
+        return "--mirror: nothing is fetched here"
+    return "--keep: only for coco, without --check" if args.keep and (args.name != "coco" or args.check) else None
+
+
 def _pretrain(parser: ArgumentParser) -> None:
     parser.add_argument("names", nargs="+", choices=("resnet18_c16", "resnet18_c8", "resnet34_c16"))
     parser.add_argument("--out", type=Path, default=Path("data/pretrained"))
@@ -277,7 +325,7 @@ COMMANDS = {
     "closures": Command(_nothing),
     "look": Command(_prepare),
     "prepare": Command(_prepare),
-    "plan": Command(_params),
+    "plan": Command(_plan, _only_dry),
     "train": Command(_train),
     "match": Command(_params),
     "evaluate": Command(_evaluate),
@@ -288,7 +336,9 @@ COMMANDS = {
     "summary": Command(_summary),
     "notebooks": Command(_notebooks, _known_notebooks),
     "check": Command(_params),
+    "fetch": Command(_fetch, _what_is_fetched),
     "launch": Command(_launch, _pairs_of_text),
+    "submit": Command(_submit),
     "verdict": Command(_verdict),
     "claims": Command(_claims),
     "convert": Command(_convert, _sound_conversion),

@@ -66,6 +66,21 @@ class Teacher(Detector):
     #: what it sees in the training images: stored in single precision where that can be done, which changes nothing but
     #: the time (``auto``), looked at anew in every step (``live``), or stored in half precision (``float16``)
     features: Literal["auto", "live", "float16"] = "auto"
+    #: weights that exist already, a path (from the folder of params.yaml) or an address: nothing is trained then
+    checkpoint: StrictStr | None = None
+    #: of that file
+    sha256: Annotated[StrictStr, StringConstraints(pattern=r"^[0-9a-f]{64}$")] | None = None
+
+    def __post_init__(self) -> None:
+        if self.sha256 and not self.checkpoint:
+            raise ValueError("sha256: of which file? name it under checkpoint")
+        if self.checkpoint and self.iterations is not None:
+            raise ValueError("iterations: a teacher with a checkpoint is not trained; delete one of the two")
+
+    @property
+    def is_address(self) -> bool:
+        """Whether the checkpoint has to be downloaded."""
+        return "://" in (self.checkpoint or "")
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -239,6 +254,15 @@ def parse(content: Any) -> Params:
     return replace(params, pairs=pairs, runs=runs)
 
 
+def _placed(pair: Pair, folder: Path) -> Pair:
+    """The same with the path of a given teacher from anywhere."""
+    teacher = pair.teacher
+    if teacher.checkpoint is None or teacher.is_address:
+        return pair
+    path = (folder / Path(teacher.checkpoint).expanduser()).resolve()
+    return replace(pair, teacher=replace(teacher, checkpoint=str(path)))
+
+
 class _UniqueKeys(yaml.SafeLoader):
     """YAML in which a key stands once: plain PyYAML keeps the last one silently."""
 
@@ -260,7 +284,8 @@ def load(path: str | Path = "params.yaml") -> Params:
     if not path.is_file():
         raise SettingsError(f"{path}: no such file; run this from the folder that holds it")
     try:
-        return parse(yaml.load(path.read_text(), _UniqueKeys))
+        params = parse(yaml.load(path.read_text(), _UniqueKeys))
+        return replace(params, pairs={name: _placed(pair, path.parent) for name, pair in params.pairs.items()})
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f" line {mark.line + 1}" if mark else ""
