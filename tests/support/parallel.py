@@ -18,9 +18,9 @@ from support.detectors import BOXES, LABELS, images, pair, sample
 from support.served import STILL, settings_at_once
 
 DETECTOR, PROCESSES = "gfl", 2
-#: as many images for each process; those of the second have more objects
-ALL_BOXES = (*BOXES, [[20.0, 8, 90, 70], [4, 50, 30, 92]], [[70.0, 20, 126, 90], [10, 10, 26, 24], [40, 60, 64, 80]])
-ALL_LABELS = (*LABELS, [2, 3], [0, 4, 2])
+#: as many images for each process; those of the second have fewer objects, and small ones
+ALL_BOXES = (*BOXES, [[100.0, 50, 120, 72]], [[10.0, 10, 26, 24]])
+ALL_LABELS = (*LABELS, [2], [4])
 SHARE = len(ALL_BOXES) // PROCESSES
 
 
