@@ -63,7 +63,7 @@ def test_notebooks(capsys):
     ("arguments", "said"),
     [
         (["fitnett"], "no method 'fitnett'; did you mean 'fitnet'?"),
-        (["fitnet", "yolo"], "no method 'yolo'; there are: bckd, "),
+        (["fitnet", "yolo"], "no method 'yolo'; there are: acamkd, "),
         (["fitnet", "--pair", "glf"], "no pair 'glf'; did you mean 'gfl'?"),
         (["--trials", "gone.yaml"], "gone.yaml: no such file"),
     ],
