@@ -35,6 +35,7 @@ APART = {
     "gid": "instances, and their mean distance, are those of one process",
     "icd": "objects are counted in one process",
     "ld": "sums over positions grow with the images of a process",
+    "pcka": "patches are alike over the images of one process, side by side",
     "pgd": "L_reg is divided by the key positions of one process",
     "pgd_released": "as pgd, and its faults mix the images of one process",
     "pkd": "features are standardised over the images of one process",
