@@ -62,7 +62,7 @@ def _finish(folder: Path, name: str) -> None:
 def outcome(world: World, params: Params, name: str) -> dict:
     """Weights, curve and figures of a finished training."""
     folder = world.space.trained(params.student(name, 0))
-    with contextlib.redirect_stdout(None):
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
         accuracy = world.evaluate(params, name, 0).accuracy
     return {
         "weights": load_state(folder / "weights.pth"),
