@@ -9,7 +9,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Bytecode is written as modules are first imported; without it every stage would compile torch and mmdet anew (10 s).
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup repro smoke test test-quick lab check lint lock
+.PHONY: help setup data repro smoke test test-quick lab check lint lock pipelines
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -22,20 +22,20 @@ $(STAMP): requirements.lock pyproject.toml
 
 setup: $(STAMP) ## the environment in .venv
 
-repro: setup ## train the teacher, distil all students, evaluate, write results/
+data: setup ## the pinned mini sets and backbones, from pinned/
 	dvc pull --quiet data.dvc
+
+repro: data ## train the teacher, distil all students, evaluate, write results/
+	python -m benchmark.check
 	dvc repro
 
-smoke: setup ## the whole pipeline on a few images, in minutes
-	dvc pull --quiet data.dvc
+smoke: data ## the whole pipeline on a few images, in minutes
 	python -m benchmark.smoke
 
-test-quick: setup ## the tests that take less than some seconds each, in a minute
-	dvc pull --quiet data.dvc
+test-quick: data ## the tests that take less than some seconds each, in a minute
 	python -m pytest -n 2 -m "not slow"
 
-test: setup ## all tests
-	dvc pull --quiet data.dvc
+test: data ## all tests
 	python -m pytest -n 2
 
 lab: setup ## JupyterLab on the notebooks
@@ -52,3 +52,6 @@ lint: setup ## ruff
 lock: ## resolve requirements.lock anew (needs uv)
 	uv pip compile --universal --python-version 3.11 --no-emit-index-url --no-header --no-annotate --extra dev \
 		pyproject.toml -o requirements.lock
+
+pipelines: ## give every experiment the pipeline of experiments/pipeline.yaml
+	for file in experiments/*/dvc.yaml; do rm -f $$file && cp experiments/pipeline.yaml $$file; done

@@ -1,6 +1,7 @@
 """What the paper claims and what came out here: ``results/claims.md`` and ``.csv``.  ``python -m benchmark.claims``
 
-Reads ``experiments/claims.yaml`` and the committed records of all experiments; trains nothing and takes seconds.
+Reads ``experiments/claims.yaml`` and the committed records of all experiments; trains nothing and takes seconds. What
+is decided also goes into README.md, between ``<!-- found -->`` and ``<!-- /found -->``.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from benchmark.evidence.claims import NOT_TESTABLE, Claim, load_claims, verdicts
+from benchmark.evidence.claims import CONTRADICTED, NOT_TESTABLE, REPRODUCED, UNDECIDED, Claim, load_claims, verdicts
 from benchmark.evidence.record import ReportError
 from benchmark.evidence.tables import MISSING, interval, markdown, number
 from benchmark.experiment.cli import command_parser, run_cli
@@ -28,6 +29,11 @@ in and says nothing of COCO unless the row names it. Differences are in percenta
 seeds and images for trainings, over images alone for key regions of one trained detector.
 
 """
+
+#: what README.md holds the decided claims between
+START, END = "<!-- found -->", "<!-- /found -->"
+#: rows of its table
+ROWS = 8
 
 
 def cells(table: pd.DataFrame) -> pd.DataFrame:
@@ -70,6 +76,43 @@ def sections(claims: Mapping[str, Claim], table: pd.DataFrame) -> str:
     return "".join(parts).rstrip() + "\n"
 
 
+def found(table: pd.DataFrame) -> str:
+    """What README.md shows: of each decided claim its first decided measurement, and how all of them came out.
+
+    Args:
+        table: of :func:`benchmark.evidence.claims.verdicts`.
+    """
+    rows = []
+    for _, claim in table.groupby("name", sort=False):
+        decided = claim[claim["verdict"].isin((REPRODUCED, CONTRADICTED))]
+        if decided.empty:
+            continue
+        shown = decided.iloc[0]
+        # the others of the claim are on the page: here a reader shall see that not all came out alike
+        counts = claim["verdict"].value_counts()
+        others = [f"{counts[one]} {one}" for one in (REPRODUCED, CONTRADICTED, UNDECIDED) if one in counts]
+        rows.append(
+            {
+                "Claim": shown["claim"],
+                "Where": shown["where"],
+                "measured": f"{measured(shown)} {interval(shown['low'], shown['high'])}",
+                "Verdict": f"**{shown['verdict']}**",
+                "All": ", ".join(others),
+            }
+        )
+    body = markdown(pd.DataFrame(rows[:ROWS])) if rows else "Nothing is decided yet.\n"
+    return f"{body}\nEvery claim, its source, its bound and what is open: [results/claims.md](results/claims.md).\n"
+
+
+def with_found(readme: str, block: str) -> str:
+    """README.md with another block between its two marks; :class:`ReportError` where these are not once in it."""
+    before, start, rest = readme.partition(START)
+    _, end, after = rest.partition(END)
+    if not (start and end) or START in after or END in after:
+        raise ReportError(f"README.md needs one line `{START}` and one `{END}` below it: put them in")
+    return f"{before}{START}\n{block}{END}{after}"
+
+
 def main() -> None:
     args = command_parser("claims").parse_args()
     claims = load_claims(args.experiments / "claims.yaml")
@@ -77,8 +120,10 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     table.round(3).to_csv(args.out / "claims.csv", index=False, lineterminator="\n")
     (args.out / "claims.md").write_text(sections(claims, table), encoding="utf-8")
+    readme = args.readme.read_text(encoding="utf-8")
+    args.readme.write_text(with_found(readme, found(table)), encoding="utf-8")
     print(table["verdict"].value_counts().to_string())
 
 
 if __name__ == "__main__":
-    run_cli(main, ReportError)
+    run_cli(main, ReportError, FileNotFoundError)

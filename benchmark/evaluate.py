@@ -65,6 +65,7 @@ def evaluate(job: Job, space: Workspace = HERE) -> Record:
         backbone=f"{model.backbone.type}-{model.backbone.get('depth', '')}".strip("-").lower(),
         dataset=data.name,
         metric=data.metric,
+        left_out=data.left_out,
         config=job.detector.config,
         options=dict(job.options),
         accuracy=metrics,

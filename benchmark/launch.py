@@ -1,7 +1,8 @@
 """Run the stages of an experiment side by side: ``python -m benchmark.launch --jobs 2``, in its folder.
 
-The same as ``dvc repro``, but stages that do not wait for each other run at once: on this machine, or as jobs of a
-Slurm cluster that shares the folder (``--executor slurm --slurm partition=gpu gpus_per_node=1``). A table shows what
+The same as ``dvc repro``, but stages that do not wait for each other run at once: on this machine, each on the GPU that
+has the fewest, or as jobs of a Slurm cluster that shares the folder (``--executor slurm --slurm partition=gpu
+gpus_per_node=1``). A table shows what
 waits, runs, is done or failed. A stage that fails stops only what needs it. Stopped or killed, the jobs go on; called
 again, it finds them (``work/launch``). Afterwards ``dvc repro`` has nothing to do.
 
@@ -33,6 +34,8 @@ from rich.live import Live
 from rich.table import Table
 
 from benchmark.experiment.cli import command_parser, run_cli
+from benchmark.experiment.names import hint
+from benchmark.experiment.settings import SettingsError, load
 from benchmark.experiment.stages import StageError, Stages, last_line, run_stage
 from benchmark.experiment.workspace import HERE, Workspace
 
@@ -56,6 +59,8 @@ class Task:
     began: float = 0.0
     seconds: float = 0.0
     note: str = ""
+    #: of this machine, that the job sees; None: there is none, or Slurm's matter
+    gpu: str | None = None
     #: its outputs are gone and another stage needs them
     asked_for: bool = False
 
@@ -79,15 +84,16 @@ class Queue:
         self.memory = self.folder / "jobs.json"
         self.engine = submitit.AutoExecutor(self.folder / "%j", cluster=self.executor)
         self.engine.update_parameters(**{"timeout_min": LONGEST, **self.limits})
+        self.gpus = gpus_here() if self.executor == "local" else []
         self.kind = {"local": submitit.LocalJob, "slurm": submitit.SlurmJob}[self.executor]
 
-    def submit(self, name: str) -> Any:
-        """Start (or queue) a stage."""
+    def submit(self, name: str, gpu: str | None = None) -> Any:
+        """Start (or queue) a stage; on this machine it sees this GPU alone, and without one no GPU."""
         self._asked = (-math.inf, {})
         # a Ctrl-C is meant for the launcher: what is started while it is ignored ignores it
         before = signal.signal(signal.SIGINT, signal.SIG_IGN)
         try:
-            job = self.engine.submit(run_stage, name, str(self.space.root.resolve()), self.partial)
+            job = self.engine.submit(run_stage, name, str(self.space.root.resolve()), self.partial, gpu)
         finally:
             signal.signal(signal.SIGINT, before)
         self.remember(name, job.job_id)
@@ -141,6 +147,16 @@ class Queue:
             return ""
 
 
+def gpus_here() -> list[str]:
+    """The GPUs of this machine that this process may use, as ``CUDA_VISIBLE_DEVICES`` names them."""
+    import torch
+
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    if not torch.cuda.is_available():
+        return []
+    return chosen.split(",") if chosen else [str(number) for number in range(torch.cuda.device_count())]
+
+
 def _lives(process: int) -> bool:
     try:
         os.kill(process, 0)
@@ -188,7 +204,10 @@ class Launch:
             for name in lacking:
                 self.tasks[name].state, self.tasks[name].asked_for = WAITING, True
             return
-        task.state, task.job, task.began = RUNNING, self.queue.submit(task.name), time.monotonic()
+        busy = [other.gpu for other in self.in_state(RUNNING)]
+        # that of the fewest jobs
+        task.gpu = min(self.queue.gpus, key=busy.count, default=None)
+        task.state, task.job, task.began = RUNNING, self.queue.submit(task.name, task.gpu), time.monotonic()
 
     def settle(self, task: Task) -> None:
         """What DVC says of the files counts, not how the job ended."""
@@ -232,7 +251,7 @@ def launch(
     stages = Stages(folder, partial)
     asked = {name for name in stages.needs if not only or any(fnmatch.fnmatch(name, one) for one in only)}
     if not asked:
-        raise StageError(f"no stage is called like {', '.join(only)}; there are: {', '.join(stages.needs)}")
+        raise StageError(f"no stage is called like {', '.join(only)}; {hint(only[0], stages.needs)}")
     if executor == "local":
         # jobs share the cores; more threads than these would only wait for each other
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
@@ -259,8 +278,11 @@ def main() -> None:
     limits = {}
     for key, _, value in (one.partition("=") for one in args.slurm):
         limits[key if key in COMMON else f"slurm_{key}"] = int(value) if value.isdigit() else value
+    if HERE.params.is_file():
+        # DVC would read it first, and not say which key is wrong
+        load(HERE.params)
     launch(HERE.root, args.executor, args.jobs, args.only, limits, args.partial)
 
 
 if __name__ == "__main__":
-    run_cli(main, StageError)
+    run_cli(main, StageError, SettingsError)

@@ -3,7 +3,7 @@
 ``python -m benchmark.look NAME`` writes ``work/look/<name>.json``: digests of the annotation files of a COCO or
 CrowdHuman tree, and of the names, lengths and dates of its images. The stage runs at every `dvc repro`, which takes
 seconds for all of COCO; what comes behind it runs again only where the file has changed. A mini set's is empty: DVC
-knows its archive.
+knows its archive. The weights that params.yaml gives for teachers on a data set are looked at with it, for `plan`.
 """
 
 from __future__ import annotations
@@ -15,19 +15,24 @@ if __name__ == "__main__":
     answer_early("look")
 
 import json
+from collections.abc import Sequence
+from pathlib import Path
 
 from benchmark.data.faults import DataError
-from benchmark.data.manifest import changed_since, manifest, parts_of
+from benchmark.data.manifest import CHECKPOINTS, changed_since, file_state, manifest, parts_of
 from benchmark.experiment.cli import command_parser, run_cli
 from benchmark.experiment.settings import Dataset, SettingsError, load
 from benchmark.experiment.workspace import HERE, Workspace
 
 
-def look(name: str, settings: Dataset, space: Workspace = HERE) -> None:
-    """Write down what the data set ``name`` is now."""
+def look(name: str, settings: Dataset, space: Workspace = HERE, checkpoints: Sequence[Path] = ()) -> None:
+    """Write down what the data set ``name`` is now, and files of weights that are given for teachers on it."""
     path = space.look(name)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(manifest(*parts_of(settings)), indent=2, sort_keys=True) + "\n")
+    content = manifest(*parts_of(settings))
+    if checkpoints:
+        content[CHECKPOINTS] = {str(one): file_state(one) for one in checkpoints}
+    path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
 
 
 def check_unchanged(name: str, space: Workspace = HERE) -> None:
@@ -40,7 +45,10 @@ def check_unchanged(name: str, space: Workspace = HERE) -> None:
 
 def main() -> None:
     args = command_parser("look").parse_args()
-    look(args.dataset, load(args.params).dataset(args.dataset))
+    params = load(args.params)
+    teachers = [pair.teacher for pair in params.pairs.values() if pair.dataset == args.dataset]
+    given = [Path(one.checkpoint) for one in teachers if one.checkpoint and not one.is_address]
+    look(args.dataset, params.dataset(args.dataset), checkpoints=given)
 
 
 if __name__ == "__main__":

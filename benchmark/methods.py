@@ -1,6 +1,6 @@
 """Which methods there are, what they need and which detectors they fit: ``python -m benchmark.methods``.
 
-Writes the table of docs/methods.md, which a test compares with the registry.
+Writes the table of docs/methods.md, which a test compares with the registry, and docs/published.md beside it.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from mmdet.registry import MODELS
 from mmengine.registry import init_default_scope
 
 import pgd.plugin  # noqa: F401  registers with mmdet
+from benchmark.evidence import literature
 from benchmark.experiment.cli import command_parser
 from benchmark.experiment.config import MINI, detector_config
 from benchmark.experiment.settings import Detector
@@ -32,12 +33,13 @@ from pgd.scaling import FULL, Size, published_settings
 
 #: detectors that have a config in small, in the order of PGD's table, then those that it does not have
 DETECTORS = ("fcos", "autoassign", "atss", "gfl", "ddod", "retinanet", "vfnet")
-TABLE = ROOT / "docs" / "methods.md"
+TABLE, PUBLISHED = ROOT / "docs" / "methods.md", ROOT / "docs" / "published.md"
 INTRO = """\
 # The methods
 
 Generated from the registry by `python -m benchmark.methods`. The formula of each method, its settings for each
-detector and where it differs from its release stand at the top of its file in [pgd/methods/](../pgd/methods).
+detector and where it differs from its release stand at the top of its file in [pgd/methods/](../pgd/methods). What
+others measured with them, and which of those figures can be compared: [published.md](published.md).
 
 - **Place**: where teacher and student are compared; of methods that also compare predictions, where features are.
 {places}
@@ -55,6 +57,14 @@ ABSENT = """
 - **DETRDistill** and its kin for DETR: they match object queries and decoder stages, which dense heads do not have.
 - **ViTKD**: it compares the token grids of vision transformers, of which the benchmark has none; MGD holds its idea.
 - **AFD**, **AICSD**: made for segmentation; they need dense class maps or weights that nobody has set for detectors.
+- **MasKD** (ICLR 2023): its first stage learns tokens on the teacher alone, by the teacher's own loss on masked
+  features and an optimiser of its own. The release's tokens belong to its own teachers, so it needs a stage of the
+  pipeline; in one run with the student that learning would take a part of the student's schedule.
+- **AvatarKD** (ACM MM 2023): as released a dropout on the teacher's features around CWD, MGD or MasKD; which of them
+  stands behind its figures on FCOS and with an R101 on RetinaNet is not said.
+- **FreeKD** (CVPR 2024): needs tokens as MasKD, and how they are learned is not released.
+- **ScaleKD** (CVPR 2023): notes of it leave out the widths of its branches and the depth of its attention; no code was
+  found.
 - **FTPD** (IEEE TCSVT 2025): only the abstract could be read, and no code was found.
 - **Closed-loop** distillation (Pattern Recognition 149, 2024): only the abstract could be read, and no code was found.
 - **DrKD** (Pattern Recognition 161, 2025): only its citation was found.
@@ -139,6 +149,8 @@ def table() -> str:
 def main() -> None:
     args = command_parser("methods").parse_args()
     (args.out or TABLE).write_text(table())
+    if args.out is None:
+        PUBLISHED.write_text(literature.page(), encoding="utf-8")
 
 
 if __name__ == "__main__":

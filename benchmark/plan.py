@@ -4,6 +4,9 @@
 versions, a digest of the whole config, of the data and of each module of code that the training goes through. Stages
 depend on this file and not on folders, so that editing one method re-trains its runs only, adding a data set re-trains
 nobody, and neither does a docstring or a comment (digests are of the syntax tree without docstrings).
+
+``--dry-run`` writes nothing there: it says what the experiment would take (operations, steps, GPU hours at a
+throughput, disk, money) and what is missing; it needs neither data nor a GPU.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ if __name__ == "__main__":
 
 import hashlib
 import importlib.metadata
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +27,20 @@ from mmdet.registry import MODELS, TASK_UTILS
 from mmengine.config import Config
 
 import pgd.plugin  # noqa: F401  registers with mmdet
+from benchmark.data.manifest import file_state
 from benchmark.experiment.cli import command_parser, run_cli
 from benchmark.experiment.config import DatasetInfo, detector_config, training_digest
 from benchmark.experiment.digest import BESIDE_TRAINING, PACKAGES, closure
+from benchmark.experiment.names import hint, unknown
+from benchmark.experiment.quiet import quiet
 from benchmark.experiment.settings import Job, Params, Run, SettingsError, load
 from benchmark.experiment.workspace import HERE, Workspace, write_entries
 from benchmark.training.run import DYNAMICS
 from pgd.dense import reader_of, served_heads
-from pgd.methods.base import MethodError, method_class, settings_of
+from pgd.methods.base import METHODS, MethodError, method_class, settings_of
 
+#: the module that takes the place of a training where the teacher's weights are given
+GIVEN = "benchmark.training.given"
 LIBRARIES = ("torch", "torchvision", "mmdet", "mmengine", "numpy")
 
 
@@ -69,10 +78,12 @@ def check_run(name: str, params: Params) -> None:
     run = job.run
     try:
         if run.method != "none":
+            if run.method not in METHODS.module_dict:
+                raise MethodError(unknown("distillation method", run.method, sorted(METHODS.module_dict)))
             known = settings_of(run.method)
             for key in run.settings:
                 if key not in known:
-                    raise MethodError(f"settings.{key}: method '{run.method}' has: {', '.join(known)}")
+                    raise MethodError(f"settings.{key}: unknown to method '{run.method}'; {hint(key, known)}")
         detector_config(job.detector, run.options)
     except (MethodError, SettingsError) as error:
         raise SettingsError(f"runs.{name}: {error}") from None
@@ -90,6 +101,19 @@ def check_pretrained(cfg: Config) -> str | None:
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
+def check_given(job: Job) -> str:
+    """Digest of the checkpoint that is given for a teacher; of an address, the one it should have or itself."""
+    teacher, key = job.pair.teacher, f"pairs.{job.pair_name}.teacher"
+    if teacher.is_address:
+        return teacher.sha256 or teacher.checkpoint
+    found = file_state(Path(teacher.checkpoint))
+    if found is None:
+        raise SettingsError(f"{key}.checkpoint: {teacher.checkpoint} is no file (paths start at params.yaml)")
+    if teacher.sha256 not in (None, found):
+        raise SettingsError(f"{key}.sha256: {teacher.checkpoint} has {found}; give the right file or correct the key")
+    return found
+
+
 def entry(job: Job, space: Workspace = HERE) -> dict:
     """What the result of one training depends on, besides its seed and the teacher's weights."""
     cfg = detector_config(job.detector, job.options)
@@ -98,6 +122,7 @@ def entry(job: Job, space: Workspace = HERE) -> dict:
     parts = parts_of(cfg.model)
     if taught:
         parts |= parts_of(detector_config(job.pair.teacher).model)
+    given = job.run is None and job.pair.teacher.checkpoint is not None
     return {
         "data": data.digest,
         # A change of the gate leaves the teacher as it is, but a student must be checked against it.
@@ -108,8 +133,9 @@ def entry(job: Job, space: Workspace = HERE) -> dict:
         # of all settings, as far as they matter to this training
         "config": training_digest(job, data),
         "seed": job.seed if job.run is None else None,
-        "code": sources(parts, job.run),
+        "code": sources(parts, job.run) | (closure({GIVEN}, BESIDE_TRAINING) if given else {}),
         "libraries": {name: importlib.metadata.version(name) for name in LIBRARIES},
+        **({"checkpoint": check_given(job)} if given else {}),
     }
 
 
@@ -122,11 +148,25 @@ def plan(params: Params, space: Workspace = HERE) -> None:
     write_entries(space.plan, entries)
 
 
+def dry_run(params: Params, args: Namespace) -> None:
+    """Say what the experiment would take."""
+    from benchmark.experiment.budget import budget
+    from benchmark.experiment.budget_table import markdown, show
+
+    quiet()
+    for name in params.runs:
+        check_run(name, params)
+    found = budget(params, args.throughput)
+    show(found, args.gpus, args.throughput, args.price)
+    if args.out:
+        args.out.write_text(markdown(found, args.gpus, args.throughput, args.price))
+
+
 def main() -> None:
     args = command_parser("plan").parse_args()
     params = load(args.params)
     try:
-        plan(params)
+        dry_run(params, args) if args.dry_run else plan(params)
     except SettingsError as error:
         raise SettingsError(f"{args.params}: {error}") from None
 

@@ -229,8 +229,11 @@ def prepare(name: str, settings: Dataset) -> DatasetInfo:
         digest=digest.hexdigest(),
         metric=located.metric,
         val_odgt=str(located.val_odgt) if located.val_odgt else None,
+        left_out={split: made["left_out"] for split, made in changes.items() if made.get("left_out")},
     )
-    out.write_text(json.dumps(asdict(info), indent=2) + "\n")
+    # of whole sets the file stays as it is
+    content = {key: value for key, value in asdict(info).items() if key != "left_out" or value}
+    out.write_text(json.dumps(content, indent=2) + "\n")
     return info
 
 

@@ -1,6 +1,7 @@
 """Stages `teacher` and `distill`: train one detector and export its plain weights.
 
-``python -m benchmark.train teacher PAIR`` trains a pair's teacher into ``work/teachers/<pair>/``; ``python -m
+``python -m benchmark.train teacher PAIR`` trains a pair's teacher into ``work/teachers/<pair>/``, or takes the weights
+that params.yaml gives for it; ``python -m
 benchmark.train distill RUN --seed S`` trains the student of one run of params.yaml into ``work/runs/<run>-<seed>/``:
 ``weights.pth`` (loads in plain mmdet), ``train.json`` and ``curve.jsonl``. Checkpoints to resume from lie in
 ``work/checkpoints/``, out of DVC's reach; they are used when they belong to the same plan, data and teacher, and thrown
@@ -95,6 +96,10 @@ def planned_data(job: Job, space: Workspace) -> DatasetInfo:
 def train(job: Job, space: Workspace = HERE) -> Path:
     """Train (or finish) one detector; returns the folder with its results."""
     data = planned_data(job, space)
+    if job.run is None and job.pair.teacher.checkpoint is not None:
+        from benchmark.training.given import adopt
+
+        return adopt(job, data, space)
     # The basis names all that the result depends on but for the seed.
     mark = hashlib.sha256(f"{basis(job, space).read_text()}\n{job.seed}".encode()).hexdigest()
     teacher = teacher_weights(job, space) if job.run is not None and job.run.needs_teacher else None
@@ -142,7 +147,7 @@ def main() -> None:
     job = params.teacher(args.pair) if args.command == "teacher" else params.student(args.run, args.seed)
     train(job)
     # All is written: the next `dvc repro --force` shall train, not resume at the last iteration.
-    shutil.rmtree(HERE.checkpoints(job))
+    shutil.rmtree(HERE.checkpoints(job), ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ from benchmark.evaluate import evaluate
 from benchmark.evidence.record import Record
 from benchmark.experiment.cli import command_parser, run_cli
 from benchmark.experiment.config import MINI, DatasetInfo, detector_config
+from benchmark.experiment.names import unknown
 from benchmark.experiment.quiet import quiet
 from benchmark.experiment.settings import Job, Params, Run, SettingsError, load, parse
 from benchmark.experiment.workspace import HERE, Workspace
@@ -110,6 +111,8 @@ def weights(methods: list[str], params: Params, pair: str) -> dict[str, Run]:
 
 def named(path: Path, params: Params, pair: str) -> dict[str, Run]:
     """The runs in a file of trials: a mapping as under ``runs`` in params.yaml."""
+    if not path.is_file():
+        raise SettingsError(f"{path}: no such file; name one like experiments/trials.yaml")
     content = {name: {"pair": pair, **run} for name, run in yaml.safe_load(path.read_text()).items()}
     return parse({**asdict(params), "runs": content, "seeds": list(params.seeds)}).runs
 
@@ -125,6 +128,11 @@ def held_out(params: Params, pair: str, space: Workspace, own: Workspace) -> Non
 def tune(params: Params, runs: dict[str, Run], pair: str, iterations: int, jobs: int, out: Path) -> None:
     """Train and evaluate the runs that ``out`` does not hold yet, and add them to it."""
     space, whole = Workspace(HERE.work / "tune"), params.pairs[pair]
+    if whole.teacher.checkpoint:
+        raise SettingsError(
+            f"pairs.{pair}.teacher.checkpoint: this teacher has seen the images that the trials are measured on; tune "
+            "with a teacher that is trained here"
+        )
     held_out(params, pair, HERE, space)
     cut = replace(whole, student=replace(whole.student, iterations=iterations))
     short = replace(params, pairs={pair: cut}, runs=runs)
@@ -169,11 +177,14 @@ def main() -> None:
     parser = command_parser("tune")
     args = parser.parse_args()
     params = load(args.params)
-    if unknown := set(args.methods) - set(METHODS.module_dict):
-        parser.error(f"no method '{min(unknown)}'; there are: {', '.join(sorted(METHODS.module_dict))}")
-    runs = named(args.trials, params, args.pair) if args.trials else weights(args.methods, params, args.pair)
+    for name in args.methods:
+        if name not in METHODS.module_dict:
+            parser.error(unknown("method", name, sorted(METHODS.module_dict)))
+    # names a pair that is not there before anything looks it up
+    pair = params.teacher(args.pair).pair_name
+    runs = named(args.trials, params, pair) if args.trials else weights(args.methods, params, pair)
     out = args.out or Path("results") / ("trials.csv" if args.trials else "tuning.csv")
-    tune(params, runs, params.teacher(args.pair).pair_name, args.iterations, args.jobs, out)
+    tune(params, runs, pair, args.iterations, args.jobs, out)
 
 
 if __name__ == "__main__":

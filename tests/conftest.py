@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 from pathlib import Path
 from statistics import median
 
-import cv2
 import pytest
 import submitit  # noqa: F401  configures logging when first imported, which closes the log files of any Runner by then
 import torch
 from support.detectors import ALL
-from support.worlds import IMAGES, World
+from support.worlds import World, write_tiny_data
 
 import benchmark.training.draws  # noqa: F401  registers what trainings draw by
 import pgd.plugin  # noqa: F401  registers with mmdet
-from benchmark.data.minicoco import MINI, annotate, coco_json, file_name, render
 from benchmark.experiment.config import DatasetInfo
 from benchmark.experiment.quiet import skip_config_formatting
 from benchmark.experiment.settings import TEACHER
 from benchmark.experiment.workspace import Workspace
-from benchmark.prepare import MINI_AREAS
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -59,26 +55,7 @@ def coco_weights() -> Path:
 @pytest.fixture(scope="session")
 def tiny_data(tmp_path_factory) -> DatasetInfo:
     """The first images of minicoco, written as a COCO-format set."""
-    root = tmp_path_factory.mktemp("tiny_data")
-    for split in MINI.splits:
-        (root / split.name).mkdir()
-        annotations = []
-        for i in range(IMAGES[split.name]):
-            image, instances = render(MINI, split, i)
-            assert cv2.imwrite(str(root / split.name / file_name(split, i)), image[..., ::-1])
-            annotations.append(annotate(instances, i + 1, 0))
-        content = coco_json(MINI, split, annotations)
-        (root / f"{split.name}.json").write_text(json.dumps(content))
-    return DatasetInfo(
-        name="minicoco",
-        classes=[c["name"] for c in content["categories"]],
-        train_images=str(root / "train"),
-        train_annotations=str(root / "train.json"),
-        val_images=str(root / "val"),
-        val_annotations=str(root / "val.json"),
-        areas=list(MINI_AREAS),
-        digest="tiny",
-    )
+    return write_tiny_data(tmp_path_factory.mktemp("tiny_data"))
 
 
 @pytest.fixture

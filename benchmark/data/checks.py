@@ -15,10 +15,11 @@ from tqdm import tqdm
 
 from benchmark.data.coco_check import DISAGREES, ESCAPES, EXIF, Annotations, has_size
 from benchmark.data.faults import DataError
-from benchmark.data.image_names import image_names
-from benchmark.data.image_sizes import TURNED, UNREADABLE, Header, fingerprint, look
+from benchmark.data.image_names import image_names, linked_folders, near_names
+from benchmark.data.image_sizes import MISSING, TURNED, UNREADABLE, Header, fingerprint, look
 
 SIZES, NAMES = "image sizes (from the files)", "file names (in the disk's Unicode form)"
+WITH_IMAGES = "annotations of images that were left out"
 
 
 def unpack(archive: Path, target: Path) -> None:
@@ -84,6 +85,9 @@ def check_split(
     for name in outside:
         found.faults.add(ESCAPES, name, f"lies in {(images / names[name]).resolve().parent}")
     found.faults.refuse({ESCAPES})
+    if linked := linked_folders(names.values(), images, root or images):
+        first, target = next(iter(linked.items()))
+        print(f"{images}: {len(linked)} folders of images are linked from elsewhere (first: {first} -> {target})")
     headers, problems = look({own: images / own for own in names.values()}, caches)
     gone = _check_images(found, images, names, headers, problems)
     if broken == "refuse":
@@ -97,7 +101,8 @@ def check_split(
     found.look_for_unusual()
     if not found.changed:
         return Split(annotations, images, found.content, listed, looked)
-    changes = {"computed": dict(found.computed), "left_out": found.faults.counts()}
+    left_out = found.faults.counts() | ({WITH_IMAGES: lost} if lost else {})
+    changes = {"computed": dict(found.computed), "left_out": left_out}
     return Split(annotations, images, found.bare(), listed, looked, changes)
 
 
@@ -106,6 +111,7 @@ def _check_images(
 ) -> list[int]:
     """Compare what is said of the images with their files; ids of those that cannot be used."""
     gone, turned = [], []
+    near = near_names((name for name, problem in problems.items() if problem == MISSING), folder)
     for image in found.images:
         if names[image["file_name"]] != image["file_name"]:
             image["file_name"] = names[image["file_name"]]
@@ -113,7 +119,9 @@ def _check_images(
         name = image["file_name"]
         place, header = f"image {image['id']} ({name})", headers.get(name)
         if header is None:
-            found.faults.add(problems[name], place, _beginning(folder / name) if problems[name] == UNREADABLE else "")
+            hint = f"there is {near[name]}" if name in near else ""
+            what = _beginning(folder / name) if problems[name] == UNREADABLE else hint
+            found.faults.add(problems[name], place, what)
             gone.append(image["id"])
             continue
         if not has_size(image):

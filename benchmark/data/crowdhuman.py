@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmark.data.faults import DataError, Faults, Xywh, xywh
-from benchmark.data.image_names import image_names
-from benchmark.data.image_sizes import Header, look, write_atomically
+from benchmark.data.image_names import image_names, near_names
+from benchmark.data.image_sizes import MISSING, Header, look, write_atomically
 
 PERSON = "person"
 #: kinds of faults besides those of images (benchmark/data/image_sizes.py)
@@ -172,9 +172,11 @@ def measured(
     outside = set(image_names((r.file_name for r in records), images, root)[1])
     headers, problems = look({r.id: images / r.file_name for r in records if r.file_name not in outside}, caches)
     problems |= {r.id: ESCAPES for r in records if r.file_name in outside}
+    near = near_names((r.file_name for r in records if problems.get(r.id) == MISSING), images)
     for record in records:
         if record.id in problems:
-            faults.add(problems[record.id], record.line, str(images / record.file_name))
+            hint = f"; there is {near[record.file_name]}" if record.file_name in near else ""
+            faults.add(problems[record.id], record.line, f"{images / record.file_name}{hint}")
     return [r for r in records if r.id in headers], headers
 
 

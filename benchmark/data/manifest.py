@@ -10,6 +10,9 @@ from pathlib import Path
 from benchmark.data.crowdhuman import FOLDERS, PUBLISHED
 from benchmark.experiment.settings import Dataset
 
+#: of a manifest: weights that are given for teachers, by path
+CHECKPOINTS = "checkpoints"
+
 
 def parts_of(settings: Dataset) -> tuple[list[Path], list[Path]]:
     """Annotation files and image folders of a set that is not ours, whether they are there or not; mini sets: none."""
@@ -68,6 +71,7 @@ def manifest(files: Iterable[Path], folders: Iterable[Path]) -> dict:
 
 
 def changed_since(content: dict) -> list[str]:
-    """The paths of an earlier manifest whose state is another now."""
+    """The paths of an earlier manifest's data whose state is another now."""
+    content = {kind: states for kind, states in content.items() if kind != CHECKPOINTS}
     now = manifest(map(Path, content["annotations"]), map(Path, content["images"]))
     return [path for kind, states in content.items() for path, state in states.items() if now[kind][path] != state]

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from benchmark.evidence.record import ReportError, read_json
+from benchmark.evidence.records import paired
 from benchmark.evidence.stats import (
     coco_ap,
     coco_matches,
@@ -100,9 +101,7 @@ def with_bootstrap(records: pd.DataFrame, table: pd.DataFrame, results: Path) ->
     table["gain_p"] = np.nan
     for row in table.index[table["gain"].notna()]:
         run, plain = table.loc[row, "run"], table.loc[row, "baseline"]
-        seeds = sorted(
-            set(records.loc[records["run"] == run, "seed"]) & set(records.loc[records["run"] == plain, "seed"])
-        )
+        seeds = sorted(paired(records, run, plain, "AP").index)
         for name, metric in GAINS.items():
             if name not in table or pd.isna(table.loc[row, name]):
                 continue

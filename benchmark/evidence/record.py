@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,8 @@ class Record(Training):
     dataset: str
     #: kind of metric: of :data:`METRICS`
     metric: str
+    #: how much of the data set was broken and left out, by split and by what was wrong with it
+    left_out: dict[str, dict[str, int]] = field(default_factory=dict)
     #: mmdet's type of the detector, in lower case
     detector: str
     backbone: str
@@ -94,7 +96,7 @@ class Record(Training):
         """Flat, for a table: its ``key``, accuracy by its names, ``method.<setting>``, ``environment.<entry>``, and
         options as text."""
         row = asdict(self)
-        for name in ("version", "accuracy", "settings", "environment", "options"):
+        for name in ("version", "accuracy", "settings", "environment", "options", "left_out"):
             del row[name]
         return {
             "key": self.key,

@@ -12,7 +12,7 @@ from benchmark.evidence.records import paired
 #: What a reader calls the kinds of metric.
 KIND_NAMES = {"coco": "COCO's metric", "crowdhuman": "CrowdHuman's metric"}
 #: Columns of words, to the left; all others hold numbers.
-WORDS = ("Run", "Pair", "Method", "Inherits", "outcome", "Where", "Verdict")
+WORDS = ("Run", "Pair", "Method", "Inherits", "outcome", "Claim", "Where", "Verdict", "All")
 MISSING = "\u2013"  # an en dash, in every table
 MINUS = "\u2212"
 #: of a gain whose interval holds zero

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from benchmark.experiment.names import unknown
+from benchmark.experiment.workspace import ROOT
 from benchmark.probe.options import EXAMPLE, FILES, MODES, ORDERS, PERCENTS
 
 
@@ -42,6 +45,27 @@ def _params(parser: ArgumentParser) -> None:
 
 def _nothing(parser: ArgumentParser) -> None:
     """The command takes no arguments."""
+
+
+def _plan(parser: ArgumentParser) -> None:
+    _params(parser)
+    several = number(1, math.inf, int)
+    parser.add_argument("--dry-run", action="store_true", help="only say what the experiment would take")
+    asked = parser.add_argument_group("with --dry-run")
+    asked.add_argument("--gpus", type=several, nargs="+", default=[8], metavar="N", help="(default: 8)")
+    asked.add_argument(
+        "--throughput",
+        type=number(1e-3, math.inf),
+        default=30.0,
+        metavar="IMG_PER_S",
+        help="training images a second of the first pair's student without a teacher on one GPU (default: 30)",
+    )
+    asked.add_argument("--price", type=number(0, math.inf), metavar="PER_GPU_HOUR", help="in any currency")
+    asked.add_argument("--out", type=Path, metavar="FILE.md", help="write the table there, too")
+
+
+def _only_dry(args: Namespace) -> str | None:
+    return "--out, --price: only with --dry-run" if (args.out or args.price) and not args.dry_run else None
 
 
 def _train(parser: ArgumentParser) -> None:
@@ -120,6 +144,10 @@ def _report(parser: ArgumentParser) -> None:
     parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="names the runs and seeds")
 
 
+def _summary(parser: ArgumentParser) -> None:
+    parser.add_argument("--results", type=Path, default=Path("results"), help="folder of table.csv")
+
+
 def _verdict(parser: ArgumentParser) -> None:
     parser.add_argument("--results", type=Path, default=Path("results"), help="folder of metrics.json")
     source = parser.add_mutually_exclusive_group()
@@ -134,6 +162,9 @@ def _verdict(parser: ArgumentParser) -> None:
 def _claims(parser: ArgumentParser) -> None:
     parser.add_argument("--experiments", type=Path, default=Path("experiments"), help="claims.yaml and results")
     parser.add_argument("--out", type=Path, default=Path("results"), help="folder of claims.md and claims.csv")
+    parser.add_argument(
+        "--readme", type=Path, default=Path("README.md"), help="its block of what was found is rewritten"
+    )
 
 
 def _front(parser: ArgumentParser) -> None:
@@ -148,8 +179,18 @@ def _notebooks(parser: ArgumentParser) -> None:
     parser.add_argument("names", nargs="*", help="notebooks to run (default: all)")
 
 
+def _known_notebooks(args: Namespace) -> str | None:
+    known = sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
+    wrong = [name for name in args.names if name not in known]
+    return unknown("notebook", wrong[0], known) if wrong else None
+
+
 def _methods(parser: ArgumentParser) -> None:
-    parser.add_argument("--out", type=Path, help="file to write (default: docs/methods.md)")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        help="file to write (default: docs/methods.md, with docs/published.md)",
+    )
 
 
 def _tune(parser: ArgumentParser) -> None:
@@ -173,6 +214,87 @@ def _archive(name: str) -> Callable[[ArgumentParser], None]:
         parser.add_argument("--workers", type=int, default=2, help="processes (default: %(default)s)")
 
     return add
+
+
+def _convert(parser: ArgumentParser) -> None:
+    formats = parser.add_subparsers(dest="format", required=True)
+    voc = formats.add_parser("voc", help="Pascal VOC: an XML file an image")
+    _converted(voc, "folder of the XML files")
+    voc.add_argument(
+        "--first-pixel",
+        type=int,
+        choices=(0, 1),
+        default=1,
+        help="where pixels are counted from: 1 as VOC does, both ends part of the box; 0: edges (default: 1)",
+    )
+    voc.add_argument(
+        "--difficult",
+        choices=("ignore", "keep"),
+        default="ignore",
+        help="difficult objects are regions to ignore, or objects like others (default: ignore)",
+    )
+
+    _converted(formats.add_parser("yolo", help="YOLO: a text file an image"), "folder of the text files")
+    _converted(formats.add_parser("csv", help="tables: a row an object"), "the table, or a folder of tables")
+
+
+def _converted(parser: ArgumentParser, annotations: str) -> None:
+    """What all formats share."""
+    parser.add_argument("--annotations", type=Path, required=True, help=annotations)
+    parser.add_argument("--images", type=Path, required=True, help="folder of the images")
+    parser.add_argument(
+        "--split",
+        nargs="+",
+        required=True,
+        metavar="PART",
+        help="val's share of the images, by a hash of their names (0.2); or val, or train and val, each a file of "
+        "image names or a folder",
+    )
+    parser.add_argument("--out", type=Path, required=True, help="folder of the COCO tree, a new one")
+    parser.add_argument(
+        "--classes", nargs="+", default=[], metavar="NAME", help="in this order (default: alphabetical)"
+    )
+    parser.add_argument("--copy", action="store_true", help="copy images instead of linking them")
+
+
+def _sound_conversion(args: Namespace) -> str | None:
+    if len(set(args.classes)) < len(args.classes):
+        return f"--classes {' '.join(args.classes)}: a class stands twice"
+    if len(args.split) > 2:
+        return "--split takes a share, or val, or train and val"
+    try:
+        share = float(args.split[0])
+    except ValueError:
+        return None
+    if len(args.split) > 1 or not 0 < share < 1:
+        return f"--split {' '.join(args.split)}: give one share between 0 and 1, or files or folders"
+    return None
+
+
+def _who(text: str) -> str:
+    if not re.fullmatch(r"\w[\w.-]*", text):
+        raise argparse.ArgumentTypeError(f"'{text}' names a folder: letters, digits, '_', '.' and '-'")
+    return text
+
+
+def _submit(parser: ArgumentParser) -> None:
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="somebody's folder of this experiment")
+    parser.add_argument("--who", type=_who, required=True, metavar="NAME", help="names the folder that they get")
+    _params(parser)
+
+
+def _fetch(parser: ArgumentParser) -> None:
+    parser.add_argument("name", choices=("coco", "bccd", "crowdhuman"))
+    parser.add_argument("--root", type=Path, required=True, metavar="DIR", help="folder of the data set")
+    parser.add_argument("--mirror", metavar="URL", help="the same files from another place")
+    parser.add_argument("--check", action="store_true", help="fetch nothing; compare what is there")
+    parser.add_argument("--keep", action="store_true", help="keep COCO's archives after unpacking")
+
+
+def _what_is_fetched(args: Namespace) -> str | None:
+    if args.mirror and (args.check or args.name == "crowdhuman"):
+        return "--mirror: nothing is fetched here"
+    return "--keep: only for coco, without --check" if args.keep and (args.name != "coco" or args.check) else None
 
 
 def _pretrain(parser: ArgumentParser) -> None:
@@ -203,7 +325,7 @@ COMMANDS = {
     "closures": Command(_nothing),
     "look": Command(_prepare),
     "prepare": Command(_prepare),
-    "plan": Command(_params),
+    "plan": Command(_plan, _only_dry),
     "train": Command(_train),
     "match": Command(_params),
     "evaluate": Command(_evaluate),
@@ -211,10 +333,15 @@ COMMANDS = {
     "key_regions": Command(_key_regions, _one_subject),
     "region_figures": Command(_region_figures),
     "report": Command(_report),
-    "notebooks": Command(_notebooks),
+    "summary": Command(_summary),
+    "notebooks": Command(_notebooks, _known_notebooks),
+    "check": Command(_params),
+    "fetch": Command(_fetch, _what_is_fetched),
     "launch": Command(_launch, _pairs_of_text),
+    "submit": Command(_submit),
     "verdict": Command(_verdict),
     "claims": Command(_claims),
+    "convert": Command(_convert, _sound_conversion),
     "front": Command(_front),
     "smoke": Command(_nothing),
     "training.combinations": Command(_params),

@@ -6,12 +6,13 @@ import copy
 import functools
 import hashlib
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
 
+from benchmark.experiment.names import hint
 from benchmark.experiment.settings import Detector, Job, SettingsError
 from benchmark.experiment.workspace import HERE, ROOT, Workspace
 from pgd.scaling import FULL, Size, published_settings
@@ -21,10 +22,15 @@ MONITOR_IMAGES = 75
 MONITOR_POINTS = 4
 #: What settings of methods depend on in the configs of benchmark/configs/mini: 160 x 160 on five levels.
 MINI = Size(channels=32, positions=538, cells=4, blocks=2, warmup=40)
+#: In those of benchmark/configs/real: 256 x 192, the photographs of a 4 : 3 camera, in two widths.
+PHOTOS = replace(MINI, positions=1024)
+PHOTOS_WIDE = replace(PHOTOS, channels=64)
 #: which of benchmark/training/draws.py takes the place of mmengine's sampler in trainings
 DRAWS = {"DefaultSampler": "EpochDraws", "InfiniteSampler": "EndlessDraws"}
 #: by what configs call their ``scale``
-SCALES = {"full": FULL, "mini": MINI}
+SCALES = {"full": FULL, "mini": MINI, "photos": PHOTOS, "photos_wide": PHOTOS_WIDE}
+#: what a preprocessor does to pixels, by its key, and what it does where the key is absent
+INPUTS = {"mean": None, "std": None, "bgr_to_rgb": False, "rgb_to_bgr": False, "pad_size_divisor": 1, "pad_value": 0}
 
 
 #: entries of :class:`DatasetInfo` that are paths
@@ -49,6 +55,8 @@ class DatasetInfo:
     metric: str = "coco"
     #: CrowdHuman's own annotations of the validation images, which its metric reads
     val_odgt: str | None = None
+    #: how much `prepare` left out, by split and by what was wrong with it
+    left_out: dict[str, dict[str, int]] = field(default_factory=dict)
 
     @classmethod
     def load(cls, name: str, space: Workspace = HERE) -> DatasetInfo:
@@ -73,7 +81,7 @@ def _set_existing(cfg: Config, key: str, value: Any) -> None:
         known = [str(n) for n in range(len(node))] if is_list else list(node) if isinstance(node, dict | Config) else []
         if part not in known:
             at = ".".join(path[:i]) or "the config"
-            raise SettingsError(f"options.{key}: {at} has no '{part}'; it has: {', '.join(known) or 'nothing'}")
+            raise SettingsError(f"options.{key}: {at} has no '{part}'; {hint(part, known, 'it has')}")
         if i < len(path) - 1:
             node = node[int(part) if is_list else part]
     last = int(path[-1]) if isinstance(node, list) else path[-1]
@@ -169,8 +177,8 @@ def model_dict(cfg: Config, classes: int) -> ConfigDict:
 
 def check_same_inputs(job: Job, teacher: dict, student: dict) -> None:
     """Both see the same pixels: a teacher that was trained on others would be blind, and nobody would notice."""
-    for key in ("mean", "std", "bgr_to_rgb", "rgb_to_bgr"):
-        theirs, own = teacher.get(key), student.get(key)
+    for key, absent in INPUTS.items():
+        theirs, own = teacher.get(key, absent), student.get(key, absent)
         if theirs != own:
             raise SettingsError(
                 f"pairs.{job.pair_name}: data_preprocessor.{key} is {theirs} for the teacher, {own} for the student: "

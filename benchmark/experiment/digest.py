@@ -47,6 +47,7 @@ STAGES = {
     "key_regions": ("benchmark.key_regions", "pgd.heads", "pgd.detectors"),
     "region_figures": ("benchmark.region_figures",),
     "report": ("benchmark.report",),
+    "summary": ("benchmark.summary",),
     "notebooks": ("benchmark.notebooks", *PLUG_INS),
 }
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from dataclasses import field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
@@ -22,6 +21,7 @@ from pydantic import (
 from pydantic.dataclasses import dataclass
 
 from benchmark.experiment.datasets import STRICT, Dataset, Number
+from benchmark.experiment.names import hint, unknown
 from pgd import INHERIT_CHOICES
 
 TEACHER = "teacher"
@@ -66,6 +66,21 @@ class Teacher(Detector):
     #: what it sees in the training images: stored in single precision where that can be done, which changes nothing but
     #: the time (``auto``), looked at anew in every step (``live``), or stored in half precision (``float16``)
     features: Literal["auto", "live", "float16"] = "auto"
+    #: weights that exist already, a path (from the folder of params.yaml) or an address: nothing is trained then
+    checkpoint: StrictStr | None = None
+    #: of that file
+    sha256: Annotated[StrictStr, StringConstraints(pattern=r"^[0-9a-f]{64}$")] | None = None
+
+    def __post_init__(self) -> None:
+        if self.sha256 and not self.checkpoint:
+            raise ValueError("sha256: of which file? name it under checkpoint")
+        if self.checkpoint and self.iterations is not None:
+            raise ValueError("iterations: a teacher with a checkpoint is not trained; delete one of the two")
+
+    @property
+    def is_address(self) -> bool:
+        """Whether the checkpoint has to be downloaded."""
+        return "://" in (self.checkpoint or "")
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -143,19 +158,19 @@ class Params:
     def dataset(self, name: str) -> Dataset:
         """The settings of a data set."""
         if name not in self.datasets:
-            raise SettingsError(f"no data set '{name}'; there are: {', '.join(self.datasets)}")
+            raise SettingsError(unknown("data set", name, self.datasets))
         return self.datasets[name]
 
     def teacher(self, pair: str) -> Job:
         """The training of a pair's teacher."""
         if pair not in self.pairs:
-            raise SettingsError(f"no pair '{pair}'; pairs: {', '.join(self.pairs)}")
+            raise SettingsError(unknown("pair", pair, self.pairs))
         return Job(pair, 0, pair, self.pairs[pair], None).of_teacher
 
     def student(self, run: str, seed: int | None = None) -> Job:
         """The training of a run; by default with the first seed."""
         if run not in self.runs:
-            raise SettingsError(f"no run '{run}'; runs: {', '.join(self.runs)}")
+            raise SettingsError(unknown("run", run, self.runs))
         pair = self.runs[run].pair
         return Job(run, self.seeds[0] if seed is None else seed, pair, self.pairs[pair], self.runs[run])
 
@@ -182,11 +197,7 @@ def _sentence(error: dict) -> str:
     place, value, kind = error["loc"], error["input"], error["type"]
     where = ".".join(map(str, place))
     if kind == "unexpected_keyword_argument":
-        known = _known_keys(place[:-1])
-        close = difflib.get_close_matches(place[-1], known, n=1)
-        return f"{where}: unknown key; " + (
-            f"did you mean '{close[0]}'?" if close else f"known keys: {', '.join(known)}"
-        )
+        return f"{where}: unknown key; {hint(place[-1], _known_keys(place[:-1]), 'known keys')}"
     if kind == "invalid_key":
         known = _known_keys(place[:-1])
         return f"{'.'.join(map(str, (*place[:-1], value)))}: unknown key; known keys: {', '.join(known)}"
@@ -207,7 +218,7 @@ def _one_of(name: str | None, known: dict, where: str) -> str:
         return next(iter(known))
     if name not in known:
         problem = "missing" if name is None else f"'{name}' is unknown"
-        raise SettingsError(f"{where}: {problem}; there are: {', '.join(known)}")
+        raise SettingsError(f"{where}: {problem}; {hint(name or '', known)}")
     return name
 
 
@@ -243,6 +254,15 @@ def parse(content: Any) -> Params:
     return replace(params, pairs=pairs, runs=runs)
 
 
+def _placed(pair: Pair, folder: Path) -> Pair:
+    """The same with the path of a given teacher from anywhere."""
+    teacher = pair.teacher
+    if teacher.checkpoint is None or teacher.is_address:
+        return pair
+    path = (folder / Path(teacher.checkpoint).expanduser()).resolve()
+    return replace(pair, teacher=replace(teacher, checkpoint=str(path)))
+
+
 class _UniqueKeys(yaml.SafeLoader):
     """YAML in which a key stands once: plain PyYAML keeps the last one silently."""
 
@@ -264,7 +284,8 @@ def load(path: str | Path = "params.yaml") -> Params:
     if not path.is_file():
         raise SettingsError(f"{path}: no such file; run this from the folder that holds it")
     try:
-        return parse(yaml.load(path.read_text(), _UniqueKeys))
+        params = parse(yaml.load(path.read_text(), _UniqueKeys))
+        return replace(params, pairs={name: _placed(pair, path.parent) for name, pair in params.pairs.items()})
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f" line {mark.line + 1}" if mark else ""

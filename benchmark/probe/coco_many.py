@@ -14,10 +14,9 @@ import numpy as np
 from pycocotools.coco import COCO
 from torch import Tensor
 
-from benchmark.evidence.stats import Category, coco_ap
+from benchmark.evidence.stats import RECALLS, Category, coco_ap
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
-RECALLS = np.linspace(0, 1, 101)
 #: detections of an image and category that count, best first
 MAX_DETECTIONS = 100
 RANGES = ("AP", "AP_small", "AP_medium", "AP_large")

@@ -149,7 +149,7 @@ class Teacher:
         self.truth = read_annotations(self.subject)
         self.model = build(self.subject)
         self.head = type(self.model.bbox_head).__name__
-        self.tape = Tape(self.model, None)
+        self.tape = Tape(self.model)
         names = class_names(self.subject, self.truth, self.model.bbox_head.num_classes)
         self.label_of = {c["id"]: names.index(c["name"]) for c in self.truth.dataset["categories"]}
         self.ids = self._choose(images)
@@ -166,6 +166,13 @@ class Teacher:
         if index not in self._seen:
             self._seen[index] = self._look(index)
         return self._seen[index]
+
+    @reported
+    def tower(self, index: int) -> list[Tensor]:
+        """What PGD compares: the classification tower's first block on the ``index``-th image, ``[1, C, H, W]`` a
+        level."""
+        self._seen[index] = self._look(index)
+        return [features.cpu() for features in self.tape.towers[0]]
 
     @torch.no_grad()
     def _look(self, index: int) -> Scene:

@@ -29,12 +29,12 @@ REPEATABLE = {"LoadImageFromFile", "LoadImageOnce", "LoadAnnotations", "Resize",
 MOST = 16.0
 
 
-def refusal(cfg: Config, world_size: int = 1) -> str | None:
+def refusal(cfg: Config) -> str | None:
     """Why the teacher of a training must look at each batch itself; None where its features can be stored."""
     names = [step["type"] for step in cfg.train_dataloader.dataset.pipeline]
     if other := [name for name in names if name not in REPEATABLE]:
         return f"{other[0]} changes images each time"
-    if torch.cuda.is_available() or world_size > 1:
+    if torch.cuda.is_available():
         return "it is fast enough on a GPU"
     if cfg.optim_wrapper.type != "OptimWrapper":
         return f"{cfg.optim_wrapper.type} changes the precision"

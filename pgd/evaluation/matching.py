@@ -69,20 +69,22 @@ def figures(evaluation: Any) -> list[float]:
 
 
 def _loaded(annotations: Any, kind: type) -> Any:
-    """The annotations as this kind of object."""
+    """The annotations as this kind of object, none with the id 0: to pycocotools, and to who asks an evaluation which
+    detections have found something, that is an object that nothing has found."""
     reference = pycocotools.coco.COCO
     if isinstance(annotations, reference):
-        # to pycocotools an object of id 0 is one that nothing has found
         if kind is reference and 0 not in annotations.anns:
             return annotations
         annotations = annotations.dataset
-    if kind is not reference:
-        return kind(annotations if isinstance(annotations, dict) else str(annotations))
     if not isinstance(annotations, dict):
+        if kind is not reference and 0 not in (truth := kind(str(annotations))).getAnnIds():
+            return truth
         annotations = json.loads(Path(annotations).read_text(encoding="utf-8-sig"))
     if any(one["id"] == 0 for one in annotations["annotations"]):
         numbered = [{**one, "id": number} for number, one in enumerate(annotations["annotations"], start=1)]
         annotations = {**annotations, "annotations": numbered}
+    if kind is not reference:
+        return kind(annotations)
     truth = reference()
     truth.dataset = annotations
     truth.createIndex()

@@ -13,6 +13,7 @@ from support.bad_coco import BAD, every, one
 from support.coco_tree import BOXES, NAMES, annotations_of, edit, write_tree
 
 from benchmark.data.faults import DataError
+from benchmark.experiment.config import DatasetInfo
 from benchmark.experiment.settings import Dataset
 from benchmark.experiment.workspace import HERE
 from benchmark.prepare import prepare
@@ -78,8 +79,12 @@ def test_bad_input_is_left_out(tree, capsys, what):
     assert info.train_annotations == str(HERE.dataset("coco").parent / "train.json")
     assert info.val_annotations == str(annotations_of(tree, "val")), "nothing was wrong with it"
     record = json.loads((HERE.dataset("coco").parent / "changes.json").read_text())
-    assert sum(record["train"]["left_out"].values()) == 1
+    # the annotations of an image go with it
+    expected = [1, 3] if of_image else [1]
+    assert [*record["train"]["left_out"].values()] == expected
     assert record["val"] == {}
+    # and from here into the record of every training
+    assert DatasetInfo.load("coco").left_out == info.left_out == {"train": record["train"]["left_out"]}
     if of_image:
         assert f"{annotations_of(tree)}: 3 annotations went with the images that were left out" in told
 

@@ -83,6 +83,27 @@ def linked_as_a_whole(root: Path) -> None:
     folder.symlink_to(root.parent / "elsewhere")
 
 
+def linked_folder(root: Path) -> None:
+    """Somebody has put the images of a camera on another disk."""
+    (image_of(root).parent / "cam0").symlink_to(root.parent / "elsewhere")
+    (root.parent / "elsewhere").mkdir()
+    image_of(root).rename(root.parent / "elsewhere" / "a.png")
+    one("file_name", "cam0/a.png", "images", 0)(root)
+
+
+def linked_in_a_linked_folder(root: Path) -> None:
+    """Its own links may lead to what it holds."""
+    linked_folder(root)
+    (root.parent / "elsewhere" / "a.png").rename(root.parent / "elsewhere" / "blob")
+    (root.parent / "elsewhere" / "a.png").symlink_to("blob")
+
+
+def linked_root(root: Path) -> None:
+    """As many have it: data/coco -> /mnt/coco."""
+    root.rename(root.parent / "disk")
+    root.symlink_to(root.parent / "disk")
+
+
 NFC, NFD = (unicodedata.normalize(form, "café 1.png") for form in ("NFC", "NFD"))
 #: what is unusual; what is said of it, or None where the file is used as it is
 MENDED: dict[str, tuple[Change, str | None]] = {
@@ -124,6 +145,9 @@ MENDED: dict[str, tuple[Change, str | None]] = {
     "decomposed name, composed file": (renamed(NFD, NFC), "1 file names (in the disk's Unicode form)"),
     "link inside of the root": (linked_inside, None),
     "folder of images that is a link": (linked_as_a_whole, None),
+    "folder below it that is a link": (linked_folder, None),
+    "link inside of a linked folder": (linked_in_a_linked_folder, None),
+    "root that is a link": (linked_root, None),
 }
 
 
@@ -168,6 +192,13 @@ def test_nothing_is_lost(tree, capsys, what):
     assert [a["bbox"] for a in content["annotations"]] == [a["bbox"] for a in sound["annotations"]]
     assert [a["area"] for a in content["annotations"]] == [a["area"] for a in sound["annotations"]]
     assert {(i["width"], i["height"]) for i in content["images"]} == {(WIDTH, HEIGHT)}
+
+
+def test_a_linked_folder_is_named(tree, capsys):
+    linked_folder(tree)
+    prepare("coco", asked(tree))
+    told = f"1 folders of images are linked from elsewhere (first: cam0 -> {tree.parent / 'elsewhere'})"
+    assert f"{tree / NAMES['train']}: {told}\n" in capsys.readouterr().out
 
 
 def test_regions_that_mmdet_alone_ignores(tree, capsys):

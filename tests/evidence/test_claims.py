@@ -148,11 +148,52 @@ def test_the_page_tells_every_claim(experiments):
     assert "**Not testable here**: A ship." in text
 
 
+def test_readme_shows_what_is_decided(experiments):
+    one = {"better": "pgd", "worse": "inherit"}
+    asked = written(
+        experiments,
+        helps=claim(one, one | {"bound": 3.1}),
+        far=claim(needs="A ship."),
+        open=claim(one | {"bound": 3.1}),
+    )
+    block = page.found(claims.verdicts(asked, experiments))
+    rows = [line for line in block.splitlines() if line.startswith("|")][2:]
+    assert len(rows) == 1
+    assert rows[0].startswith("| It helps | here | +3.1 AP [+")
+    assert rows[0].endswith("| **reproduced** | 1 reproduced, 1 undecided |")
+    assert "(results/claims.md)" in block
+
+
+def test_readme_shows_eight_claims_at_most(experiments):
+    many = {f"c{i}": claim({"better": "pgd", "worse": "inherit"}) for i in range(page.ROWS + 1)}
+    block = page.found(claims.verdicts(written(experiments, **many), experiments))
+    assert block.count("**reproduced**") == page.ROWS
+
+
+def test_readme_says_when_nothing_is_decided(experiments):
+    asked = written(experiments, far=claim(needs="A ship."))
+    assert page.found(claims.verdicts(asked, experiments)).startswith("Nothing is decided yet.")
+
+
+def test_the_block_is_replaced():
+    assert page.with_found("a\n<!-- found -->\nold\n<!-- /found -->\nb\n", "new\n") == (
+        "a\n<!-- found -->\nnew\n<!-- /found -->\nb\n"
+    )
+
+
+@pytest.mark.parametrize("text", ["", "<!-- found -->", "<!-- /found --> <!-- found -->"])
+def test_a_readme_without_the_marks_is_refused(text):
+    with pytest.raises(ReportError, match="put them in"):
+        page.with_found(text, "new\n")
+
+
 def test_the_committed_page_follows_from_the_committed_records(tmp_path, monkeypatch):
     monkeypatch.chdir(REPOSITORY)
-    monkeypatch.setattr("sys.argv", ["claims", "--out", str(tmp_path)])
+    readme = tmp_path / "README.md"
+    readme.write_text((REPOSITORY / "README.md").read_text())
+    monkeypatch.setattr("sys.argv", ["claims", "--out", str(tmp_path / "results"), "--readme", str(readme)])
     page.main()
-    for name in ("claims.md", "claims.csv"):
-        assert (tmp_path / name).read_text() == (REPOSITORY / "results" / name).read_text(), (
-            f"results/{name} is not what `python -m benchmark.claims` writes; run it and commit the result"
+    for name in ("results/claims.md", "results/claims.csv", "README.md"):
+        assert (tmp_path / name).read_text() == (REPOSITORY / name).read_text(), (
+            f"{name} is not what `python -m benchmark.claims` writes; run it and commit the result"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -19,11 +20,12 @@ from benchmark.notebook import NothingToShow
 from benchmark.report import NOTEBOOKS
 
 REMEDIES = {
-    "coco_results": r"params\.yaml: no such file.* `dvc repro` in the repository trains them; set `PGD_RESULTS`",
-    "crowdhuman_results": r"`cd experiments/crowd && dvc repro` trains them; set `PGD_RESULTS`",
-    "distillation_dynamics": r"`dvc repro` trains the runs and measures this",
-    "key_regions": r"no results; run `python -m benchmark\.key_regions PAIR`",
-    "masks_and_weights": r"`dvc repro` trains the teacher",
+    "00_start": r"`dvc repro` trains the teacher",
+    "01_coco_results": r"params\.yaml: no such file.* `dvc repro` in the repository trains them; set `PGD_RESULTS`",
+    "02_crowdhuman_results": r"`cd experiments/crowd && dvc repro` trains them; set `PGD_RESULTS`",
+    "03_key_regions": r"no results; run `python -m benchmark\.key_regions PAIR`",
+    "04_masks_and_weights": r"`dvc repro` trains the teacher",
+    "05_distillation_dynamics": r"`dvc repro` trains the runs and measures this",
 }
 
 
@@ -98,7 +100,7 @@ def test_dynamics_go_on_without_the_teacher(tmp_path, monkeypatch):
         if path.name.startswith("pgd"):
             points = points.assign(**dict(zip(GRADIENTS, (0.2, 0.3, 0.5), strict=True)))
         points.to_csv(path, index=False)
-    count, text = shown_by(monkeypatch, "distillation_dynamics", tmp_path / "results")
+    count, text = shown_by(monkeypatch, "05_distillation_dynamics", tmp_path / "results")
     assert count == 3
     assert "**Without the share of positions**: " in text
     assert "`dvc repro` brings what it needs." in text
@@ -106,14 +108,36 @@ def test_dynamics_go_on_without_the_teacher(tmp_path, monkeypatch):
 
 
 def test_key_regions(monkeypatch):
-    count, text = shown_by(monkeypatch, "key_regions", ROOT / "experiments/regions/results")
+    count, text = shown_by(monkeypatch, "03_key_regions", ROOT / "experiments/regions/results")
     assert count == 4
     assert "**gfl**: " in text
 
 
+def test_the_start_of_a_trained_teacher(taught_world, monkeypatch):
+    """Its last cell asserts that the loss by hand is the library's."""
+    taught_world.settle()
+    count, text = shown_by(monkeypatch, "00_start", taught_world.space.results.absolute())
+    assert count == 1
+    assert "**No gains yet**: " in text
+    assert "Teacher of the pair **gfl**" in text
+    assert "by the library **" in text
+
+
+def test_the_start_shows_committed_gains_where_no_teacher_was_trained(tmp_path, monkeypatch):
+    shutil.copytree(ROOT / "results", tmp_path / "results", ignore=shutil.ignore_patterns("notebooks"))
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    with pytest.raises(NothingToShow, match=r"no trained teacher .* `dvc repro` trains the teacher"):
+        shown_by(monkeypatch, "00_start", tmp_path / "results")
+
+
+def test_the_start_lists_all_others():
+    text = (NOTEBOOKS / "00_start.ipynb").read_text()
+    assert [name for name in REMEDIES if f"[{name}]({name}.ipynb)" not in text] == ["00_start"]
+
+
 def test_masks_of_a_trained_teacher(taught_world, monkeypatch):
     taught_world.settle()
-    count, text = shown_by(monkeypatch, "masks_and_weights", taught_world.space.results.absolute())
+    count, text = shown_by(monkeypatch, "04_masks_and_weights", taught_world.space.results.absolute())
     assert count == 4
     assert "Teacher of the pair **gfl** (`GFLHead`), K = 30, ξ = 0.8 and 0.6." in text
     assert "for the sliders" in text

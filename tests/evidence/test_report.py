@@ -302,24 +302,24 @@ def test_verdict_from_a_dvc_diff(tmp_path, capsys):
 
 
 def test_notebooks(tree, monkeypatch):
-    count, text = shown_by(monkeypatch, "coco_results", tree / "results")
+    count, text = shown_by(monkeypatch, "01_coco_results", tree / "results")
     assert count == 3
     assert "+4.0" in text
     assert "No costs" in text
     assert "43.8" in text
-    count, text = shown_by(monkeypatch, "crowdhuman_results", tree / "results")
+    count, text = shown_by(monkeypatch, "02_crowdhuman_results", tree / "results")
     # an experiment without crowds: those that the repository keeps; the pictures need what its training leaves
     assert count >= 3
     assert "experiments/crowd/results" in text
     assert "pgd_released" in text
     add_crowd(tree)
-    count, text = shown_by(monkeypatch, "crowdhuman_results", tree / "results")
+    count, text = shown_by(monkeypatch, "02_crowdhuman_results", tree / "results")
     assert count == 4
     assert "+4.0" in text
     assert "42.8" in text
     assert "40.2" not in text
     assert "experiments/crowd" not in text
-    count, text = shown_by(monkeypatch, "coco_results", tree / "results")
+    count, text = shown_by(monkeypatch, "01_coco_results", tree / "results")
     assert count == 3
     assert "crowd-pgd" not in text
 

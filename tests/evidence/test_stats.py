@@ -111,6 +111,15 @@ def test_coco_without_detections_and_without_objects():
     assert np.isnan(stats.coco_ap(stats.coco_matches(empty, found), draws)).all()
 
 
+def test_an_object_may_have_the_id_0():
+    """One that was found counts as found, whatever its id."""
+    content, _ = scene(0)
+    content["annotations"] = [{**a, "id": number, "iscrowd": 0} for number, a in enumerate(content["annotations"])]
+    perfect = [{**a, "score": 0.9} for a in content["annotations"]]
+    matches = stats.coco_matches(stats.indexed(content), perfect)
+    assert all(category.matched.all() for category in matches)
+
+
 def test_chunks_change_nothing(monkeypatch):
     content, found = scene(1)
     matches, draws = stats.coco_matches(stats.indexed(content), found), stats.draw_images(IMAGES, 30)

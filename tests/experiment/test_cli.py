@@ -19,7 +19,11 @@ WRONG = {
     "train": ["distil", "pgd"],
     "cost": ["--turns", "few"],
     "key_regions": ["gfl", "--checkpoint", "a.pth"],
+    "fetch": ["crowdhuman", "--root", "a", "--mirror", "http://b"],
+    "plan": ["--price", "2"],
+    "submit": ["a", "--who", "../b"],
     "tune": [],
+    "convert": ["voc", "--annotations", "a", "--images", "b", "--out", "c", "--split", "1.5"],
     "data.pretrain": ["resnet50"],
     "verdict": ["--accept", "--against", "a.json"],
 }

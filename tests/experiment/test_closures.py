@@ -79,6 +79,7 @@ def test_stages_declare_what_they_import(folder):
         "key_regions": "key_regions gfl",
         "region_figures": "region_figures",
         "report": "report",
+        "summary": "summary",
     }
     planned = {"teacher": "teacher-gfl", "distill": "pgd", "plain": "student"}
     declared_by = {"evaluate_teacher": "evaluate", "evaluate_plain": "evaluate"}

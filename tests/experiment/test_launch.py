@@ -10,10 +10,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
 
+import benchmark.launch as module
 from benchmark.experiment.stages import StageError, Stages, last_line
 from benchmark.experiment.workspace import ROOT
 from benchmark.launch import launch
@@ -161,3 +163,45 @@ def test_partial_makes_only_what_is_asked_for(folder):
     assert {"a", "one", "m", "start_one"} <= made
     assert made.isdisjoint({"two", "z", "start_two"}), "what nobody asked for was not made"
     assert before.keys() >= {"start_one", "start_two"}
+
+
+@pytest.mark.slow
+def test_each_job_of_this_machine_sees_its_gpu(folder, monkeypatch):
+    """submitit alone hides them all."""
+    monkeypatch.setattr(module, "gpus_here", lambda: ["2", "5"])
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    content = yaml.safe_load((folder / "dvc.yaml").read_text())
+    content["stages"] = {
+        name: {"cmd": f"mkdir -p work && sleep 3 && echo $CUDA_VISIBLE_DEVICES > work/{name}", "outs": [f"work/{name}"]}
+        for name in ("a", "b")
+    }
+    (folder / "dvc.yaml").write_text(yaml.safe_dump(content))
+    launch(folder, "local", 2, [], {})
+    assert {(folder / "work" / name).read_text() for name in ("a", "b")} == {"2\n", "5\n"}
+
+
+def test_the_gpu_with_the_fewest_jobs_is_next():
+    names = ["a", "b", "c", "d"]
+    stages = SimpleNamespace(needs=dict.fromkeys(names, ()), changed=lambda name: True, partial=False)
+    queue = SimpleNamespace(
+        gpus=[0, 1], found_again=lambda name: None, submit=lambda name, gpu: gpu, log=lambda job: ""
+    )
+    queue.at_work = lambda job: True
+    run = module.Launch(stages, queue, 3, set(names))
+    run.step()
+    assert [run.tasks[name].gpu for name in names] == [0, 1, 0, None]
+    queue.gpus = []
+    run.start(run.tasks["d"])
+    assert run.tasks["d"].gpu is None
+
+
+@pytest.mark.parametrize(("chosen", "expected"), [("", ["0", "1", "2"]), ("1,2", ["1", "2"])])
+def test_gpus_of_this_machine(monkeypatch, chosen, expected):
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", chosen)
+    assert module.gpus_here() == expected
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert module.gpus_here() == []

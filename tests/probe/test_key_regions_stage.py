@@ -500,7 +500,7 @@ def test_one_subject_at_a_time(brought, capsys):
 
 def test_unknown_pair_and_missing_teacher(tiny_world: World, capsys):
     tiny_world.settle()
-    assert "no pair 'fcos'; pairs: gfl" in complaint(["fcos"], capsys)
+    assert "no pair 'fcos'; there are: gfl" in complaint(["fcos"], capsys)
     assert "work/teachers/gfl/weights.pth: no such checkpoint" in complaint(["gfl"], capsys)
 
 

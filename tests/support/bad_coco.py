@@ -50,10 +50,23 @@ def linked(root: Path) -> None:
     image_of(root).symlink_to(root.parent / "elsewhere" / "a.png")
 
 
-def linked_folder(root: Path) -> None:
-    write_image(root.parent / "elsewhere" / "a.png")
+def linked_from_a_linked_folder(root: Path) -> None:
+    """A folder of another place may be linked, but not what its links lead to."""
+    write_image(root.parent / "third" / "a.png")
+    (root.parent / "elsewhere").mkdir()
+    (root.parent / "elsewhere" / "a.png").symlink_to(root.parent / "third" / "a.png")
     (root / NAMES["train"] / "cam0").symlink_to(root.parent / "elsewhere")
     one("file_name", "cam0/a.png", "images", 0)(root)
+
+
+def in_other_case(root: Path) -> None:
+    image_of(root).rename(image_of(root).with_name("Train0.PNG"))
+
+
+def folder_in_other_case(root: Path) -> None:
+    (image_of(root).parent / "Cam0").mkdir()
+    image_of(root).rename(image_of(root).parent / "Cam0" / "a.JPG")
+    one("file_name", "cam0/a.jpg", "images", 0)(root)
 
 
 def cut(share: float) -> Change:
@@ -186,6 +199,18 @@ BAD: dict[str, tuple[Change, str, str, bool]] = {
         "copy the files or mend file_name",
         True,
     ),
+    "ending in other case": (
+        in_other_case,
+        "1 missing images (image 10 (train0.png): there is Train0.PNG)",
+        "copy the files or mend file_name",
+        True,
+    ),
+    "folder in other case": (
+        folder_in_other_case,
+        "1 missing images (image 10 (cam0/a.jpg): there is Cam0/a.JPG)",
+        "copy the files or mend file_name",
+        True,
+    ),
     "empty image": (
         cut(0),
         "1 unreadable images (image 10 (train0.png): an empty file)",
@@ -233,5 +258,10 @@ BAD: dict[str, tuple[Change, str, str, bool]] = {
         False,
     ),
     "link out of the root": (linked, "(train0.png: lies in ", "copy what is linked to from there", False),
-    "folder that is a link out of the root": (linked_folder, "(cam0/a.png: lies in ", "copy what is linked", False),
+    "link out of a linked folder": (
+        linked_from_a_linked_folder,
+        "(cam0/a.png: lies in ",
+        "copy what is linked",
+        False,
+    ),
 }

@@ -7,15 +7,19 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import cv2
 import torch
 import yaml
 
+from benchmark.data.minicoco import MINI as MINICOCO
+from benchmark.data.minicoco import annotate, coco_json, file_name, render
 from benchmark.evidence.record import Record
 from benchmark.experiment.config import MINI, DatasetInfo
 from benchmark.experiment.settings import TEACHER, Job, Params, load
 from benchmark.experiment.workspace import Workspace
 from benchmark.match import match
 from benchmark.plan import plan
+from benchmark.prepare import MINI_AREAS
 from pgd.methods import METHODS
 from pgd.scaling import published_settings
 
@@ -32,7 +36,7 @@ LIGHT = {
 
 
 #: methods with parameters of their own
-WITH_ADAPTERS = ("cankd", "cskd", "defeat", "fgd", "fkd", "frs", "icd", "mgd", "tinykd")
+WITH_ADAPTERS = ("acamkd", "cankd", "cskd", "defeat", "fgd", "fkd", "frs", "icd", "mgd", "tinykd")
 
 
 def mini_settings(method: str) -> dict:
@@ -75,6 +79,29 @@ def runs(iterations: int = 2, workers: int = 0, **chosen: dict):
         student["options"]["train_dataloader.num_workers"] = workers
 
     return change
+
+
+def write_tiny_data(root: Path) -> DatasetInfo:
+    """The first images of minicoco, written as a COCO-format set."""
+    for split in MINICOCO.splits:
+        (root / split.name).mkdir()
+        annotations = []
+        for i in range(IMAGES[split.name]):
+            image, instances = render(MINICOCO, split, i)
+            assert cv2.imwrite(str(root / split.name / file_name(split, i)), image[..., ::-1])
+            annotations.append(annotate(instances, i + 1, 0))
+        content = coco_json(MINICOCO, split, annotations)
+        (root / f"{split.name}.json").write_text(json.dumps(content))
+    return DatasetInfo(
+        name="minicoco",
+        classes=[c["name"] for c in content["categories"]],
+        train_images=str(root / "train"),
+        train_annotations=str(root / "train.json"),
+        val_images=str(root / "val"),
+        val_annotations=str(root / "val.json"),
+        areas=list(MINI_AREAS),
+        digest="tiny",
+    )
 
 
 def same(a: dict, b: dict) -> bool:

@@ -221,7 +221,7 @@ def test_a_teacher_that_cannot_be_read(taught_world, spoil):
 def test_the_command_knows_its_runs(tiny_world, monkeypatch):
     tiny_world.settle()
     monkeypatch.setattr(sys, "argv", ["train", "distill", "pdg"])
-    with pytest.raises(SettingsError, match=r"^no run 'pdg'; runs: pgd, student"):
+    with pytest.raises(SettingsError, match=r"^no run 'pdg'; did you mean 'pgd'\?$"):
         stage.main()
 
 

@@ -27,8 +27,8 @@ def test_every_method_gets_the_same_number_of_weights():
     assert found["inherit"].method == "none"
     assert {run.inherit for run in found.values()} == {"head+neck"}
     carried = {"gamma_ratio": 0.2, "spatial_ratio": 5.2, "topk": 8}
-    assert found["pgd_0.0032"].settings == {**carried, "alpha": 0.0032}
-    assert found["pgd_0.012"].settings == {**carried, "alpha": 0.012, "temperature": 8.0}
+    assert found["pgd_0.00032"].settings == {**carried, "alpha": 0.00032}
+    assert found["pgd_0.0012"].settings == {**carried, "alpha": 0.0012, "temperature": 8.0}
 
 
 def test_the_committed_trials_are_runs():

@@ -1,0 +1,39 @@
+"""Read params.yaml and name what is wrong with it, in a second and without torch.  ``python -m benchmark.check``
+
+DVC reads the same file for its stages before any of them runs, and what it says of a wrong one names no key
+(``seeds: 0`` is "'Value' object is not iterable" to it). Methods, their settings and config keys are checked by `plan`.
+"""
+
+from __future__ import annotations
+
+if __name__ == "__main__":
+    # help and usage errors come before the imports that take seconds
+    from benchmark.experiment.cli import answer_early
+
+    answer_early("check")
+
+from benchmark.experiment.cli import command_parser, run_cli
+from benchmark.experiment.settings import Params, SettingsError, load
+
+
+def counted(count: int, noun: str) -> str:
+    """``1 run``, ``2 runs``."""
+    return f"{count} {noun}{'s' * (count != 1)}"
+
+
+def summary(params: Params) -> str:
+    """What the file asks for."""
+    runs, seeds = len(params.runs), len(params.seeds)
+    return (
+        f"{counted(len(params.datasets), 'data set')}, {counted(len(params.pairs), 'teacher')}, "
+        f"{counted(runs * seeds, 'student')} ({counted(runs, 'run')} x {counted(seeds, 'seed')})"
+    )
+
+
+def main() -> None:
+    path = command_parser("check").parse_args().params
+    print(f"{path}: {summary(load(path))}")
+
+
+if __name__ == "__main__":
+    run_cli(main, SettingsError)

@@ -1,0 +1,183 @@
+"""Fetching published files: going on where a cut connection left off, checked before they take their name.
+
+What has arrived lies in ``<name>.partial``, which nothing here throws away: not a cut connection, a full disk, a server
+that answers something else, nor a kill. Only a whole file of another checksum is moved aside, as ``<name>.wrong``.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import requests
+import urllib3
+from tqdm import tqdm
+
+from benchmark.data.faults import DataError
+
+#: bytes that are read at a time
+CHUNK = 1 << 20
+#: how often a connection may break without a byte gained, and the seconds before the next try
+TRIES, PAUSE = 4, 2.0
+#: seconds to connect, and between two pieces of data
+TIMEOUT = (20, 60)
+AGAIN = "run the same command again: it goes on from there"
+CUT = (requests.exceptions.ConnectionError, requests.exceptions.Timeout, urllib3.exceptions.HTTPError)
+
+
+@dataclass(frozen=True)
+class Remote:
+    """A published file."""
+
+    name: str
+    url: str
+    #: bytes; None: nobody has published it
+    size: int | None = None
+    md5: str | None = None
+    #: what to do where the address is no good
+    remedy: str = "take another place by --mirror"
+
+
+def digest(path: Path, kind: str) -> str:
+    """Checksum of a file, ``md5`` or ``sha256``, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, kind).hexdigest()
+
+
+def complaint(path: Path, remote: Remote) -> str | None:
+    """What distinguishes a file from the published one; None: nothing."""
+    if remote.size is not None and (size := path.stat().st_size) != remote.size:
+        return f"{size} bytes, published are {remote.size}"
+    if remote.md5 is not None and (found := digest(path, "md5")) != remote.md5:
+        return f"its MD5 is {found}, published is {remote.md5}"
+    return None
+
+
+def require_room(folder: Path, need: int, what: str) -> None:
+    """Raise :class:`DataError` where a disk has not ``need`` bytes left."""
+    if need > (free := shutil.disk_usage(folder).free):
+        raise DataError(
+            f"{folder}: {what} needs {need / 1e9:.2f} GB and {free / 1e9:.2f} GB are free; free some or choose another "
+            "--root, nothing that was fetched is lost"
+        )
+
+
+def fetch(remote: Remote, folder: Path) -> Path:
+    """Download a file into a folder, unless it is there; returns its place.
+
+    Raises:
+        DataError: one line that says what came instead, and the remedy.
+    """
+    target, partial = folder / remote.name, folder / f"{remote.name}.partial"
+    folder.mkdir(parents=True, exist_ok=True)
+    if target.is_file():
+        if wrong := complaint(target, remote):
+            raise DataError(f"{target}: not the published file ({wrong}); move it away and run the same command again")
+        return target
+    if remote.size is None:
+        # whether it is whole cannot be seen
+        partial.unlink(missing_ok=True)
+    _receive(remote, partial)
+    if wrong := complaint(partial, remote):
+        aside = partial.replace(folder / f"{remote.name}.wrong")
+        raise DataError(
+            f"{remote.url}: not the published file ({wrong}); it lies in {aside}. Run the same command again, or "
+            f"{remote.remedy}"
+        )
+    return partial.replace(target)
+
+
+def _receive(remote: Remote, partial: Path) -> None:
+    """Bring ``partial`` to the file's length, over as many connections as it takes."""
+    left = TRIES
+    while True:
+        have = partial.stat().st_size if partial.is_file() else 0
+        if remote.size is not None:
+            if have >= remote.size:
+                return
+            require_room(partial.parent, remote.size - have, remote.name)
+        try:
+            _one_connection(remote, partial, have)
+            if remote.size is None:
+                return
+        except CUT as error:
+            got = partial.stat().st_size if partial.is_file() else 0
+            # a file of unknown length cannot be gone on with
+            left = TRIES if got > have and remote.size else left - 1
+            if left == 0:
+                total = f"{remote.size} bytes" if remote.size else "an unknown length"
+                why = "no connection" if got == 0 else "the connection was cut"
+                raise DataError(
+                    f"{remote.url}: {why} after {got} of {total} ({type(error).__name__}); {AGAIN}"
+                ) from None
+            time.sleep(PAUSE)
+
+
+def _one_connection(remote: Remote, partial: Path, have: int) -> None:
+    """Append what one request yields; raises one of :data:`CUT` where it ends early."""
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
+    try:
+        answer = requests.get(remote.url, headers=headers, stream=True, timeout=TIMEOUT)
+    except requests.exceptions.TooManyRedirects:
+        raise DataError(f"{remote.url}: redirected in a circle; {remote.remedy}") from None
+    except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema, requests.exceptions.MissingSchema):
+        raise DataError(f"{remote.url}: no address, such as http://host/folder; {remote.remedy}") from None
+    with answer:
+        skip = have - _check_answer(answer, remote, have)
+        bar = tqdm(
+            desc=remote.name, total=remote.size, initial=have, unit="B", unit_scale=True, mininterval=1, leave=False
+        )
+        with partial.open("ab" if remote.size else "wb") as file, bar:
+            # what has arrived, where `iter_content` would wait for a whole piece and lose it with the connection
+            while piece := answer.raw.read1(CHUNK):
+                new, skip = piece[skip:], max(0, skip - len(piece))
+                _write(file, new, partial)
+                bar.update(len(new))
+
+
+def _write(file, data: bytes, partial: Path) -> None:
+    try:
+        file.write(data)
+        file.flush()
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        # bytes that are still in Python's hands would be tried again when the file is closed
+        file.detach().close()
+        raise DataError(
+            f"{partial}: the disk is full after {partial.stat().st_size} bytes; free some and {AGAIN}"
+        ) from None
+
+
+def _check_answer(answer: requests.Response, remote: Remote, have: int) -> int:
+    """Where in the file the answer begins: at ``have``, or 0 from a server that knows no ranges.
+
+    Raises:
+        DataError: the answer is an error, or another file.
+    """
+    where = remote.url if answer.url == remote.url else f"{remote.url} (redirected to {answer.url})"
+    if urlsplit(remote.url).scheme == "https" and urlsplit(answer.url).scheme != "https":
+        raise DataError(f"{where}: redirected to a place without encryption; {remote.remedy}")
+    if answer.status_code not in (200, 206):
+        what = {404: "there is no such file (404)", 403: "access is refused (403)"}
+        told = what.get(answer.status_code, f"the server answers {answer.status_code} {answer.reason}")
+        kept = f", the {have} bytes that are here are kept" if have else ""
+        raise DataError(f"{where}: {told}; try again later or {remote.remedy}{kept}")
+    begin, length = 0, answer.headers.get("Content-Length")
+    total = int(length) if length else None
+    if answer.status_code == 206:
+        place, _, whole = answer.headers.get("Content-Range", "").removeprefix("bytes ").partition("/")
+        begin = int(place.partition("-")[0]) if place[:1].isdigit() else -1
+        total = int(whole) if whole.isdigit() else None
+        if begin != have:
+            raise DataError(f"{where}: asked for bytes from {have} on, it sends others; {remote.remedy}")
+    if remote.size is not None and total is not None and total != remote.size:
+        raise DataError(
+            f"{where}: {total} bytes, published are {remote.size}: another file (or a page to log in); {remote.remedy}"
+        )
+    return begin

@@ -1,0 +1,292 @@
+"""What an experiment would take: operations, steps, GPU hours, disk, money, and what is missing. Trains nothing.
+
+Operations are counted by torch on its ``meta`` device, which has shapes and no numbers: forward and backward of the
+student, forward of the teacher. A multiplication and an addition are two. Not counted are losses, assignment and a
+method's own terms, for which a run with a method is charged :data:`OVERHEAD`.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmdet.registry import MODELS
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+import pgd.plugin  # noqa: F401  registers with mmdet
+from benchmark.data.manifest import parts_of
+from benchmark.experiment.config import DatasetInfo, detector_config, model_dict
+from benchmark.experiment.settings import Dataset, Job, Params
+from benchmark.experiment.workspace import HERE, Workspace
+
+#: Of a step with a method by one of student and teacher alone: 1.07 to 1.33 were measured on an H100 (README).
+OVERHEAD = 1.2
+#: Width by height of the images that stand for a data set: most photographs of COCO are 640 x 480.
+ASPECT = 4 / 3
+#: images that are trained on (those with annotations) and validated on, and bytes on the disk, unpacked
+KNOWN = {
+    "coco": (117_266, 5_000, 21.0e9),
+    "crowdhuman": (15_000, 4_370, 11.0e9),
+    "minicoco": (2_000, 500, 2.5e7),
+    "minicrowd": (800, 300, 1.5e7),
+}
+Shape = Sequence[int]
+#: (height, width) of what is computed where shapes alone will not do
+SMALL = 64, 64
+#: bytes of a box in a file of detections
+BOX = 110
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one image costs a detector."""
+
+    parameters: int
+    #: operations of a pass forward, and of one forward and backward
+    forward: float
+    step: float
+
+
+@dataclass(frozen=True)
+class Row:
+    """One training and its evaluation; None: not known before the data are there."""
+
+    name: str
+    teacher: bool
+    work: Work
+    #: operations for each training image: with backward, and with the teacher's
+    per_image: float
+    images: int | None
+    steps: int | None
+    gpu_hours: float | None
+    #: bytes that stay, and those of the checkpoints while it trains
+    disk: float
+    scratch: float
+
+
+@dataclass(frozen=True)
+class Budget:
+    """All trainings of an experiment."""
+
+    rows: tuple[Row, ...]
+    #: bytes
+    data: float
+    #: a sentence each
+    missing: tuple[str, ...]
+
+    @property
+    def gpu_hours(self) -> float:
+        return sum(row.gpu_hours or 0.0 for row in self.rows)
+
+    def disk(self, gpus: int) -> float:
+        """Bytes at the most: data, what stays, and the checkpoints of as many trainings as run at once."""
+        scratch = sorted((row.scratch for row in self.rows), reverse=True)[:gpus]
+        return self.data + sum(row.disk for row in self.rows) + sum(scratch)
+
+    def wall_hours(self, gpus: int) -> float:
+        """A training takes one GPU, the longest are begun first, and students wait for all teachers."""
+        parts = ([row.gpu_hours or 0.0 for row in self.rows if row.teacher is kind] for kind in (True, False))
+        return sum(makespan(part, gpus) for part in parts)
+
+
+def makespan(hours: Iterable[float], gpus: int) -> float:
+    """When the last is done, where each goes to the GPU that is free first, the longest first."""
+    busy = [0.0] * gpus
+    for one in sorted(hours, reverse=True):
+        busy[busy.index(min(busy))] += one
+    return max(busy)
+
+
+def image_size(pipeline: Sequence[dict], divisor: int) -> tuple[int, int] | None:
+    """(height, width) in pixels of an image of :data:`ASPECT` behind a pipeline, padded; None: it resizes none."""
+    for part in pipeline:
+        if part["type"] not in ("Resize", "RandomResize") or "scale" not in part:
+            continue
+        # of a range the middle
+        scales = part["scale"] if isinstance(part["scale"][0], list | tuple) else [part["scale"]]
+        long, short = (sum(max(s) for s in scales) / len(scales), sum(min(s) for s in scales) / len(scales))
+        factor = min(long / ASPECT, short)
+        return tuple(math.ceil(round(side) / divisor) * divisor for side in (factor, factor * ASPECT))
+    return None
+
+
+def size_of(cfg: Config) -> tuple[int, int]:
+    """(height, width) of a training image; where training resizes none, they have the size that the test asks for."""
+    divisor = cfg.model.data_preprocessor.get("pad_size_divisor", 1)
+    if size := image_size(cfg.train_dataloader.dataset.pipeline, divisor):
+        return size
+    resize = next(part for part in cfg.val_dataloader.dataset.pipeline if part["type"] == "Resize")
+    return resize["scale"][1], resize["scale"][0]
+
+
+def _tensors(outputs: Any) -> list[Tensor]:
+    if isinstance(outputs, Tensor):
+        return [outputs]
+    return [t for one in outputs for t in _tensors(one)] if isinstance(outputs, list | tuple) else []
+
+
+def _deformed(image: Shape, weight: Shape, *_, out_shape: Shape, **__) -> float:
+    """Operations of a deformable convolution without its interpolation: as many as of a plain one."""
+    return 2 * math.prod(out_shape) * math.prod(weight[1:])
+
+
+def _deformed_backward(out: Shape, image: Shape, weight: Shape, *_, **__) -> float:
+    """Gradients of image and weights."""
+    return 2 * 2 * math.prod(out) * math.prod(weight[1:])
+
+
+def _counter() -> FlopCounterMode:
+    ours = {
+        torch.ops.torchvision.deform_conv2d: _deformed,
+        torch.ops.torchvision._deform_conv2d_backward: _deformed_backward,
+    }
+    return FlopCounterMode(display=False, custom_mapping=ours)
+
+
+def _passes(model: dict, size: tuple[int, int], device: str) -> tuple[nn.Module, float, Callable[[], float]]:
+    """A detector, the operations of a pass forward, and a function that counts one forward and backward."""
+    with torch.device(device):
+        detector = MODELS.build(model).train()
+        image = torch.empty(1, 3, *size)
+    with _counter() as forward, torch.no_grad():
+        detector._forward(image)
+
+    def both() -> float:
+        with _counter() as step:
+            outputs = [t for t in _tensors(detector._forward(image)) if t.requires_grad]
+            sum(t.sum() for t in outputs).backward()
+        return step.get_total_flops()
+
+    return detector, forward.get_total_flops(), both
+
+
+@functools.cache
+def _count(text: str, size: tuple[int, int]) -> Work:
+    init_default_scope("mmdet")
+    detector, forward, both = _passes(json.loads(text), size, "meta")
+    try:
+        step = both()
+    except RuntimeError:
+        # torchvision's deformable convolution has no backward there: the ratio is that of a small image
+        _, small, real = _passes(json.loads(text), SMALL, "cpu")
+        step = forward * real() / small
+    return Work(sum(p.numel() for p in detector.parameters()), forward, step)
+
+
+def work_of(cfg: Config, classes: int | None, size: tuple[int, int]) -> Work:
+    """What an image of (height, width) pixels costs the detector of a config; ``classes`` None: the config's own."""
+    model = model_dict(cfg, classes or cfg.model.bbox_head.num_classes)
+    model.backbone.init_cfg = None
+    return _count(json.dumps(model.to_dict(), sort_keys=True), size)
+
+
+@dataclass(frozen=True)
+class Images:
+    """How many a data set has; None: not known before it is there."""
+
+    train: int | None
+    val: int | None
+    classes: int | None
+
+
+def images_of(name: str, settings: Dataset, space: Workspace = HERE) -> Images:
+    """As `prepare` found them, else as they are known."""
+    if space.dataset(name).is_file():
+        data = DatasetInfo.load(name, space)
+        train, val = (json.loads(Path(p).read_text()) for p in (data.train_annotations, data.val_annotations))
+        seen = {entry["image_id"] for entry in train["annotations"]}
+        return Images(len(seen), len(val["images"]), len(data.classes))
+    train, val, _ = KNOWN.get(settings.kind, (None, None, 0)) if settings.layout is None else (None, None, 0)
+    limits = (settings.train_images, settings.val_images)
+    counts = [min(count, limit or count) if count else limit for count, limit in zip((train, val), limits, strict=True)]
+    return Images(*counts, None)
+
+
+def steps_of(cfg: Config, images: int | None) -> int | None:
+    """Of the optimiser, on one GPU."""
+    if (iterations := cfg.train_cfg.get("max_iters")) is not None:
+        return iterations
+    return images and cfg.train_cfg.max_epochs * math.ceil(images / cfg.train_dataloader.batch_size)
+
+
+def row_of(job: Job, data: Images, speed: float) -> Row:
+    """What a training takes.
+
+    Args:
+        job: the training.
+        data: its images.
+        speed: operations a second that a GPU keeps up.
+    """
+    cfg = detector_config(job.detector, job.options)
+    work = work_of(cfg, data.classes, size_of(cfg))
+    per_image, batch = work.step, cfg.train_dataloader.batch_size
+    if job.run is not None and job.run.method != "none":
+        teacher = detector_config(job.pair.teacher)
+        # it sees the student's images
+        per_image = OVERHEAD * (per_image + work_of(teacher, data.classes, size_of(cfg)).forward)
+    steps = 0 if job.run is None and job.pair.teacher.checkpoint else steps_of(cfg, data.train)
+    images = None if steps is None else steps * batch
+    known = images is not None and data.val is not None
+    hours = (images * per_image + data.val * work.forward) / speed / 3600 if known else None
+    boxes = cfg.model.test_cfg.get("max_per_img", 100) * (data.val or 0)
+    # the optimiser keeps one number for each weight, Adam two; two checkpoints are kept
+    states = 2 if cfg.optim_wrapper.optimizer.type.startswith("Adam") else 1
+    # in work/ and in DVC's cache
+    disk = 2 * (4 * work.parameters + BOX * boxes)
+    scratch = 2 * 4 * work.parameters * (1 + states) if steps else 0
+    return Row(job.label, job.run is None, work, per_image, images, steps, hours, disk, scratch)
+
+
+def missing_of(params: Params, space: Workspace = HERE) -> list[str]:
+    """What has to be fetched before the experiment can run."""
+    found = []
+    for name, settings in params.datasets.items():
+        if gone := [str(path) for part in parts_of(settings) for path in part if not path.exists()]:
+            fetch = f"; `python -m benchmark.fetch {settings.kind} --root {settings.root}`"
+            found.append(f"{name}: {len(gone)} files and folders are not there (first: {gone[0]}){fetch}")
+    hub = Path(torch.hub.get_dir()) / "checkpoints"
+    needed: dict[str, None] = {}
+    for pair in params.pairs.values():
+        for detector in (pair.teacher, pair.student):
+            given = getattr(detector, "checkpoint", None)
+            init = detector_config(detector).model.backbone.get("init_cfg") or {}
+            needed |= dict.fromkeys([given] if given else [init["checkpoint"]] if "checkpoint" in init else [])
+    for source in needed:
+        name = source.rpartition("/")[2]
+        if source.startswith("torchvision://"):
+            if not list(hub.glob(f"{name}-*.pth")):
+                found.append(f"{source}: downloaded by the first training that needs it, into {hub}")
+        elif "://" in source:
+            if not (space.work / "downloads" / name).is_file():
+                found.append(f"{source}: downloaded by the stage `teacher`")
+        elif not Path(source).is_file():
+            found.append(f"{source}: not there; `dvc pull data` fetches backbones of the mini sets")
+    return found
+
+
+def budget(params: Params, throughput: float, space: Workspace = HERE) -> Budget:
+    """What all trainings of an experiment take.
+
+    Args:
+        params: the experiment.
+        throughput: training images a second that one GPU does of the first pair's student without a teacher.
+        space: where prepared data are found, if there are any.
+    """
+    data = {name: images_of(name, settings, space) for name, settings in params.datasets.items()}
+    first = next(iter(params.pairs.values()))
+    cfg = detector_config(first.student)
+    speed = throughput * work_of(cfg, data[first.dataset].classes, size_of(cfg)).step
+    jobs = [params.teacher(pair) for pair in params.pairs]
+    jobs += [params.student(run, seed) for run in params.runs for seed in params.seeds]
+    rows = tuple(row_of(job, data[job.pair.dataset], speed) for job in jobs)
+    size = sum(KNOWN.get(settings.kind, (0, 0, 0.0))[2] for settings in params.datasets.values())
+    return Budget(rows, size, tuple(missing_of(params, space)))
