@@ -67,8 +67,10 @@ def claim_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def measured(row: Mapping[str, Any]) -> str:
-    """A figure with what it is of."""
-    return MISSING if pd.isna(row["value"]) else f"{number(row['value'], sign=True)} {row['unit']}"
+    """A figure with what it is of, short enough for a phone."""
+    if pd.isna(row["value"]):
+        return MISSING
+    return f"{number(row['value'], sign=True)} {row['unit']}".replace(" % of the gap", "% of gap")
 
 
 def load_claims(path: Path) -> dict[str, Any]:
