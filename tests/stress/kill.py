@@ -151,6 +151,7 @@ def stress(folder: Path, methods: list[str], kills: int, iterations: int = ITERA
             while True:
                 if other := differences(outcome(world, params, name), expected):
                     raise SystemExit(f"{name}: differs after {made.total()} kills in {', '.join(other)}")
+                print(f"{name}: the same after {made.total()} kills", file=sys.stderr, flush=True)
                 if made.total() >= kills:
                     break
                 made += disturbed(world, params, name, seconds, dice, kills - made.total())
