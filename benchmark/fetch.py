@@ -19,11 +19,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 from benchmark.data import crowdhuman
-from benchmark.data.download import Remote, complaint, digest, fetch, require_room
+from benchmark.data.download import Remote, complaint, fetch, require_room
 from benchmark.data.faults import NAMED, DataError
 from benchmark.data.unzip import File, listing, unpack, wrong_files
 from benchmark.experiment.cli import command_parser, run_cli
-from benchmark.experiment.workspace import ROOT
+from benchmark.experiment.workspace import ROOT, file_digest
 
 COCO = "http://images.cocodataset.org"
 #: COCO 2017's archives below a mirror: size in bytes and MD5, as torchvision's and PaddleDetection's loaders have them
@@ -159,7 +159,7 @@ def check_crowdhuman(root: Path) -> None:
     for name, (size, value) in CROWDHUMAN_FILES.items():
         path = root / name
         if path.is_file():
-            right = path.stat().st_size == size and digest(path, "sha256") == value
+            right = path.stat().st_size == size and file_digest(path) == value
             print(f"{name}: {'as published' if right else 'not the published file'}")
             bad |= {} if right else {name: "not the published file"}
     if bad:

@@ -24,7 +24,7 @@ from benchmark.evidence.claims import CONTRADICTED, NOT_MEASURED, NOT_TESTABLE, 
 from benchmark.evidence.experiments import Experiment, load_experiments
 from benchmark.evidence.record import ReportError, read_json
 from benchmark.evidence.region_tables import shares_sentence
-from benchmark.evidence.tables import MISSING, interval, number
+from benchmark.evidence.tables import MISSING, holds_zero, interval, number
 from benchmark.experiment.cli import command_parser, run_cli
 from benchmark.figures.pages import data_uri, link, png, template, write
 from benchmark.figures.plots import legend_of, paint
@@ -135,7 +135,7 @@ def gains(table: pd.DataFrame) -> tuple[list[dict[str, Any]], float]:
             "at": place(row["gain"]),
             "left": None if pd.isna(row["gain_low"]) else place(row["gain_low"]),
             "width": None if pd.isna(row["gain_low"]) else round(place(row["gain_high"]) - place(row["gain_low"]), 2),
-            "unresolved": bool(pd.isna(row["gain_low"]) or row["gain_low"] <= 0 <= row["gain_high"]),
+            "unresolved": bool(pd.isna(row["gain_low"])) or holds_zero(row),
         }
         for _, row in rows.iterrows()
     ]

@@ -13,20 +13,14 @@ if __name__ == "__main__":
 
     answer_early("match")
 
-import hashlib
 import json
 import math
 from pathlib import Path
 
 from benchmark.experiment.cli import command_parser, run_cli
 from benchmark.experiment.settings import Job, Params, SettingsError, load
-from benchmark.experiment.workspace import HERE, Workspace, write_entries
+from benchmark.experiment.workspace import HERE, Workspace, file_digest, write_entries
 from pgd.checkpoint import CheckpointError, load_state
-
-
-def file_digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def teacher_of(pair: str, space: Workspace) -> dict:

@@ -21,6 +21,7 @@ from mmengine.registry import init_default_scope
 
 import pgd.plugin  # noqa: F401  registers with mmdet
 from benchmark.evidence import literature
+from benchmark.evidence.markdown import markdown_table
 from benchmark.experiment.cli import command_parser
 from benchmark.experiment.config import MINI, detector_config
 from benchmark.experiment.settings import Detector
@@ -130,12 +131,10 @@ def reasons(method: str) -> list[str]:
 def table() -> str:
     """The whole page."""
     header = ["Method", "Source", "Place", "Needs", "Extra parameters", "Detectors"]
-    rule = ["---"] * 4 + ["---:", "---"]
     methods = sorted(METHODS.module_dict)
-    lines = [header, rule, *map(row, methods)]
     needs = "\n".join(f"  - *{name.replace('_', ' ')}*: {what}" for name, what in NEEDS.items())
     places = "\n".join(f"  - *{name}*: {what}" for name, what in PLACES.items())
-    body = "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
+    body = markdown_table(header, map(row, methods), set(header) - {"Extra parameters"})
     text = (
         INTRO.format(needs=needs, places=places)
         + body

@@ -41,11 +41,9 @@ class SmokeError(RuntimeError):
 
 def expected_files(params: Params, space: Workspace) -> list[Path]:
     """What the experiment must leave."""
-    jobs = [params.teacher(pair) for pair in params.pairs]
-    jobs += [params.student(run, seed) for run in params.runs for seed in params.seeds]
     files = [space.results / name for name in ("table.csv", "table.md", "report.html", "metrics.json")]
     files += [space.teacher_metrics(pair) for pair in params.pairs]
-    for job in jobs:
+    for job in params.jobs:
         files += [space.trained(job) / "weights.pth", space.detections(job), space.record(job), space.curve(job)]
     return files + [space.results / "notebooks" / f"{path.stem}.html" for path in NOTEBOOKS.glob("*.ipynb")]
 

@@ -59,9 +59,7 @@ class SubmitError(RuntimeError):
 
 def jobs_of(params: Params) -> dict[str, Job]:
     """The trainings that an experiment asks for, by the names of their records."""
-    jobs = [params.teacher(pair) for pair in params.pairs]
-    jobs += [params.student(run, seed) for run in params.runs for seed in params.seeds]
-    return {job.label: job for job in jobs}
+    return {job.label: job for job in params.jobs}
 
 
 def inside(folder: Path, path: Path) -> Path:

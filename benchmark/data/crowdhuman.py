@@ -11,7 +11,6 @@ here.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from pathlib import Path
 from benchmark.data.faults import DataError, Faults, Xywh, xywh
 from benchmark.data.image_names import image_names, near_names
 from benchmark.data.image_sizes import MISSING, Header, look, write_atomically
+from benchmark.experiment.workspace import file_digest
 
 PERSON = "person"
 #: kinds of faults besides those of images (benchmark/data/image_sizes.py)
@@ -231,8 +231,7 @@ def folder_of(records: Sequence[Record], folders: Sequence[Path]) -> Path:
 
 def check_digest(path: Path, published: Published) -> None:
     """Raise :class:`DataError` unless this is the published file, byte for byte."""
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = file_digest(path)
     if digest != published.sha256:
         raise DataError(
             f"{path}: not the published file (its SHA-256 starts with {digest[:12]}, not {published.sha256[:12]}); "

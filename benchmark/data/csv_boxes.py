@@ -10,7 +10,7 @@ import csv
 from pathlib import Path
 
 from benchmark.data.faults import DataError
-from benchmark.data.foreign import Photo, Thing, corners
+from benchmark.data.foreign import Photo, Thing, corners, said_size
 
 #: names of columns, in lower case, by what they hold
 COLUMNS = {
@@ -37,9 +37,7 @@ def _columns(path: Path, header: list[str]) -> dict[str, int]:
 
 
 def _size(row: list[str], places: dict[str, int]) -> tuple[int, int] | None:
-    said = [row[places[key]].strip() for key in SIZE if key in places]
-    width, height = (int(text) if text.isdecimal() else 0 for text in said) if len(said) == 2 else (0, 0)
-    return (width, height) if width and height else None
+    return said_size(*(row[places[key]].strip() for key in SIZE)) if all(key in places for key in SIZE) else None
 
 
 def read_csv(annotations: Path) -> list[Photo]:

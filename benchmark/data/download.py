@@ -7,7 +7,6 @@ that answers something else, nor a kill. Only a whole file of another checksum i
 from __future__ import annotations
 
 import errno
-import hashlib
 import shutil
 import time
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ import urllib3
 from tqdm import tqdm
 
 from benchmark.data.faults import DataError
+from benchmark.experiment.workspace import file_digest
 
 #: bytes that are read at a time
 CHUNK = 1 << 20
@@ -43,17 +43,11 @@ class Remote:
     remedy: str = "take another place by --mirror"
 
 
-def digest(path: Path, kind: str) -> str:
-    """Checksum of a file, ``md5`` or ``sha256``, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, kind).hexdigest()
-
-
 def complaint(path: Path, remote: Remote) -> str | None:
     """What distinguishes a file from the published one; None: nothing."""
     if remote.size is not None and (size := path.stat().st_size) != remote.size:
         return f"{size} bytes, published are {remote.size}"
-    if remote.md5 is not None and (found := digest(path, "md5")) != remote.md5:
+    if remote.md5 is not None and (found := file_digest(path, "md5")) != remote.md5:
         return f"its MD5 is {found}, published is {remote.md5}"
     return None
 

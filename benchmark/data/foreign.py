@@ -87,6 +87,12 @@ def corners(values: Sequence[str | None]) -> Corners | None:
     return box if len(box) == 4 and all(math.isfinite(n) and abs(n) < LIMIT for n in box) else None
 
 
+def said_size(width: str, height: str) -> tuple[int, int] | None:
+    """Width and height from their texts, as far as they are said: some tools write 0."""
+    size = tuple(int(text) if text.isdecimal() else 0 for text in (width, height))
+    return size if all(size) else None
+
+
 def source_of(photo: Photo, faults: Faults) -> str:
     """The file that describes an image, as a place of these faults."""
     path = photo.source

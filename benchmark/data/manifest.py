@@ -9,6 +9,7 @@ from pathlib import Path
 
 from benchmark.data.crowdhuman import FOLDERS, PUBLISHED
 from benchmark.experiment.settings import Dataset
+from benchmark.experiment.workspace import file_digest
 
 #: of a manifest: weights that are given for teachers, by path
 CHECKPOINTS = "checkpoints"
@@ -29,10 +30,7 @@ def parts_of(settings: Dataset) -> tuple[list[Path], list[Path]]:
 
 def file_state(path: Path) -> str | None:
     """SHA-256 of a file; None where there is none."""
-    if not path.is_file():
-        return None
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return file_digest(path) if path.is_file() else None
 
 
 def _walk(folder: str, seen: set[str]) -> Iterator[os.DirEntry]:

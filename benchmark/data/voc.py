@@ -13,7 +13,7 @@ from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import parse
 
 from benchmark.data.faults import DataError, Faults
-from benchmark.data.foreign import DIFFICULT, MISSING, RENAMED, TRUNCATED, Photo, Thing, corners, image_files
+from benchmark.data.foreign import DIFFICULT, MISSING, RENAMED, TRUNCATED, Photo, Thing, corners, image_files, said_size
 
 #: what a box's sides are called
 SIDES = ("xmin", "ymin", "xmax", "ymax")
@@ -36,13 +36,6 @@ def _root(path: Path) -> Element:
 
 def _text(element: Element, path: str) -> str:
     return (element.findtext(path) or "").strip()
-
-
-def _size(root: Element) -> tuple[int, int] | None:
-    """Width and height, as far as they are said: some tools write 0."""
-    said = [_text(root, f"size/{key}") for key in ("width", "height")]
-    width, height = (int(text) if text.isdecimal() else 0 for text in said)
-    return (width, height) if width and height else None
 
 
 def _box(entry: Element, first_pixel: int) -> tuple[float, ...] | None:
@@ -115,5 +108,6 @@ def read_voc(
                     faults.add(kind, f"{own}: {place}", label)
             ignored = DIFFICULT in flags and difficult == "ignore"
             things.append(Thing(label, _box(entry, first_pixel), place, ignored))
-        photos.append(Photo(name, path, tuple(things), _size(root)))
+        size = said_size(_text(root, "size/width"), _text(root, "size/height"))
+        photos.append(Photo(name, path, tuple(things), size))
     return photos

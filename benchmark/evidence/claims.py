@@ -13,19 +13,17 @@ The verdict follows from the interval alone (docs/protocol.md): **reproduced** w
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import field
 from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
 import pandas as pd
-import yaml
 from annotated_types import MinLen
-from pydantic import StrictBool, StrictStr, TypeAdapter, ValidationError
+from pydantic import StrictBool, StrictStr
 from pydantic.dataclasses import dataclass
 
 from benchmark.evidence.intervals import load_bootstrap
-from benchmark.evidence.record import TEACHER, Record, ReportError
+from benchmark.evidence.record import TEACHER, Record, read_yaml
 from benchmark.evidence.stats import over_seeds, percentile_interval
 from benchmark.experiment.datasets import STRICT, Number
 
@@ -87,28 +85,13 @@ class Claim:
     note: StrictStr = ""
 
 
-@dataclass(frozen=True, config=STRICT)
-class Claims:
-    """The whole file."""
-
-    claims: Annotated[dict[StrictStr, Claim], MinLen(1)] = field(default_factory=dict)
-
-
 class Missing(Exception):
     """A measurement whose records are not there."""
 
 
 def load_claims(path: Path) -> dict[str, Claim]:
     """The claims of a file by their names; :class:`ReportError` naming the entry that is wrong."""
-    try:
-        return TypeAdapter(Claims).validate_python({"claims": yaml.safe_load(path.read_text(encoding="utf-8"))}).claims
-    except FileNotFoundError:
-        raise ReportError(f"{path} is missing") from None
-    except yaml.YAMLError as error:
-        raise ReportError(f"{path} is no YAML: {str(error).splitlines()[0]}") from None
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        raise ReportError(f"{path}: {'.'.join(map(str, first['loc'][1:]))}: {first['msg']}") from None
+    return read_yaml(path, Annotated[dict[StrictStr, Claim], MinLen(1)])
 
 
 def seeds_of(results: Path, run: str) -> list[int]:

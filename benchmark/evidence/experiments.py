@@ -11,12 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
-import yaml
-from pydantic import StrictStr, TypeAdapter, ValidationError
+from pydantic import StrictStr
 from pydantic.dataclasses import dataclass as checked
 
 from benchmark.evidence.intervals import with_bootstrap
-from benchmark.evidence.record import Record, ReportError
+from benchmark.evidence.record import Record, ReportError, read_yaml
 from benchmark.evidence.records import aggregate, expected_jobs, frame, with_intervals
 from benchmark.experiment.datasets import STRICT
 from benchmark.experiment.settings import Job
@@ -65,16 +64,7 @@ class Experiment:
 
 def load_titles(path: Path) -> dict[str, Title]:
     """The entries of ``titles.yaml``; :class:`ReportError` naming the one that is wrong."""
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        return TypeAdapter(dict[str, Title]).validate_python(content or {})
-    except FileNotFoundError:
-        raise ReportError(f"{path} is missing") from None
-    except yaml.YAMLError as error:
-        raise ReportError(f"{path} is no YAML: {str(error).splitlines()[0]}") from None
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        raise ReportError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    return read_yaml(path, dict[str, Title] | None) or {}
 
 
 def differences(record: Record, job: Job) -> list[str]:

@@ -6,8 +6,9 @@ Every figure was read in the source that stands beside it; none was measured her
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
+
+from benchmark.evidence.markdown import markdown_table
 
 DASH = "\u2013"
 
@@ -265,12 +266,6 @@ def fair(figure: Figure, footing: Footing) -> bool:
     return bool(footing.plain) and abs(float(figure.printed) - float(footing.plain)) < 0.15
 
 
-def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    head = list(head)
-    lines = [head, ["---"] * len(head), *map(list, rows)]
-    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
-
-
 def _row(figure: Figure, footing: Footing) -> list[str]:
     inherits = {True: "yes", False: "no", None: DASH}[figure.inherits]
     printed = figure.printed if fair(figure, footing) or not footing.plain else f"**{figure.printed}**"
@@ -284,12 +279,13 @@ def page() -> str:
         [footing.name, footing.plain or "not known", ", ".join(f"{f.method} {f.distilled}" for f in footing.figures)]
         for footing in FOOTINGS
     )
+    overview = ("Student (R50)", "alone", "distilled")
     head = ("Method", "AP", "gain", "printed against", "teacher", "inherits", "source", "")
-    parts = [HEAD, "## At a glance\n\n", _table(("Student (R50)", "alone", "distilled"), glance)]
+    parts = [HEAD, "## At a glance\n\n", markdown_table(overview, glance, overview)]
     for footing in FOOTINGS:
         alone = (
             f"Without a teacher: {footing.plain} ({footing.plain_source})." if footing.plain else "No baseline read."
         )
         rows = (_row(figure, footing) for figure in sorted(footing.figures, key=lambda f: float(f.distilled)))
-        parts += [f"\n## {footing.name}\n\n{alone}\n\n", _table(head, rows)]
+        parts += [f"\n## {footing.name}\n\n{alone}\n\n", markdown_table(head, rows, head)]
     return "".join(parts) + TAIL

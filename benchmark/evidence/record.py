@@ -8,6 +8,9 @@ from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
 from benchmark.training.result import Training
 
 #: of the file's form; a record of another one is refused
@@ -106,6 +109,19 @@ class Record(Training):
             **{f"method.{key}": value for key, value in self.settings.items()},
             **{f"environment.{key}": value for key, value in self.environment.items()},
         }
+
+
+def read_yaml(path: Path, kind: Any) -> Any:
+    """The content of a YAML file, checked to be of a kind; :class:`ReportError` naming the entry that is wrong."""
+    try:
+        return TypeAdapter(kind).validate_python(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise ReportError(f"{path} is missing") from None
+    except yaml.YAMLError as error:
+        raise ReportError(f"{path} is no YAML: {str(error).splitlines()[0]}") from None
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise ReportError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
 
 
 def read_json(path: Path) -> Any:

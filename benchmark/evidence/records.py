@@ -7,7 +7,6 @@ Reads, aggregates and formats; plots nothing and writes nothing. A data set has 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -29,11 +28,9 @@ COST_COLUMNS = ("run", "method", "extra_parameters", "step_ms", "step_ratio", "p
 def expected_jobs(params: Path) -> list[Job]:
     """Every training that ``params.yaml`` asks for, the teachers' first."""
     try:
-        asked = load(params)
+        return load(params).jobs
     except SettingsError as error:
         raise ReportError(str(error)) from None
-    jobs = [asked.teacher(pair) for pair in asked.pairs]
-    return jobs + [asked.student(run, seed) for run, seed in product(asked.runs, asked.seeds)]
 
 
 def expected_records(params: Path) -> list[str]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
+from benchmark.evidence.markdown import markdown_table
 from benchmark.evidence.record import TEACHER
 from benchmark.evidence.records import paired
 
@@ -59,13 +60,18 @@ def by_gain(table: pd.DataFrame) -> pd.DataFrame:
     return table.loc[keys.sort_values(["pair", "gain"], na_position="first", kind="stable").index]
 
 
+def holds_zero(row: Mapping, name: str = "gain") -> bool:
+    """Whether the interval of a difference holds zero, so that it cannot be told from none; no interval holds none."""
+    return bool(row[f"{name}_low"] <= 0 <= row[f"{name}_high"])
+
+
 def outcome(row: Mapping) -> str:
     """What the interval of a gain says in a word."""
     if pd.isna(row["gain"]):
         return MISSING
     if pd.isna(row["gain_low"]):
         return "no interval"
-    if row["gain_low"] <= 0 <= row["gain_high"]:
+    if holds_zero(row):
         return UNRESOLVED
     return ("gain" if row["gain_low"] > 0 else "loss") + (", one seed" if row["interval"] == "images" else "")
 
@@ -158,9 +164,7 @@ def differences(records: pd.DataFrame, table: pd.DataFrame, metric: str = "AP") 
 
 def markdown(cells: pd.DataFrame) -> str:
     """A Markdown table of text cells; columns of numbers to the right."""
-    rule = ["---" if name in WORDS else "---:" for name in cells.columns]
-    lines = [list(cells.columns), rule, *cells.values.tolist()]
-    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
+    return markdown_table(list(cells.columns), cells.values.tolist(), WORDS)
 
 
 def gains_sentence(table: pd.DataFrame) -> str:

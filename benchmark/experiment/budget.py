@@ -286,8 +286,6 @@ def budget(params: Params, throughput: float, space: Workspace = HERE) -> Budget
     first = next(iter(params.pairs.values()))
     cfg = detector_config(first.student)
     speed = throughput * work_of(cfg, data[first.dataset].classes, size_of(cfg)).step
-    jobs = [params.teacher(pair) for pair in params.pairs]
-    jobs += [params.student(run, seed) for run in params.runs for seed in params.seeds]
-    rows = tuple(row_of(job, data[job.pair.dataset], speed) for job in jobs)
+    rows = tuple(row_of(job, data[job.pair.dataset], speed) for job in params.jobs)
     size = sum(KNOWN.get(settings.kind, (0, 0, 0.0))[2] for settings in params.datasets.values())
     return Budget(rows, size, tuple(missing_of(params, space)))

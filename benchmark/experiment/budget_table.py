@@ -9,6 +9,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from benchmark.evidence.markdown import markdown_table
+
 if TYPE_CHECKING:
     from benchmark.experiment.budget import Budget
 
@@ -66,6 +68,9 @@ def show(found: Budget, gpus: Sequence[int], throughput: float, price: float | N
 def markdown(found: Budget, gpus: Sequence[int], throughput: float, price: float | None) -> str:
     """The same as a page's part."""
     head, *rows = cells(found, price)
-    rule = ["---", *["---:"] * (len(head) - 1)]
-    table = "\n".join(f"| {' | '.join(row)} |" for row in (head, rule, *rows))
-    return table + "\n\n" + "\n".join(f"- {line}" for line in sentences(found, gpus, throughput)) + "\n"
+    return (
+        markdown_table(head, rows, head[:1])
+        + "\n"
+        + "\n".join(f"- {line}" for line in sentences(found, gpus, throughput))
+        + "\n"
+    )

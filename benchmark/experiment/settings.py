@@ -129,7 +129,7 @@ class Job:
     @property
     def of_teacher(self) -> Job:
         """The training of the teacher that this one learns from."""
-        return replace(self, name=f"{TEACHER}-{self.pair_name}", seed=self.pair.teacher.seed, run=None)
+        return teacher_job(self.pair_name, self.pair)
 
     @property
     def label(self) -> str:
@@ -144,6 +144,11 @@ class Job:
     def options(self) -> dict:
         """The run's own overrides of the config."""
         return {} if self.run is None else self.run.options
+
+
+def teacher_job(name: str, pair: Pair) -> Job:
+    """The training of the teacher of a pair of this name."""
+    return Job(f"{TEACHER}-{name}", pair.teacher.seed, name, pair, None)
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -165,7 +170,7 @@ class Params:
         """The training of a pair's teacher."""
         if pair not in self.pairs:
             raise SettingsError(unknown("pair", pair, self.pairs))
-        return Job(pair, 0, pair, self.pairs[pair], None).of_teacher
+        return teacher_job(pair, self.pairs[pair])
 
     def student(self, run: str, seed: int | None = None) -> Job:
         """The training of a run; by default with the first seed."""
@@ -173,6 +178,12 @@ class Params:
             raise SettingsError(unknown("run", run, self.runs))
         pair = self.runs[run].pair
         return Job(run, self.seeds[0] if seed is None else seed, pair, self.pairs[pair], self.runs[run])
+
+    @property
+    def jobs(self) -> list[Job]:
+        """Every training that is asked for: the teachers, then the students, run by run."""
+        students = [self.student(run, seed) for run in self.runs for seed in self.seeds]
+        return [*map(self.teacher, self.pairs), *students]
 
 
 _CHECK = TypeAdapter(Params)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,6 +105,12 @@ class Workspace:
 
 #: the experiment that a command was started in
 HERE = Workspace()
+
+
+def file_digest(path: Path, kind: str = "sha256") -> str:
+    """Checksum of a file in hexadecimal; ``kind`` as hashlib names it."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, kind).hexdigest()
 
 
 def write_entries(out: Path, entries: dict[str, dict]) -> None:

@@ -18,7 +18,7 @@ from matplotlib.ticker import MaxNLocator
 
 from benchmark.evidence.record import TEACHER
 from benchmark.evidence.records import by_kind
-from benchmark.evidence.tables import by_gain, number, varied
+from benchmark.evidence.tables import by_gain, holds_zero, number, varied
 
 #: Okabe and Ito's colours, one a place of distillation: seventeen methods cannot have one each that can be told apart.
 COLOURS = {
@@ -167,7 +167,7 @@ def draw_gains(axes: Axes, lines: list, name: str) -> None:
     for y, (_, row) in enumerate(lines):
         if row is not None and pd.notna(row[name]):
             axes.hlines(y, row[f"{name}_low"], row[f"{name}_high"], color=paint(row), linewidth=2, zorder=2)
-            open_dot = row[f"{name}_low"] <= 0 <= row[f"{name}_high"]
+            open_dot = holds_zero(row, name)
             dot = {"facecolor": "white" if open_dot else paint(row), "edgecolor": paint(row) if open_dot else "white"}
             axes.scatter(row[name], y, s=40, linewidth=1.4 if open_dot else 1, zorder=3, **dot)
 

@@ -17,10 +17,10 @@ from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 
 import pgd.plugin  # noqa: F401  registers with mmdet
-from benchmark.data.download import Remote, digest, fetch
+from benchmark.data.download import Remote, fetch
 from benchmark.experiment.config import DatasetInfo, detector_config, model_dict, training_digest
 from benchmark.experiment.settings import Job, Teacher
-from benchmark.experiment.workspace import HERE, Workspace
+from benchmark.experiment.workspace import HERE, Workspace, file_digest
 from benchmark.match import basis
 from benchmark.training.result import Training
 from benchmark.training.usage import machine
@@ -45,7 +45,7 @@ def file_of(teacher: Teacher, folder: Path) -> Path:
     path = fetch(Remote(name, teacher.checkpoint, remedy="give another teacher.checkpoint"), folder)
     named = PUBLISHED.search(name)
     expected = teacher.sha256 or (named[1] if named else "")
-    if not (found := digest(path, "sha256")).startswith(expected):
+    if not (found := file_digest(path)).startswith(expected):
         path.unlink()
         raise CheckpointError(
             f"{teacher.checkpoint}: not the file that it should be (SHA-256 {found}, not {expected}...); it was "
@@ -107,7 +107,7 @@ def adopt(job: Job, data: DatasetInfo, space: Workspace = HERE) -> Path:
     """Write the folder of a trained teacher from the checkpoint that is given for it; returns the folder."""
     teacher, out = job.pair.teacher, space.trained(job)
     path = file_of(teacher, space.work / "downloads")
-    state, sha256 = load_state(path), digest(path, "sha256")
+    state, sha256 = load_state(path), file_digest(path)
     if not teacher.is_address and sha256 != json.loads(basis(job, space).read_text())["checkpoint"]:
         raise CheckpointError(f"{path}: changed since it was planned; run `dvc repro` again")
     check_classes(path, data)

@@ -19,6 +19,7 @@ from benchmark import fetch as command
 from benchmark.data import crowdhuman, download
 from benchmark.data.faults import DataError
 from benchmark.data.unzip import File, listing, unpack
+from benchmark.experiment.workspace import file_digest
 
 
 def zipped(content: dict[str, bytes], kind: int = stat.S_IFREG) -> bytes:
@@ -146,8 +147,7 @@ def test_the_manifest_of_bccd():
 def test_crowdhuman_is_checked_and_never_fetched(crowd_tree, monkeypatch, capsys):  # noqa: F811
     root = crowd_tree
     known = {
-        split: crowdhuman.Published(download.digest(root / f"annotation_{split}.odgt", "sha256"), 0)
-        for split in crowdhuman.PUBLISHED
+        split: crowdhuman.Published(file_digest(root / f"annotation_{split}.odgt"), 0) for split in crowdhuman.PUBLISHED
     }
     with pytest.raises(DataError, match=r"annotation_train\.odgt: not the published file"):
         call(monkeypatch, "crowdhuman", "--root", root)

@@ -13,12 +13,11 @@ from mmdet.registry import MODELS
 from support.file_server import Site, serve
 from support.worlds import World, runs, same
 
-from benchmark.data.download import digest
 from benchmark.data.manifest import changed_since
 from benchmark.evidence.record import Record
 from benchmark.experiment.config import detector_config, model_dict
 from benchmark.experiment.settings import TEACHER, Dataset, Detector, SettingsError, Teacher, parse
-from benchmark.experiment.workspace import Workspace
+from benchmark.experiment.workspace import Workspace, file_digest
 from benchmark.look import look
 from benchmark.match import match, teacher_of
 from benchmark.plan import plan
@@ -81,7 +80,7 @@ def put(world: World, content: dict, name: str = "zoo/t.pth") -> Path:
 def test_a_given_teacher_teaches(tiny_world, teacher_folder, weights, form, capsys):
     """Its path starts at params.yaml; its AP is that of the training that it came from."""
     world, path = tiny_world, put(tiny_world, FORMS[form](weights))
-    params = world.settle(given("zoo/t.pth", sha256=digest(path, "sha256")))
+    params = world.settle(given("zoo/t.pth", sha256=file_digest(path)))
     out = world.train(params, TEACHER)
     assert f"teacher-gfl: all {len(weights)} entries are from t.pth" in capsys.readouterr().out
     assert same(load_state(out / "weights.pth"), weights)
@@ -89,7 +88,7 @@ def test_a_given_teacher_teaches(tiny_world, teacher_folder, weights, form, caps
     trained = Record.read(teacher_folder.parents[2] / "results" / "runs" / "teacher-gfl.json")
     assert record.accuracy == trained.accuracy
     assert (record.iterations, record.train_seconds, record.optimizer) == (0, 0.0, NOT_TRAINED)
-    assert record.environment["checkpoint_sha256"] == digest(path, "sha256")
+    assert record.environment["checkpoint_sha256"] == file_digest(path)
     student = world.evaluate(params, "pgd") if world.train(params, "pgd") else None
     assert student.method == "pgd"
     assert not (world.folder / "work" / "checkpoints" / "teacher-gfl").exists()
@@ -127,7 +126,7 @@ def test_the_plan_names_the_file_and_nothing_else_changes(tiny_world, weights):
     world.settle(given("zoo/t.pth"))
     entries = {p.stem: json.loads(p.read_text()) for p in world.space.plan.iterdir()}
     own = entries.pop("teacher-gfl")
-    assert own.pop("checkpoint") == digest(path, "sha256")
+    assert own.pop("checkpoint") == file_digest(path)
     assert own["code"].pop("benchmark.training.given")
     assert own == trained.pop("teacher-gfl")
     assert entries == trained, "students learn of it by `match`"
@@ -208,7 +207,7 @@ def test_an_address(tmp_path, monkeypatch):
     """Downloaded once; the digest in its name, or the one that is given, must be its own."""
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     (tmp_path / "t").write_bytes(b"weights")
-    sha256 = digest(tmp_path / "t", "sha256")
+    sha256 = file_digest(tmp_path / "t")
     name = f"gfl-{sha256[:8]}.pth"
     with serve(Site({f"/{name}": b"weights", "/gfl-00000000.pth": b"weights"})) as site:
         teacher = Teacher("c.py", checkpoint=f"{site.address}/{name}", sha256=sha256)
@@ -234,7 +233,7 @@ def test_the_pipeline_looks_at_the_file(tmp_path):
         return json.loads(space.look("mini").read_text())
 
     before = seen()
-    assert before["checkpoints"] == {str(tmp_path / "t.pth"): digest(tmp_path / "t.pth", "sha256")}
+    assert before["checkpoints"] == {str(tmp_path / "t.pth"): file_digest(tmp_path / "t.pth")}
     (tmp_path / "t.pth").write_bytes(b"2")
     assert changed_since(before) == []
     assert seen() != before
