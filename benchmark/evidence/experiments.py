@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
-from pydantic import StrictStr
+from pydantic import StrictBool, StrictStr
 from pydantic.dataclasses import dataclass as checked
 
 from benchmark.evidence.intervals import with_bootstrap
@@ -30,6 +30,8 @@ class Title:
 
     title: StrictStr
     sentence: StrictStr = ""
+    #: whether its results are committed; the page tells of no others, so that it is the same on every machine
+    kept: StrictBool = True
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,7 @@ def load_experiment(name: str, title: Title, folder: Path) -> Experiment:
 
 
 def load_experiments(folder: Path) -> list[Experiment]:
-    """Every experiment: those of ``folder``'s titles in their order, then other subfolders with settings or results.
+    """Every experiment whose results are kept: ``folder``'s titles in their order, then other subfolders.
 
     Args:
         folder: holds ``titles.yaml`` and a subfolder an experiment; the default experiment is its parent.
@@ -123,4 +125,5 @@ def load_experiments(folder: Path) -> list[Experiment]:
     return [
         load_experiment(name, title, folder.parent if name == ROOT_NAME else folder / name)
         for name, title in titles.items()
+        if title.kept
     ]

@@ -72,6 +72,11 @@ def test_titles_give_the_order_and_other_experiments_follow(root):
     assert [one.title.title for one in found] == ["The first", "half", "later"]
 
 
+def test_what_is_not_kept_is_not_told(root):
+    titles(root, **{".": {"title": "The first"}, "half": {"title": "A try", "kept": False}})
+    assert [one.name for one in experiments.load_experiments(root / "experiments")] == [".", "later"]
+
+
 def test_a_whole_experiment_says_nothing_of_what_it_lacks(root):
     own = card(page(root), "default")
     assert "It is whole." in own

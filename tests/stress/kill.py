@@ -143,7 +143,9 @@ def stress(folder: Path, methods: list[str], kills: int, iterations: int = ITERA
             world.job(params, name, 0)
             command = [sys.executable, "-m", "benchmark.train", "distill", name, "--seed", "0"]
             paths = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-            subprocess.run(command, check=True, capture_output=True, env={**os.environ, "PYTHONPATH": paths})
+            # as many threads as the killed ones: their number is part of what is computed
+            environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
+            subprocess.run(command, check=True, capture_output=True, env=environment)
             expected = outcome(world, params, name)
             # the first start takes the imports with it
             warm = FORKS.Process(target=int)
