@@ -19,9 +19,11 @@ if __name__ == "__main__":
 import hashlib
 import json
 import shutil
+import sys
 from pathlib import Path
 
 from mmengine.config import Config
+from mmengine.dist import barrier, is_main_process
 
 from benchmark.data.faults import DataError
 from benchmark.experiment.cli import command_parser, run_cli
@@ -31,6 +33,8 @@ from benchmark.experiment.settings import Job, SettingsError, load
 from benchmark.experiment.workspace import HERE, Workspace
 from benchmark.look import check_unchanged
 from benchmark.match import basis, teacher_weights
+from benchmark.training import processes
+from benchmark.training.hooks import distiller
 from benchmark.training.result import Training
 from benchmark.training.run import run
 from benchmark.training.usage import effective_rate, machine, peak_memory_mb
@@ -94,7 +98,10 @@ def planned_data(job: Job, space: Workspace) -> DatasetInfo:
 
 
 def train(job: Job, space: Workspace = HERE) -> Path:
-    """Train (or finish) one detector; returns the folder with its results."""
+    """Train (or finish) one detector; returns the folder with its results.
+
+    Of several processes the first one writes them.
+    """
     data = planned_data(job, space)
     if job.run is None and job.pair.teacher.checkpoint is not None:
         from benchmark.training.given import adopt
@@ -105,15 +112,21 @@ def train(job: Job, space: Workspace = HERE) -> Path:
     teacher = teacher_weights(job, space) if job.run is not None and job.run.needs_teacher else None
     label = job.label
     work_dir, out = space.checkpoints(job), space.trained(job)
+    processes.join(job.detector)
+    if is_main_process():
+        claim(work_dir, mark)
+    barrier()
     resume = claim(work_dir, mark)
     cfg = training_config(job, data, teacher, work_dir)
     if job.run is not None and job.run.method != "none":
         cfg.model.teacher_features = features_of(job, cfg, space)
     cfg.resume = resume
-    if resume:
+    if resume and is_main_process():
         print(f"{label}: going on from {Path((work_dir / 'last_checkpoint').read_text()).name}")
     runner, seconds = run(cfg, label)
-    model = runner.model
+    if not is_main_process():
+        return out
+    model = distiller(runner)
     report = model.inherit_report or InheritReport()
     if model.inherit_report is not None:
         print(f"{label}: {report}")
@@ -145,7 +158,10 @@ def main() -> None:
     quiet()
     params = load(args.params)
     job = params.teacher(args.pair) if args.command == "teacher" else params.student(args.run, args.seed)
+    processes.start(job.detector, "benchmark.train", sys.argv[1:])
     train(job)
+    if not is_main_process():
+        return
     # All is written: the next `dvc repro --force` shall train, not resume at the last iteration.
     shutil.rmtree(HERE.checkpoints(job), ignore_errors=True)
 

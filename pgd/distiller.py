@@ -127,7 +127,9 @@ class Distiller(BaseDetector):
         for model in (self.student, *self._teacher):
             remember_priors(model.bbox_head)
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
-        for model in self._teacher:
+        # before anything wraps the model: data parallel training takes the order of memory as it finds it, and mixes up
+        # gradients where it is another one later
+        for model in (self.student, *self._teacher):
             model.to(memory_format=self.memory_format)
 
     def _add_teacher(self, teacher: dict | str, checkpoint: str | None) -> None:
@@ -156,6 +158,8 @@ class Distiller(BaseDetector):
 
     def init_weights(self) -> None:
         """Initialise the student as it would be alone under this seed, then inherit; adapters come last."""
+        # random weights are drawn in the order of memory, which shall not change them
+        self.student.to(memory_format=torch.contiguous_format)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(torch.initial_seed())
             self.student.init_weights()
@@ -164,7 +168,6 @@ class Distiller(BaseDetector):
             self.method.init_weights()
         if self.inherit != "none":
             self.inherit_report = inherit(self.student, self.teacher)
-        # only now: random weights are drawn in the order of memory
         self.student.to(memory_format=self.memory_format)
 
     def loss(self, batch_inputs: Tensor, batch_data_samples: list) -> dict[str, Tensor]:

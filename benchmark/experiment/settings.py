@@ -54,6 +54,10 @@ class Detector:
     iterations: Annotated[StrictInt, Ge(2)] | None = None
     #: overrides of existing config keys, dotted (``optim_wrapper.optimizer.lr``)
     options: Settings = field(default_factory=dict)
+    #: processes that train it together, a GPU each, each with the batch of the config
+    gpus: Annotated[StrictInt, Ge(1)] = 1
+    #: what starts them: torchrun, or srun within a job of Slurm
+    launcher: Literal["pytorch", "slurm"] = "pytorch"
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -16,7 +16,7 @@ from mmengine.registry import HOOKS
 from torch import Tensor
 
 from benchmark.training.draws import DrawnCoco
-from benchmark.training.hooks import Record
+from benchmark.training.hooks import Record, distiller
 from benchmark.training.result import FEATURES, REGIONS
 from pgd.dense import Grid, reader_of
 from pgd.distiller import Distiller
@@ -99,16 +99,16 @@ class Dynamics(Hook):
         # no more than the training's batches have: some methods take no more (pgd_released on GFL)
         count = min(self.images, runner.cfg.train_dataloader.batch_size)
         self.batch = first_images(runner.train_dataloader.dataset, count)
-        self.tapes = Tape(runner.model.student), Tape(runner.model.teacher)
+        self.tapes = Tape(distiller(runner).student), Tape(distiller(runner).teacher)
         self.interval = max(1, runner.max_iters // self.points)
         self.record = next(hook for hook in runner.hooks if isinstance(hook, Record))
         if runner.iter == 0:
-            self.look(runner.model, 0)
+            self.look(distiller(runner), 0)
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
         step = runner.iter + 1
         if step % self.interval == 0 or step == runner.max_iters:
-            self.look(runner.model, step)
+            self.look(distiller(runner), step)
 
     def look(self, model: Distiller, step: int) -> None:
         """Measure now."""

@@ -9,14 +9,22 @@ import time
 from pathlib import Path
 
 import torch
+from mmengine.dist import all_reduce_dict, broadcast_object_list, get_rank, get_world_size, is_main_process
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import EpochBasedTrainLoop
 from torch import nn
 
 from benchmark.training.draws import dice
 from pgd.dense import reader_of
+from pgd.distiller import Distiller
+
+
+def distiller(runner) -> Distiller:
+    """What a runner trains, out of the wrapper of several processes."""
+    return runner.model.module if is_model_wrapper(runner.model) else runner.model
 
 
 @HOOKS.register_module()
@@ -24,7 +32,8 @@ class Record(Hook):
     """Appends losses and AP to ``curve.jsonl`` in the work dir, and stops a training whose loss is not finite.
 
     After a resume, entries past the checkpoint are dropped first, so that no step stands twice. Torch's random numbers
-    of a step follow from seed and step alone: a training that goes on throws what it would have thrown.
+    of a step follow from seed and step alone: a training that goes on throws what it would have thrown. Of several
+    processes the first one writes: means of their losses, and what its own head counts.
     """
 
     def __init__(self, interval: int = 10) -> None:
@@ -37,32 +46,43 @@ class Record(Hook):
         return self._earlier + time.perf_counter() - self._started
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
-        head = runner.model.student.bbox_head
+        head = distiller(runner).student.bbox_head
         memory = {name: getattr(head, name) for name in reader_of(head).memory}
         checkpoint["meta"].update(train_seconds=self.seconds, head_memory=memory)
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
         self._earlier = checkpoint["meta"]["train_seconds"]
         for name, value in checkpoint["meta"]["head_memory"].items():
-            setattr(runner.model.student.bbox_head, name, value)
+            setattr(distiller(runner).student.bbox_head, name, value)
 
     def before_train(self, runner) -> None:
         self._started = time.perf_counter()
         self.file = Path(runner.work_dir) / "curve.jsonl"
-        self.file.parent.mkdir(parents=True, exist_ok=True)
         kept = [e for e in read_curve(self.file) if e["step"] <= runner.iter] if runner.iter else []
-        self.file.write_text("".join(json.dumps(e) + "\n" for e in kept))
+        # what the first one reads, before it writes
+        shared = [kept]
+        broadcast_object_list(shared)
+        kept = shared[0]
+        if is_main_process():
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            self.file.write_text("".join(json.dumps(e) + "\n" for e in kept))
+            if not runner.iter:
+                initial_file(runner.work_dir).write_text(weights_digest(distiller(runner).student))
         if not runner.iter:
-            initial_file(runner.work_dir).write_text(weights_digest(runner.model.student))
-        elif due(runner) and not any("AP" in e and e["step"] == runner.iter for e in kept):
+            return
+        if due(runner) and not any("AP" in e and e["step"] == runner.iter for e in kept):
             # it was killed between the checkpoint and the look at AP that follows
             runner.val_loop.run()
 
     def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
-        torch.manual_seed(dice(runner.seed, runner.iter))
+        # alone, a training throws what it threw before there were others
+        others = () if get_world_size() == 1 else (get_rank(),)
+        torch.manual_seed(dice(runner.seed, runner.iter, *others))
 
     def append(self, entry: dict) -> None:
         """Add an entry; its key ``step`` says when."""
+        if not is_main_process():
+            return
         with self.file.open("a") as out:
             out.write(json.dumps(entry) + "\n")
 
@@ -71,7 +91,8 @@ class Record(Hook):
         last = step == runner.max_iters
         if step % self.interval and not last and math.isfinite(outputs["loss"].item()):
             return
-        losses = {k: v.item() for k, v in outputs.items() if k == "loss" or k.startswith("loss_")}
+        found = {k: v.detach() for k, v in outputs.items() if k == "loss" or k.startswith("loss_")}
+        losses = {k: v.item() for k, v in found.items()}
         bad = [k for k, v in losses.items() if not math.isfinite(v)]
         if bad:
             name = next((k for k in bad if k != "loss"), "loss")
@@ -80,6 +101,9 @@ class Record(Hook):
                 f"{runner.work_dir}: {name} is {losses[name]} at iteration {step} (images {images}); training stopped, "
                 "the checkpoint before is kept"
             )
+        if get_world_size() > 1:
+            all_reduce_dict(found, op="mean")
+            losses = {k: v.item() for k, v in found.items()}
         entry = {"step": step, "lr": runner.optim_wrapper.get_lr()["lr"][0]}
         if runner.optim_wrapper.clip_grad_kwargs:
             # before it was clipped

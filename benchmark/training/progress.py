@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from tqdm import tqdm
@@ -24,7 +25,8 @@ class ProgressBar(Hook):
     def _bar(total: int, label: str, initial: int = 0, leave: bool = True) -> tqdm:
         # A log file gets a line now and then, a terminal a live bar.
         pace = 0.5 if sys.stderr.isatty() else 30
-        return tqdm(total=total, initial=initial, desc=label, leave=leave, mininterval=pace, dynamic_ncols=True)
+        shown = {"desc": label, "leave": leave, "mininterval": pace, "dynamic_ncols": True}
+        return tqdm(total=total, initial=initial, disable=not is_main_process(), **shown)
 
     def before_train(self, runner) -> None:
         self.train_bar = self._bar(runner.max_iters, Path(runner.work_dir).name, runner.iter)

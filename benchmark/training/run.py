@@ -9,12 +9,14 @@ from __future__ import annotations
 import importlib
 
 from mmengine.config import Config
+from mmengine.dist import barrier
 from mmengine.runner import Runner
 
 import benchmark.training.draws
 import benchmark.training.progress  # noqa: F401  registers its hook
 import pgd.plugin  # noqa: F401  registers with mmdet
-from benchmark.training.hooks import Record, require_change
+from benchmark.training.hooks import Record, distiller, require_change
+from benchmark.training.preemption import Preemption
 
 #: The module of what is recorded where there is a teacher; who trains with one imports it by this name.
 DYNAMICS = "benchmark.training.dynamics"
@@ -29,6 +31,9 @@ def run(cfg: Config, label: str) -> tuple[Runner, float]:
     if any(hook["type"] == "Dynamics" for hook in cfg.custom_hooks):
         importlib.import_module(DYNAMICS)  # registers its hook
     runner = Runner.from_cfg(cfg)
+    runner.register_hook(Preemption())
     runner.train()
-    require_change(label, runner.work_dir, runner.model.student)
+    require_change(label, runner.work_dir, distiller(runner).student)
+    # whoever comes next may remove the folder
+    barrier()
     return runner, next(hook.seconds for hook in runner.hooks if isinstance(hook, Record))

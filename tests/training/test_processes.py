@@ -1,0 +1,147 @@
+"""One training by two processes is that of one with all images; a training that is told to end goes on where it was."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from support.worlds import World, runs
+
+from benchmark.experiment.settings import Detector, SettingsError
+from benchmark.experiment.workspace import ROOT
+from benchmark.training import processes
+from pgd.checkpoint import load_state
+
+ARGUMENTS = ["distill", "fgd", "--seed", "0"]
+FGD = {"method": "fgd", "inherit": "head+neck"}
+
+
+def test_one_process_starts_no_others():
+    assert processes.command(Detector("x.py"), "benchmark.train", ARGUMENTS) is None
+
+
+def test_started_processes_start_no_others(monkeypatch):
+    monkeypatch.setenv(processes.STARTED, "2")
+    assert processes.command(Detector("x.py", gpus=2), "benchmark.train", ARGUMENTS) is None
+
+
+def test_torchrun_starts_the_same_command():
+    found = processes.command(Detector("x.py", gpus=8), "benchmark.train", ARGUMENTS)
+    assert found[-8:] == ["--nproc-per-node", "8", "-m", "benchmark.train", *ARGUMENTS]
+
+
+def test_srun_starts_it_within_a_job_alone(monkeypatch):
+    detector = Detector("x.py", gpus=8, launcher="slurm")
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    with pytest.raises(SettingsError, match="this is none; call it from sbatch"):
+        processes.command(detector, "benchmark.train", ARGUMENTS)
+    monkeypatch.setenv("SLURM_JOB_ID", "17")
+    found = processes.command(detector, "benchmark.train", ARGUMENTS)
+    assert found[:3] == ["srun", "--ntasks", "8"]
+    assert found[-6:] == ["-m", "benchmark.train", *ARGUMENTS]
+
+
+def test_a_process_alone_does_not_train_for_two():
+    with pytest.raises(SettingsError, match="gpus: 2 processes train together, and this is one"):
+        processes.join(Detector("x.py", gpus=2))
+
+
+def started(folder: Path, *arguments: str) -> subprocess.Popen:
+    """The command, in a session of its own."""
+    paths = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "benchmark.train", *arguments]
+    return subprocess.Popen(command, cwd=folder, env=environment, start_new_session=True, stderr=subprocess.PIPE)
+
+
+def command(folder: Path, *arguments: str) -> str:
+    """What the command says, once it has ended well."""
+    process = started(folder, *arguments)
+    said = process.communicate(timeout=300)[1].decode()
+    assert process.returncode == 0, said
+    return said
+
+
+def shared(gpus: int, images: int, **chosen: dict):
+    """A change of the settings: students of so many processes with so many images each.
+
+    FCOS divides by what is never small: GFL, by a sum of scores that has a bound while nothing is learnt yet.
+    """
+
+    def change(content: dict) -> None:
+        runs(4, **chosen)(content)
+        student = content["pairs"]["gfl"]["student"]
+        own = {
+            "train_dataloader.batch_size": images,
+            # statistics of a batch are those of one process
+            "model.backbone.norm_eval": True,
+            # AdamW's first steps have one size, however small a gradient is: they show rounding alone
+            "optim_wrapper.optimizer": {"type": "SGD", "lr": 1e-3, "weight_decay": 0.0},
+        }
+        student |= {"gpus": gpus, "options": student["options"] | own, "config": "benchmark/configs/mini/fcos_r18.py"}
+
+    return change
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "run"), [("student", {}), ("fgd", FGD)])
+def test_two_processes_train_as_one(taught_world: World, name, run):
+    found = {}
+    for gpus, images in ((1, 4), (2, 2)):
+        params = taught_world.settle(shared(gpus, images, **{name: run}))
+        taught_world.job(params, name, 0)
+        command(taught_world.folder, "distill", name, "--seed", "0")
+        out = taught_world.space.trained(params.student(name, 0))
+        curve = [json.loads(line) for line in (out / "curve.jsonl").read_text().splitlines()]
+        found[gpus] = load_state(out / "weights.pth"), curve, json.loads((out / "train.json").read_text())
+    (one, curve, alone), (two, other, record) = found[1], found[2]
+    assert record["batch_size"] == 2
+    assert record["effective_batch"] == alone["effective_batch"] == 4
+    assert [entry["step"] for entry in curve] == [entry["step"] for entry in other], "one of them writes"
+    for entry, theirs in zip(curve, other, strict=True):
+        assert entry.keys() == theirs.keys()
+        if "loss" in entry:
+            assert entry["loss"] == pytest.approx(theirs["loss"], rel=2e-3)
+    for key, value in one.items():
+        # AdamW's steps are of the size of the rate however small a gradient is: rounding shows
+        torch.testing.assert_close(two[key], value, rtol=0.02, atol=2e-4, msg=key)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("gpus", [1, 2])
+def test_told_to_end_it_saves_and_goes_on(taught_world: World, gpus, number):
+    def change(content: dict) -> None:
+        runs(60, workers=1, fgd=FGD)(content)
+        content["pairs"]["gfl"]["student"]["gpus"] = gpus
+
+    params = taught_world.settle(change)
+    job = taught_world.job(params, "fgd", 0)
+    command(taught_world.folder, *ARGUMENTS)
+    out, folder = taught_world.space.trained(job), taught_world.space.checkpoints(job)
+    expected, curve = load_state(out / "weights.pth"), (out / "curve.jsonl").read_text()
+
+    process = started(taught_world.folder, *ARGUMENTS)
+    last = folder / "last_checkpoint"
+    while not last.is_file():
+        assert process.poll() is None
+        time.sleep(0.02)
+    # all of a job, as clusters do it: the loading processes, too
+    os.killpg(process.pid, number)
+    said = process.communicate(timeout=120)[1].decode()
+    assert process.returncode != 0
+    assert "told to end after" in said, said
+    step = int(said.split("told to end after ")[1].split()[0])
+    assert 15 < step < 60, "after the first of the regular ones"
+    assert Path(last.read_text()).name == f"iter_{step}.pth"
+    command(taught_world.folder, *ARGUMENTS)
+    weights = load_state(out / "weights.pth")
+    assert [key for key, value in expected.items() if not torch.equal(weights[key], value)] == []
+    assert (out / "curve.jsonl").read_text() == curve
