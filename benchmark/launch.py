@@ -1,10 +1,10 @@
 """Run the stages of an experiment side by side: ``python -m benchmark.launch --jobs 2``, in its folder.
 
 The same as ``dvc repro``, but stages that do not wait for each other run at once: on this machine, each on the GPU that
-has the fewest, or as jobs of a Slurm cluster that shares the folder (``--executor slurm --slurm partition=gpu
-gpus_per_node=1``). A table shows what
-waits, runs, is done or failed. A stage that fails stops only what needs it. Stopped or killed, the jobs go on; called
-again, it finds them (``work/launch``). Afterwards ``dvc repro`` has nothing to do.
+has the fewest (a training with ``gpus: 4`` on four of them), or as jobs of a Slurm cluster that shares the folder
+(``--executor slurm --slurm partition=gpu gpus_per_node=1``). A table shows what waits, runs, is done or failed. A stage
+that fails stops only what needs it. Stopped or killed, the jobs go on; called again, it finds them (``work/launch``).
+Afterwards ``dvc repro`` has nothing to do.
 
 ``--partial`` goes on with an experiment whose earlier part was made elsewhere: records in git are taken as they are,
 and weights that nobody asks for are neither fetched nor trained again.
@@ -25,6 +25,7 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ from rich.table import Table
 
 from benchmark.experiment.cli import command_parser, run_cli
 from benchmark.experiment.names import hint
-from benchmark.experiment.settings import SettingsError, load
+from benchmark.experiment.settings import Params, SettingsError, load
 from benchmark.experiment.stages import StageError, Stages, last_line, run_stage
 from benchmark.experiment.workspace import HERE, Workspace
 
@@ -59,8 +60,8 @@ class Task:
     began: float = 0.0
     seconds: float = 0.0
     note: str = ""
-    #: of this machine, that the job sees; None: there is none, or Slurm's matter
-    gpu: str | None = None
+    #: of this machine, that the job sees, as ``CUDA_VISIBLE_DEVICES`` has them; None: none there, or Slurm's matter
+    gpus: str | None = None
     #: its outputs are gone and another stage needs them
     asked_for: bool = False
 
@@ -87,13 +88,13 @@ class Queue:
         self.gpus = gpus_here() if self.executor == "local" else []
         self.kind = {"local": submitit.LocalJob, "slurm": submitit.SlurmJob}[self.executor]
 
-    def submit(self, name: str, gpu: str | None = None) -> Any:
-        """Start (or queue) a stage; on this machine it sees this GPU alone, and without one no GPU."""
+    def submit(self, name: str, gpus: str | None = None) -> Any:
+        """Start (or queue) a stage; on this machine it sees these GPUs alone, and without any no GPU."""
         self._asked = (-math.inf, {})
         # a Ctrl-C is meant for the launcher: what is started while it is ignored ignores it
         before = signal.signal(signal.SIGINT, signal.SIG_IGN)
         try:
-            job = self.engine.submit(run_stage, name, str(self.space.root.resolve()), self.partial, gpu)
+            job = self.engine.submit(run_stage, name, str(self.space.root.resolve()), self.partial, gpus)
         finally:
             signal.signal(signal.SIGINT, before)
         self.remember(name, job.job_id)
@@ -167,11 +168,22 @@ def _lives(process: int) -> bool:
     return not state.is_file() or state.read_text().rpartition(") ")[2][0] != "Z"
 
 
+def taken(params: Params) -> dict[str, int]:
+    """How many GPUs each training takes, by the name of its stage."""
+    teachers = {f"teacher@{name}": pair.teacher.gpus for name, pair in params.pairs.items()}
+    students = {f"distill@{job.label}": job.detector.gpus for job in params.jobs if job.run is not None}
+    return teachers | students
+
+
 class Launch:
     """All stages that are asked for, on their way."""
 
-    def __init__(self, stages: Stages, queue: Queue, jobs: int, wanted: set[str]) -> None:
+    def __init__(
+        self, stages: Stages, queue: Queue, jobs: int, wanted: set[str], gpus: Mapping[str, int] | None = None
+    ) -> None:
         self.stages, self.queue, self.jobs = stages, queue, jobs
+        #: how many a stage takes, where that is more than one
+        self.gpus = gpus or {}
         order = [name for name in stages.needs if name in wanted]
         self.tasks = {name: Task(name) for name in order}
         for task in self.tasks.values():
@@ -204,10 +216,10 @@ class Launch:
             for name in lacking:
                 self.tasks[name].state, self.tasks[name].asked_for = WAITING, True
             return
-        busy = [other.gpu for other in self.in_state(RUNNING)]
-        # that of the fewest jobs
-        task.gpu = min(self.queue.gpus, key=busy.count, default=None)
-        task.state, task.job, task.began = RUNNING, self.queue.submit(task.name, task.gpu), time.monotonic()
+        busy = [gpu for other in self.in_state(RUNNING) if other.gpus for gpu in other.gpus.split(",")]
+        # those of the fewest jobs
+        task.gpus = ",".join(sorted(self.queue.gpus, key=busy.count)[: self.gpus.get(task.name, 1)]) or None
+        task.state, task.job, task.began = RUNNING, self.queue.submit(task.name, task.gpus), time.monotonic()
 
     def settle(self, task: Task) -> None:
         """What DVC says of the files counts, not how the job ended."""
@@ -233,7 +245,13 @@ class Launch:
 
 
 def launch(
-    folder: Path, executor: str, jobs: int, only: list[str], limits: dict[str, Any], partial: bool = False
+    folder: Path,
+    executor: str,
+    jobs: int,
+    only: list[str],
+    limits: dict[str, Any],
+    partial: bool = False,
+    gpus: Mapping[str, int] | None = None,
 ) -> None:
     """Bring the stages up to date.
 
@@ -244,6 +262,7 @@ def launch(
         only: patterns of stages' names; these and what they need. Empty: all.
         limits: settings of the jobs, as submitit names them.
         partial: outputs that are gone are missed only by stages that have to run.
+        gpus: how many a stage takes on this machine, where that is more than one.
 
     Raises:
         StageError: there are no such stages, or some failed.
@@ -255,7 +274,7 @@ def launch(
     if executor == "local":
         # jobs share the cores; more threads than these would only wait for each other
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
-    run = Launch(stages, Queue(Workspace(folder), executor, limits, partial), jobs, stages.with_needs(asked))
+    run = Launch(stages, Queue(Workspace(folder), executor, limits, partial), jobs, stages.with_needs(asked), gpus)
     console, told = Console(), {}
     with Live(run.table(), console=console, refresh_per_second=2) as live:
         while run.step():
@@ -278,10 +297,9 @@ def main() -> None:
     limits = {}
     for key, _, value in (one.partition("=") for one in args.slurm):
         limits[key if key in COMMON else f"slurm_{key}"] = int(value) if value.isdigit() else value
-    if HERE.params.is_file():
-        # DVC would read it first, and not say which key is wrong
-        load(HERE.params)
-    launch(HERE.root, args.executor, args.jobs, args.only, limits, args.partial)
+    # DVC would read it first, and not say which key is wrong
+    gpus = taken(load(HERE.params)) if HERE.params.is_file() else None
+    launch(HERE.root, args.executor, args.jobs, args.only, limits, args.partial, gpus)
 
 
 if __name__ == "__main__":

@@ -190,10 +190,11 @@ def require_pretrained(backbone: nn.Module) -> None:
     init = getattr(backbone, "init_cfg", None) or {}
     if not isinstance(init, dict) or init.get("type") != "Pretrained":
         return
-    source, prefix = init["checkpoint"], init.get("prefix", "")
+    # mmengine takes a prefix with and without its dot, and where there is none, leaves data parallel's out
+    source, prefix = init["checkpoint"], (init.get("prefix") or "module").removesuffix(".") + "."
     content = CheckpointLoader.load_checkpoint(source, map_location="cpu", logger="silent")
     content = content.get("state_dict", content)
-    state = {name.removeprefix(f"{prefix}."): value for name, value in content.items() if name.startswith(prefix)}
+    state = {name.removeprefix(prefix): value for name, value in content.items()}
     own = {name: value for name, value in backbone.state_dict().items() if value.is_floating_point()}
     left = [name for name, value in own.items() if name not in state or not value.cpu().equal(state[name].to(value))]
     if len(left) > len(own) / 2:

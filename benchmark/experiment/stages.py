@@ -104,17 +104,17 @@ def _reached(path: str, needed: set[str]) -> bool:
     return any(path == one or path.startswith(f"{one}{os.sep}") or one.startswith(f"{path}{os.sep}") for one in needed)
 
 
-def run_stage(name: str, folder: str, partial: bool = False, gpu: str | None = None) -> None:
+def run_stage(name: str, folder: str, partial: bool = False, gpus: str | None = None) -> None:
     """``dvc repro`` one stage alone, waiting for other DVC processes; its output goes on to ours.
 
-    ``partial``: what is in the remote is fetched before it is made. ``gpu``: all that the stage sees; None: what is set
-    already. (submitit hides all GPUs from the jobs of one machine, but for the first ones, the same for each.)
+    ``partial``: what is in the remote is fetched before it is made. ``gpus``: all that the stage sees; None: what is
+    set already. (submitit hides all GPUs from the jobs of one machine, but for the first ones, the same for each.)
 
     Raises:
         StageError: it failed.
     """
-    if gpu is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+    if gpus is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpus
     if partial:
         # what is not there is made
         _dvc(["pull", name], folder)

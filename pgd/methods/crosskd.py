@@ -25,11 +25,11 @@ w_quality 1; FCOS i 2, w_cls 0.4, w_box 0.75 by "iou", n by centerness, its thir
 not been published and take ATSS's. A head without a third branch has no L_quality. i is an index, so it goes with the
 number of blocks.
 
-Deviations: n is at least 1, where the release's FCOS would divide by 1e-6 and its ATSS and GFL count an image without a
-positive as one; std has the divisor NHW instead of NHW - 1, which cancels out but for the 1e-6 and leaves a level of a
-single position finite. On GFL and ATSS the release compares features behind the activation, which its code reads as
-features before it (``activated``). The imitation of neck features (PKD) that some released configurations add is left
-out. AutoAssign has no positives and is refused.
+Deviations: n is at least 1, where the release's FCOS would divide by 1e-6 and its ATSS, GFL and RetinaNet count an
+image without a positive as one; std has the divisor NHW instead of NHW - 1, which cancels out but for the 1e-6 and
+leaves a level of a single position finite. On all four heads the release compares features behind the activation, which
+its code reads as features before it (``activated``). The imitation of neck features (PKD) that some released
+configurations add is left out. AutoAssign has no positives and is refused.
 """
 
 from __future__ import annotations
@@ -116,8 +116,8 @@ class CrossKD(Method):
         block: i, how many blocks of its own the student runs.
         box_loss: ``"kl"`` of box distributions, ``"giou"`` or ``"iou"`` of boxes.
         normaliser: n is the number of ``"positives"``, or their ``"centerness"``.
-        activated: take the features behind the activation, as the release does on GFL and ATSS without meaning to: its
-            activation overwrites in place what it has kept.
+        activated: take the features behind the activation, as the release does without meaning to: its activation
+            overwrites in place what it has kept.
     """
 
     title, place = "CrossKD", "towers"

@@ -228,18 +228,13 @@ def other_shapes(state: dict) -> dict:
     return {name: torch.cat((value, value)) if value.dim() else value for name, value in state.items()}
 
 
-READ_BY_MMENGINE = "mmengine reads these, but they are refused: to be mended with the next training of everything"
-
-
 @pytest.mark.parametrize(
     ("prefix", "init"),
     [
         ("", {}),
         ("backbone.", {"prefix": "backbone"}),
-        pytest.param(
-            "backbone.", {"prefix": "backbone."}, marks=pytest.mark.xfail(reason=READ_BY_MMENGINE, strict=True)
-        ),
-        pytest.param("module.", {}, marks=pytest.mark.xfail(reason=READ_BY_MMENGINE, strict=True)),
+        ("backbone.", {"prefix": "backbone."}),
+        ("module.", {}),
     ],
 )
 def test_a_backbone_that_was_loaded(tmp_path, backbone, prefix, init):

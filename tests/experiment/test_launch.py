@@ -14,8 +14,10 @@ from types import SimpleNamespace
 
 import pytest
 import yaml
+from support.worlds import light_content
 
 import benchmark.launch as module
+from benchmark.experiment.settings import parse
 from benchmark.experiment.stages import StageError, Stages, last_line
 from benchmark.experiment.workspace import ROOT
 from benchmark.launch import launch
@@ -184,15 +186,35 @@ def test_the_gpu_with_the_fewest_jobs_is_next():
     names = ["a", "b", "c", "d"]
     stages = SimpleNamespace(needs=dict.fromkeys(names, ()), changed=lambda name: True, partial=False)
     queue = SimpleNamespace(
-        gpus=[0, 1], found_again=lambda name: None, submit=lambda name, gpu: gpu, log=lambda job: ""
+        gpus=["0", "1"], found_again=lambda name: None, submit=lambda name, gpus: gpus, log=lambda job: ""
     )
     queue.at_work = lambda job: True
     run = module.Launch(stages, queue, 3, set(names))
     run.step()
-    assert [run.tasks[name].gpu for name in names] == [0, 1, 0, None]
+    assert [run.tasks[name].gpus for name in names] == ["0", "1", "0", None]
     queue.gpus = []
     run.start(run.tasks["d"])
-    assert run.tasks["d"].gpu is None
+    assert run.tasks["d"].gpus is None
+
+
+def test_a_training_on_several_gpus_gets_as_many():
+    names = ["a", "teacher@big", "b", "c"]
+    stages = SimpleNamespace(needs=dict.fromkeys(names, ()), changed=lambda name: True, partial=False)
+    queue = SimpleNamespace(
+        gpus=["2", "5", "7"], found_again=lambda name: None, submit=lambda name, gpus: gpus, log=lambda job: ""
+    )
+    run = module.Launch(stages, queue, 4, set(names), {"teacher@big": 2})
+    run.step()
+    assert [run.tasks[name].gpus for name in names] == ["2", "5,7", "2", "5"]
+
+
+def test_what_trainings_take_stands_in_the_settings():
+    content = light_content()
+    content["pairs"]["gfl"]["teacher"]["gpus"] = 4
+    content["seeds"] = [0, 1]
+    found = module.taken(parse(content))
+    assert found["teacher@gfl"] == 4
+    assert {found[f"distill@pgd-{seed}"] for seed in (0, 1)} == {1}
 
 
 @pytest.mark.parametrize(("chosen", "expected"), [("", ["0", "1", "2"]), ("1,2", ["1", "2"])])
