@@ -14,6 +14,7 @@ from types import SimpleNamespace
 
 import pytest
 import yaml
+from support.slurm import NEEDS_SLURM
 from support.worlds import light_content
 
 import benchmark.launch as module
@@ -100,15 +101,7 @@ def test_a_launcher_finds_its_jobs_again(folder, how):
     assert (folder / "work" / "z").is_file()
 
 
-def slurm_is_there() -> bool:
-    """Whether a node waits for jobs (``tools/slurm_here.sh start``)."""
-    if not shutil.which("sinfo"):
-        return False
-    return "idle" in subprocess.run(["sinfo", "-h", "-o", "%T"], capture_output=True, text=True, check=False).stdout
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not slurm_is_there(), reason="needs a Slurm: sudo bash tools/slurm_here.sh start")
+@NEEDS_SLURM
 def test_slurm_runs_stages_and_a_cancelled_one_failed(folder, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     launch(folder, "slurm", 2, ["side@one"], {})

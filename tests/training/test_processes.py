@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from support.slurm import NEEDS_SLURM
 from support.worlds import World, runs
 
 from benchmark.experiment.settings import Detector, SettingsError
@@ -144,3 +145,50 @@ def test_told_to_end_it_saves_and_goes_on(taught_world: World, gpus, number):
     weights = load_state(out / "weights.pth")
     assert [key for key, value in expected.items() if not torch.equal(weights[key], value)] == []
     assert (out / "curve.jsonl").read_text() == curve
+
+
+@pytest.mark.slow
+@NEEDS_SLURM
+def test_srun_starts_a_training_which_is_preempted_and_requeued(taught_world: World):
+    """By a real Slurm: two tasks; told to end, it saves and gives up its node; requeued, it goes on."""
+
+    def change(content: dict) -> None:
+        runs(60, fgd=FGD)(content)
+        content["pairs"]["gfl"]["student"] |= {"gpus": 2, "launcher": "slurm"}
+
+    params = taught_world.settle(change)
+    job = taught_world.job(params, "fgd", 0)
+    folder, out = taught_world.space.checkpoints(job), taught_world.space.trained(job)
+    # what a batch script does that wants to be requeued (sbatch --signal tells its tasks before the limit)
+    script = taught_world.folder / "job.sh"
+    script.write_text(
+        f"#!/bin/bash\nexport PYTHONPATH={ROOT} OMP_NUM_THREADS=1\n{sys.executable} -m benchmark.train "
+        f"{' '.join(ARGUMENTS)} || {{ echo ended with $?; sleep 30; }}\n"
+    )
+    submit = ["sbatch", "--parsable", "--requeue", "--ntasks=2", "--output=job.log", "--open-mode=append", str(script)]
+    number = subprocess.run(submit, cwd=taught_world.folder, capture_output=True, text=True, check=True).stdout.strip()
+
+    def said() -> str:
+        log = taught_world.folder / "job.log"
+        return log.read_text(errors="replace") if log.is_file() else ""
+
+    def wait(done) -> None:
+        end = time.monotonic() + 240
+        while not done():
+            assert time.monotonic() < end, said()
+            time.sleep(0.1)
+
+    try:
+        wait((folder / "last_checkpoint").is_file)
+        subprocess.run(["scancel", "--signal=USR1", number], check=True)
+        wait(lambda: "ended with" in said())
+        assert "told to end after" in said(), said()
+        step = int(said().split("told to end after ")[1].split()[0])
+        assert Path((folder / "last_checkpoint").read_text()).name == f"iter_{step}.pth"
+        subprocess.run(["scontrol", "requeue", number], check=True)
+        wait(lambda: (out / "train.json").is_file() and not folder.exists())
+        assert f"fgd-0: going on from iter_{step}.pth" in said()
+        record = json.loads((out / "train.json").read_text())
+        assert (record["effective_batch"], record["resumed"]) == (4, True)
+    finally:
+        subprocess.run(["scancel", number], check=False)
