@@ -101,6 +101,7 @@ def test_a_launcher_finds_its_jobs_again(folder, how):
     assert (folder / "work" / "z").is_file()
 
 
+@pytest.mark.slow
 @NEEDS_SLURM
 def test_slurm_runs_stages_and_a_cancelled_one_failed(folder, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
