@@ -68,6 +68,8 @@ class Row:
     images: int | None
     steps: int | None
     gpu_hours: float | None
+    #: that it trains on together
+    gpus: int
     #: bytes that stay, and those of the checkpoints while it trains
     disk: float
     scratch: float
@@ -93,17 +95,26 @@ class Budget:
         return self.data + sum(row.disk for row in self.rows) + sum(scratch)
 
     def wall_hours(self, gpus: int) -> float:
-        """A training takes one GPU, the longest are begun first, and students wait for all teachers."""
-        parts = ([row.gpu_hours or 0.0 for row in self.rows if row.teacher is kind] for kind in (True, False))
+        """The longest are begun first, and students wait for all teachers; more GPUs for a training lose nothing."""
+        parts = (
+            [(row.gpu_hours or 0.0, row.gpus) for row in self.rows if row.teacher is kind] for kind in (True, False)
+        )
         return sum(makespan(part, gpus) for part in parts)
 
 
-def makespan(hours: Iterable[float], gpus: int) -> float:
-    """When the last is done, where each goes to the GPU that is free first, the longest first."""
-    busy = [0.0] * gpus
-    for one in sorted(hours, reverse=True):
-        busy[busy.index(min(busy))] += one
-    return max(busy)
+def makespan(trainings: Iterable[tuple[float, int]], gpus: int) -> float:
+    """When the last is done, where each goes to the GPUs that are free first, the longest first.
+
+    Args:
+        trainings: GPU hours, and how many GPUs share them (all there are, where it wants more).
+        gpus: there are.
+    """
+    free = [0.0] * gpus
+    lasting = [(hours / min(wanted, gpus), min(wanted, gpus)) for hours, wanted in trainings]
+    for hours, taken in sorted(lasting, reverse=True):
+        free.sort()
+        free[:taken] = [free[taken - 1] + hours] * taken
+    return max(free)
 
 
 def image_size(pipeline: Sequence[dict], divisor: int) -> tuple[int, int] | None:
@@ -212,11 +223,11 @@ def images_of(name: str, settings: Dataset, space: Workspace = HERE) -> Images:
     return Images(*counts, None)
 
 
-def steps_of(cfg: Config, images: int | None) -> int | None:
-    """Of the optimiser, on one GPU."""
+def steps_of(cfg: Config, images: int | None, gpus: int = 1) -> int | None:
+    """Of the optimiser."""
     if (iterations := cfg.train_cfg.get("max_iters")) is not None:
         return iterations
-    return images and cfg.train_cfg.max_epochs * math.ceil(images / cfg.train_dataloader.batch_size)
+    return images and cfg.train_cfg.max_epochs * math.ceil(images / (cfg.train_dataloader.batch_size * gpus))
 
 
 def row_of(job: Job, data: Images, speed: float) -> Row:
@@ -229,12 +240,13 @@ def row_of(job: Job, data: Images, speed: float) -> Row:
     """
     cfg = detector_config(job.detector, job.options)
     work = work_of(cfg, data.classes, size_of(cfg))
-    per_image, batch = work.step, cfg.train_dataloader.batch_size
+    gpus = job.detector.gpus
+    per_image, batch = work.step, cfg.train_dataloader.batch_size * gpus
     if job.run is not None and job.run.method != "none":
         teacher = detector_config(job.pair.teacher)
         # it sees the student's images
         per_image = OVERHEAD * (per_image + work_of(teacher, data.classes, size_of(cfg)).forward)
-    steps = 0 if job.run is None and job.pair.teacher.checkpoint else steps_of(cfg, data.train)
+    steps = 0 if job.run is None and job.pair.teacher.checkpoint else steps_of(cfg, data.train, gpus)
     images = None if steps is None else steps * batch
     known = images is not None and data.val is not None
     hours = (images * per_image + data.val * work.forward) / speed / 3600 if known else None
@@ -244,7 +256,7 @@ def row_of(job: Job, data: Images, speed: float) -> Row:
     # in work/ and in DVC's cache
     disk = 2 * (4 * work.parameters + BOX * boxes)
     scratch = 2 * 4 * work.parameters * (1 + states) if steps else 0
-    return Row(job.label, job.run is None, work, per_image, images, steps, hours, disk, scratch)
+    return Row(job.label, job.run is None, work, per_image, images, steps, hours, gpus, disk, scratch)
 
 
 def missing_of(params: Params, space: Workspace = HERE) -> list[str]:

@@ -39,9 +39,15 @@ def cells(found: Budget, price: float | None) -> list[list[str]]:
 
 def sentences(found: Budget, gpus: Sequence[int], throughput: float) -> list[str]:
     """What stands below the table."""
+    shared = sorted({row.gpus for row in found.rows})
+    counts = (
+        "one GPU"
+        if shared == [1]
+        else f"{' or '.join(map(str, shared))} GPUs, as params.yaml says, and loses nothing by it"
+    )
     told = [
         f"Assumed: one GPU does {throughput:g} training images a second of the first pair's student without a teacher; "
-        "a training takes one GPU."
+        f"a training takes {counts}."
     ]
     for count in gpus:
         told.append(

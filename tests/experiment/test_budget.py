@@ -31,11 +31,19 @@ MINI = "benchmark/configs/mini/gfl_r18.py"
 
 
 @pytest.mark.parametrize(
-    ("hours", "gpus", "expected"),
-    [([3, 3, 2, 2, 2], 2, 7), ([5, 1, 1], 8, 5), ([4, 3, 2], 1, 9), ([], 8, 0)],
+    ("trainings", "gpus", "expected"),
+    [
+        ([(3, 1), (3, 1), (2, 1), (2, 1), (2, 1)], 2, 7),
+        ([(5, 1), (1, 1), (1, 1)], 8, 5),
+        ([(4, 1), (3, 1), (2, 1)], 1, 9),
+        ([], 8, 0),
+        ([(8, 4), (3, 1), (1, 1)], 4, 5),
+        ([(8, 4), (3, 1), (1, 1)], 6, 3),
+        ([(8, 16)], 4, 2),
+    ],
 )
-def test_makespan(hours, gpus, expected):
-    assert makespan(hours, gpus) == expected
+def test_makespan(trainings, gpus, expected):
+    assert makespan(trainings, gpus) == expected
 
 
 def test_image_sizes():
@@ -85,6 +93,7 @@ def test_steps():
     assert steps_of(detector_config(Detector(PAPER)), KNOWN["coco"][0]) == 12 * 29317
     assert steps_of(detector_config(Detector(MINI, iterations=7)), None) == 7
     assert steps_of(detector_config(Detector(PAPER)), None) is None
+    assert steps_of(detector_config(Detector(PAPER)), KNOWN["coco"][0], gpus=8) == 12 * 3665
 
 
 def test_images_before_the_data_are_there(tmp_path):
