@@ -95,7 +95,7 @@ class Budget:
         return self.data + sum(row.disk for row in self.rows) + sum(scratch)
 
     def wall_hours(self, gpus: int) -> float:
-        """The longest are begun first, and students wait for all teachers; more GPUs for a training lose nothing."""
+        """The largest are begun first, and students wait for all teachers; more GPUs for a training lose nothing."""
         parts = (
             [(row.gpu_hours or 0.0, row.gpus) for row in self.rows if row.teacher is kind] for kind in (True, False)
         )
@@ -103,17 +103,17 @@ class Budget:
 
 
 def makespan(trainings: Iterable[tuple[float, int]], gpus: int) -> float:
-    """When the last is done, where each goes to the GPUs that are free first, the longest first.
+    """When the last is done, where each goes to the GPUs that are free first, the largest first.
 
     Args:
         trainings: GPU hours, and how many GPUs share them (all there are, where it wants more).
         gpus: there are.
     """
     free = [0.0] * gpus
-    lasting = [(hours / min(wanted, gpus), min(wanted, gpus)) for hours, wanted in trainings]
-    for hours, taken in sorted(lasting, reverse=True):
+    for hours, wanted in sorted(trainings, reverse=True):
         free.sort()
-        free[:taken] = [free[taken - 1] + hours] * taken
+        taken = min(wanted, gpus)
+        free[:taken] = [free[taken - 1] + hours / taken] * taken
     return max(free)
 
 
