@@ -135,11 +135,16 @@ def gains(table: pd.DataFrame) -> tuple[list[dict[str, Any]], float]:
             "at": place(row["gain"]),
             "left": None if pd.isna(row["gain_low"]) else place(row["gain_low"]),
             "width": None if pd.isna(row["gain_low"]) else round(place(row["gain_high"]) - place(row["gain_low"]), 2),
-            "unresolved": bool(pd.isna(row["gain_low"])) or holds_zero(row),
+            "unresolved": unresolved(row),
         }
         for _, row in rows.iterrows()
     ]
     return cells, place(0.0)
+
+
+def unresolved(row: Mapping[str, Any]) -> bool:
+    """Whether a gain cannot be told from none."""
+    return bool(pd.isna(row["gain_low"])) or holds_zero(row)
 
 
 def note(table: pd.DataFrame) -> str:
@@ -148,7 +153,7 @@ def note(table: pd.DataFrame) -> str:
     kinds = [text for name, text in BASES.items() if (rows["interval"] == name).any()]
     if rows["interval"].isna().any():
         kinds.append("Without an interval: one seed, and no resampled images are kept.")
-    pale = "Pale: not resolvable with these seeds and images." if rows["gain_low"].le(0).any() else ""
+    pale = "Pale: not resolvable with these seeds and images." if any(map(unresolved, rows.to_dict("records"))) else ""
     what = "Gain in AP over the student without a method on the same footing; the line is no gain."
     return " ".join(filter(None, [what, *kinds, pale]))
 

@@ -29,14 +29,13 @@ from benchmark.experiment.cli import command_parser, run_cli
 from benchmark.experiment.config import DatasetInfo
 from benchmark.experiment.settings import Job, Params, SettingsError, load
 from benchmark.experiment.workspace import HERE, Workspace
+from benchmark.training.hooks import INTERVAL
 from pgd.evaluation.coco import coco_box_metrics
 from pgd.evaluation.crowdhuman import evaluate
 from pgd.evaluation.odgt import read_detections
 
 #: how far figures evaluated again may be from those of a record, percent: records have three decimals
 TOLERANCE = 0.01
-#: a curve has the losses of every so many steps, and of the last
-INTERVAL = 10
 #: what readers of files raise on files that are not what they seem
 UNREADABLE = (ReportError, RuntimeError, OSError, LookupError, TypeError, ValueError, AssertionError, AttributeError)
 

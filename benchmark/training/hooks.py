@@ -22,6 +22,10 @@ from pgd.dense import reader_of
 from pgd.distiller import Distiller
 
 
+#: a curve has the losses of every so many steps, and of the last
+INTERVAL = 10
+
+
 def distiller(runner) -> Distiller:
     """What a runner trains, out of the wrapper of several processes."""
     return runner.model.module if is_model_wrapper(runner.model) else runner.model
@@ -36,7 +40,7 @@ class Record(Hook):
     processes the first one writes: means of their losses, and what its own head counts.
     """
 
-    def __init__(self, interval: int = 10) -> None:
+    def __init__(self, interval: int = INTERVAL) -> None:
         self.interval = interval
         self._earlier = 0.0
 
