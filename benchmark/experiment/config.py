@@ -20,6 +20,8 @@ from pgd.scaling import FULL, Size, published_settings
 #: validation images looked at while training, for the curve; the table's figures come from the whole set
 MONITOR_IMAGES = 75
 MONITOR_POINTS = 4
+#: steps between two checkpoints of schedules in epochs, which are those at full scale
+LONG = 1000
 #: What settings of methods depend on in the configs of benchmark/configs/mini: 160 x 160 on five levels.
 MINI = Size(channels=32, positions=538, cells=4, blocks=2, warmup=40)
 #: In those of benchmark/configs/real: 256 x 192, the photographs of a 4 : 3 camera, in two widths.
@@ -237,6 +239,8 @@ def training_config(job: Job, data: DatasetInfo, teacher_checkpoint: Path | None
     iterations = cfg.train_cfg.get("max_iters")
     if iterations:
         cfg.train_cfg.val_interval = -(-iterations // MONITOR_POINTS)
+    else:
+        cfg.train_cfg.type = "ResumedEpochs"
     cfg.merge_from_dict(
         {
             "default_scope": "mmdet",
@@ -247,8 +251,8 @@ def training_config(job: Job, data: DatasetInfo, teacher_checkpoint: Path | None
                 "logger": None,
                 "checkpoint": {
                     "type": "CheckpointHook",
-                    "by_epoch": iterations is None,
-                    "interval": 1 if iterations is None else max(1, min(100, iterations // 4)),
+                    "by_epoch": False,
+                    "interval": LONG if iterations is None else max(1, min(100, iterations // 4)),
                     # mmengine deletes the old one before it writes the new one: a kill between must leave one
                     "max_keep_ckpts": 2,
                     # and a kill while it writes must leave no half file (benchmark/training/hooks.py)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import pgd.plugin  # noqa: F401
 
 # isort: split
+import itertools
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,7 +21,8 @@ from mmcv.transforms import LoadImageFromFile
 from mmdet.datasets import CocoDataset
 from mmdet.registry import DATA_SAMPLERS, DATASETS, TRANSFORMS
 from mmengine.dataset import DefaultSampler, InfiniteSampler, pseudo_collate
-from mmengine.registry import FUNCTIONS
+from mmengine.registry import FUNCTIONS, LOOPS
+from mmengine.runner import EpochBasedTrainLoop
 
 
 def dice(*numbers: int) -> int:
@@ -71,8 +73,28 @@ class DrawnCoco(CocoDataset):
 class EpochDraws(DefaultSampler):
     """mmengine's sampler for loops over epochs, giving draws instead of images."""
 
+    #: so many of the next epoch are left out
+    skip = 0
+
     def __iter__(self) -> Iterator[int]:
-        return (self.epoch * len(self.dataset) + index for index in super().__iter__())
+        draws = (self.epoch * len(self.dataset) + index for index in super().__iter__())
+        draws, self.skip = itertools.islice(draws, self.skip, None), 0
+        return draws
+
+
+@LOOPS.register_module()
+class ResumedEpochs(EpochBasedTrainLoop):
+    """mmengine's loop over epochs, which goes on within one: behind the images that a checkpoint has seen of it."""
+
+    def run_epoch(self) -> None:
+        done = self._iter - self._epoch * len(self.dataloader)
+        self.runner.call_hook("before_train_epoch")
+        self.runner.model.train()
+        self.dataloader.sampler.skip = done * self.dataloader.batch_size
+        for index, batch in enumerate(self.dataloader, done):
+            self.run_iter(index, batch)
+        self.runner.call_hook("after_train_epoch")
+        self._epoch += 1
 
 
 @DATA_SAMPLERS.register_module()

@@ -21,7 +21,6 @@ from benchmark.training.draws import dice
 from pgd.dense import reader_of
 from pgd.distiller import Distiller
 
-
 #: a curve has the losses of every so many steps, and of the last
 INTERVAL = 10
 

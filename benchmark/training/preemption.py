@@ -40,8 +40,7 @@ def outlive(worker_id: int) -> None:
 class Preemption(Hook):
     """Saves after the step in which a signal comes, and ends before the next one with status :data:`STATUS`.
 
-    Processes that train together ask each other every ``interval`` steps whether one was told. Loops over epochs
-    save at the ends of epochs alone: these go on from the last one.
+    Processes that train together ask each other every ``interval`` steps whether one was told.
     """
 
     # before the checkpoints' hook, which shall save in the same step

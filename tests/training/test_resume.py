@@ -12,6 +12,7 @@ import torch
 from support.worlds import runs, same
 
 from benchmark import train as stage
+from benchmark.experiment import config
 from benchmark.experiment.workspace import HERE
 from benchmark.training import hooks
 from pgd.checkpoint import load_state
@@ -63,6 +64,35 @@ def test_killed_and_resumed_is_the_same(taught_world, monkeypatch, capsys, chang
     assert json.loads((out / "train.json").read_text())["resumed"] is True
     assert same(load_state(out / "weights.pth"), expected)
     assert (out / "curve.jsonl").read_text() == curve, "no step is missing and none stands twice"
+
+
+def epochs(content: dict) -> None:
+    """Two epochs of six steps, saved after every fourth step."""
+    runs(2, workers=1, fgd={"method": "fgd", "inherit": "head+neck"})(content)
+    student = content["pairs"]["gfl"]["student"]
+    student["iterations"] = None
+    student["options"] |= {
+        "train_cfg": {"type": "EpochBasedTrainLoop", "max_epochs": 2, "val_interval": 1},
+        "train_dataloader.sampler": {"type": "DefaultSampler", "shuffle": True},
+    }
+
+
+@pytest.mark.parametrize("step", [6, 12])
+def test_killed_within_an_epoch(taught_world, monkeypatch, capsys, step):
+    monkeypatch.setattr(config, "LONG", 4)
+    params = taught_world.settle(epochs)
+    straight = taught_world.train(params, "fgd")
+    expected, curve = load_state(straight / "weights.pth"), (straight / "curve.jsonl").read_text()
+    assert [json.loads(line)["step"] for line in curve.splitlines() if "AP" in line] == [6, 12]
+    shutil.rmtree("work/checkpoints")
+    shutil.rmtree(straight)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        kill_at(step, patch)
+        taught_world.train(params, "fgd")
+    out = taught_world.train(params, "fgd")
+    assert f"fgd-0: going on from iter_{step // 5 * 4}.pth" in capsys.readouterr().out
+    assert same(load_state(out / "weights.pth"), expected)
+    assert (out / "curve.jsonl").read_text() == curve
 
 
 def test_killed_while_saving(taught_world, monkeypatch, capsys):
