@@ -20,14 +20,15 @@ PACKAGES = ("pgd", "benchmark")
 #: Packages whose modules are loaded by scanning the folder.
 PLUG_INS = ("pgd.methods", "pgd.heads", "pgd.detectors")
 #: What a training goes through but what cannot touch its weights: what makes its config and data, which are digested
-#: themselves, how it looks, how long it took, and the metric. A later change of the metric leaves the AP in the curves
-#: as it was when they were written.
+#: themselves, who starts it, how it looks, how long it took, and the metric. A later change of the metric leaves the AP
+#: in the curves as it was when they were written.
 BESIDE_TRAINING = (
     "benchmark.data",
     "benchmark.experiment",
     "benchmark.look",
     "benchmark.match",
     "benchmark.train",
+    "benchmark.training.processes",
     "benchmark.training.progress",
     "benchmark.training.result",
     "benchmark.training.usage",
