@@ -123,7 +123,17 @@ def train(job: Job, space: Workspace = HERE) -> Path:
     cfg.resume = resume
     if resume and is_main_process():
         print(f"{label}: going on from {Path((work_dir / 'last_checkpoint').read_text()).name}")
-    runner, seconds = run(cfg, label)
+    try:
+        runner, seconds = run(cfg, label)
+    except RuntimeError as error:
+        # torch's words, whether there is none or too little
+        if "shared memory" not in str(error):
+            raise
+        raise DataError(
+            f"{label}: the processes that load data have no room in shared memory (/dev/shm): give a container more "
+            "(--shm-size=8g), or load without them (options train_dataloader.num_workers: 0 and "
+            "train_dataloader.persistent_workers: false)"
+        ) from error
     if not is_main_process():
         return out
     model = distiller(runner)

@@ -5,10 +5,11 @@ Nothing here unpickles code: files are read with ``weights_only=True``.
 
 from __future__ import annotations
 
+import io
 import logging
-import os
 import pickle
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -44,15 +45,35 @@ def allow_mmengine_history() -> None:
     torch.serialization.add_safe_globals([HistoryBuffer, *array, (statistic, "builtins.getattr")])
 
 
-def atomic_save(content: object, path: Path) -> None:
-    """``torch.save`` that leaves either the whole file or the old one, also when killed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
+@contextmanager
+def written(target: Path) -> Iterator[Path]:
+    """A place beside ``target`` to write to, which is moved there in the end: it leaves the whole file or the old one.
+
+    Raises:
+        OSError: it could not be written; names the file, which Python's own does not where the disk is full.
+    """
+    partial = target.with_name(target.name + ".partial")
     try:
-        torch.save(content, partial)
-        os.replace(partial, path)
-    finally:
+        yield partial
+        partial.replace(target)
+    except Exception as error:
         partial.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno is not None:
+            raise OSError(error.errno, error.strerror, str(target)) from error
+        raise
+
+
+def atomic_save(content: object, path: Path) -> None:
+    """``torch.save`` that leaves either the whole file or the old one, also when killed.
+
+    Raises:
+        OSError: there is no room for it, among others (torch itself would not say so).
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    with written(path) as partial:
+        partial.write_bytes(buffer.getbuffer())
 
 
 def load_state(path: str | Path) -> dict[str, Tensor]:

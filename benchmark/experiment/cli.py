@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import errno
 import importlib
 import importlib.metadata
 import re
@@ -92,12 +93,32 @@ def overview_parser() -> argparse.ArgumentParser:
     return parser
 
 
+#: what a system says where there is no room for a file, or nobody may write one
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+NO_RIGHT = (errno.EROFS, errno.EACCES, errno.EPERM)
+
+
+def what_to_mend(error: OSError) -> str | None:
+    """A sentence on a file that could not be written, as the system's own names no remedy; None for other errors."""
+    file = error.filename or "a file"
+    if error.errno in NO_ROOM:
+        return f"{file}: {error.strerror}; make room and run the same command again, what was written before is kept"
+    if error.errno in NO_RIGHT:
+        return f"{file}: {error.strerror}; run it where this user may write, or change whose folder it is"
+    return None
+
+
 def run_cli(main: Callable[[], None], *expected: type[Exception]) -> None:
-    """Run ``main``; an ``expected`` error becomes ``error: ...`` and exit code 1."""
+    """Run ``main``; an ``expected`` error, or no room for a file, becomes ``error: ...`` and exit code 1."""
     try:
         main()
     except expected as error:
         print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except OSError as error:
+        if (told := what_to_mend(error)) is None:
+            raise
+        print(f"error: {told}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         print("interrupted; a training goes on from its last checkpoint when started again", file=sys.stderr)

@@ -18,6 +18,7 @@ from mmengine.runner import EpochBasedTrainLoop
 from torch import nn
 
 from benchmark.training.draws import dice
+from pgd.checkpoint import written
 from pgd.dense import reader_of
 from pgd.distiller import Distiller
 
@@ -166,7 +167,5 @@ class AtomicBackend(LocalBackend):
     """
 
     def put(self, obj: bytes, filepath: str | Path) -> None:
-        target = Path(filepath)
-        partial = target.with_name(target.name + ".partial")
-        super().put(obj, partial)
-        partial.replace(target)
+        with written(Path(filepath)) as partial:
+            super().put(obj, partial)

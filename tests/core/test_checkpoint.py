@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 from collections import OrderedDict
@@ -173,14 +174,16 @@ def test_atomic_save_keeps_the_old_file_when_writing_fails(tmp_path, monkeypatch
     atomic_save({"state_dict": {"w": torch.ones(2)}}, path)
     assert sorted(p.name for p in path.parent.iterdir()) == ["a.pth"]
 
-    def fail(content, target):
-        Path(target).write_bytes(b"half a file")
-        raise OSError("disk full")
+    def fail(self, content):
+        with self.open("wb") as file:
+            file.write(b"half a file")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(torch, "save", fail)
+    monkeypatch.setattr(Path, "write_bytes", fail)
     for target in (path, tmp_path / "b.pth"):
-        with pytest.raises(OSError, match="disk full"):
+        with pytest.raises(OSError, match="No space left") as caught:
             atomic_save({"state_dict": {"w": torch.zeros(2)}}, target)
+        assert caught.value.filename == str(target)
     assert_close(load_state(path), {"w": torch.ones(2)})
     assert not (tmp_path / "b.pth").exists()
     monkeypatch.undo()

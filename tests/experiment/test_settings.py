@@ -109,12 +109,16 @@ def test_several_pairs_must_be_named():
         ("datasets.minicoco", {"knd": "coco"}, "datasets.minicoco.knd: unknown key; did you mean 'kind'?"),
         ("pairs.gfl.teacher.iteration", 3, "pairs.gfl.teacher.iteration: unknown key; did you mean 'iterations'?"),
         ("pairs.gfl.student.optons", {}, "pairs.gfl.student.optons: unknown key; did you mean 'options'?"),
-        ("pairs.gfl.student.seed", 1, "pairs.gfl.student.seed: unknown key; known keys: config, iterations, options"),
+        (
+            "pairs.gfl.student.seed",
+            1,
+            "pairs.gfl.student.seed: unknown key; known keys: config, iterations, options, gpus, launcher",
+        ),
         ("runs.pgd.metod", "pgd", "runs.pgd.metod: unknown key; did you mean 'method'?"),
         (
             "pairs.gfl.teacher.no",
             3,
-            "pairs.gfl.teacher.False: unknown key; known keys: config, iterations, options, seed, min_ap, features, "
+            "pairs.gfl.teacher.False: unknown key; known keys: config, iterations, options, gpus, launcher, seed, min_ap, features, "
             "checkpoint, sha256",
         ),
         ("no", 3, "False: unknown key; known keys: datasets, pairs, runs, seeds"),
