@@ -118,8 +118,8 @@ def test_several_pairs_must_be_named():
         (
             "pairs.gfl.teacher.no",
             3,
-            "pairs.gfl.teacher.False: unknown key; known keys: config, iterations, options, gpus, launcher, seed, min_ap, features, "
-            "checkpoint, sha256",
+            "pairs.gfl.teacher.False: unknown key; known keys: config, iterations, options, gpus, launcher, seed, "
+            "min_ap, features, checkpoint, sha256",
         ),
         ("no", 3, "False: unknown key; known keys: datasets, pairs, runs, seeds"),
     ],
