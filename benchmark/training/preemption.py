@@ -27,6 +27,9 @@ def outlive(worker_id: int) -> None:
     A step that has begun needs its data; torch takes a loader that is gone for a failure.
     """
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    if not hasattr(signal, "sigwaitinfo"):
+        # macOS cannot tell who sent it
+        return
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
 
     def wait() -> None:
