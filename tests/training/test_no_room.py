@@ -38,9 +38,9 @@ def test_a_training_without_room(taught_world: World, name, run):
     folder, out = taught_world.space.checkpoints(job), taught_world.space.trained(job)
     refused = command(taught_world, name, 100)
     assert refused.returncode == 1
-    last = refused.stderr.strip().splitlines()[-1]
-    assert last.startswith("error: ")
-    assert last.endswith(": File too large; make room and run the same command again, what was written before is kept")
+    # a progress bar may stand before and behind it
+    assert "error: " in refused.stderr
+    assert "File too large; make room and run the same command again, what was written before is kept" in refused.stderr
     assert "Traceback" not in refused.stderr
     assert list(folder.glob("*.pth*")) == []
     assert not (out / "weights.pth").exists()
@@ -64,5 +64,5 @@ def test_no_shared_memory(tiny_world: World, monkeypatch, words):
 
     monkeypatch.setattr(stage, "run", fails)
     params = tiny_world.settle(runs(4, student={}))
-    with pytest.raises(DataError, match=r"student-0: .*--shm-size=8g.* num_workers: 0"):
+    with pytest.raises(DataError, match=r"student-0: .*--shm-size=8g.*num_workers: 0"):
         tiny_world.train(params, "student")
