@@ -116,7 +116,7 @@ def test_two_processes_train_as_one(taught_world: World, name, run):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("gpus", "number"), [(1, signal.SIGTERM), (2, signal.SIGUSR1)])
+@pytest.mark.parametrize(("gpus", "number"), [(1, signal.SIGUSR1), (2, signal.SIGTERM)])
 def test_told_to_end_it_saves_and_goes_on(taught_world: World, gpus, number):
     def change(content: dict) -> None:
         runs(60, workers=1, fgd=FGD)(content)
