@@ -24,6 +24,7 @@ from mmengine.runner import Runner
 
 import benchmark.training.progress  # noqa: F401  registers its hook
 import pgd.plugin  # noqa: F401  registers with mmdet
+from benchmark.data.faults import DataError, room_to_load
 from benchmark.evidence.intervals import bootstrap_file, scorer
 from benchmark.evidence.record import TEACHER, Record, read_json
 from benchmark.experiment.cli import command_parser, run_cli
@@ -31,8 +32,7 @@ from benchmark.experiment.config import DatasetInfo, detector_config
 from benchmark.experiment.evaluation import evaluation_config
 from benchmark.experiment.quiet import quiet
 from benchmark.experiment.settings import Job, SettingsError, load
-from benchmark.experiment.workspace import HERE, Workspace
-from benchmark.match import file_digest
+from benchmark.experiment.workspace import HERE, Workspace, file_digest
 from benchmark.training.hooks import read_curve
 from pgd.checkpoint import CheckpointError, load_strict
 
@@ -50,7 +50,8 @@ def evaluate(job: Job, space: Workspace = HERE) -> Record:
     start = time.perf_counter()
     runner = Runner.from_cfg(cfg)
     load_strict(runner.model, weights, "detector")
-    metrics = {k: _round(v) for k, v in runner.test().items()}
+    with room_to_load(label):
+        metrics = {k: _round(v) for k, v in runner.test().items()}
     seconds = time.perf_counter() - start
     model = detector_config(job.detector, job.options).model
     record = Record(
@@ -97,4 +98,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_cli(main, SettingsError, CheckpointError)
+    run_cli(main, SettingsError, DataError, CheckpointError)

@@ -53,7 +53,7 @@ from benchmark.evidence.stats import draw_images
 from benchmark.experiment.cli import command_parser, run_cli
 from benchmark.experiment.quiet import quiet
 from benchmark.experiment.settings import SettingsError, load
-from benchmark.match import file_digest
+from benchmark.experiment.workspace import file_digest
 from benchmark.probe.analysis import by_level, wanted
 from benchmark.probe.coco_many import ManyCoco
 from benchmark.probe.dropping import Chosen, Dropper, Options, choose

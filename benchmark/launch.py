@@ -182,7 +182,7 @@ class Launch:
         self, stages: Stages, queue: Queue, jobs: int, wanted: set[str], gpus: Mapping[str, int] | None = None
     ) -> None:
         self.stages, self.queue, self.jobs = stages, queue, jobs
-        #: how many a stage takes, where that is more than one
+        #: how many a stage takes; one, where it is not named
         self.gpus = gpus or {}
         order = [name for name in stages.needs if name in wanted]
         self.tasks = {name: Task(name) for name in order}
@@ -262,7 +262,7 @@ def launch(
         only: patterns of stages' names; these and what they need. Empty: all.
         limits: settings of the jobs, as submitit names them.
         partial: outputs that are gone are missed only by stages that have to run.
-        gpus: how many a stage takes on this machine, where that is more than one.
+        gpus: how many a stage takes on this machine; one, where it is not named.
 
     Raises:
         StageError: there are no such stages, or some failed.

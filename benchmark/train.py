@@ -25,7 +25,7 @@ from pathlib import Path
 from mmengine.config import Config
 from mmengine.dist import barrier, is_main_process
 
-from benchmark.data.faults import DataError
+from benchmark.data.faults import DataError, room_to_load
 from benchmark.experiment.cli import command_parser, run_cli
 from benchmark.experiment.config import DatasetInfo, training_config, training_digest
 from benchmark.experiment.quiet import quiet
@@ -123,17 +123,8 @@ def train(job: Job, space: Workspace = HERE) -> Path:
     cfg.resume = resume
     if resume and is_main_process():
         print(f"{label}: going on from {Path((work_dir / 'last_checkpoint').read_text()).name}")
-    try:
+    with room_to_load(label):
         runner, seconds = run(cfg, label)
-    except RuntimeError as error:
-        # torch's words, whether there is none or too little
-        if "shared memory" not in str(error):
-            raise
-        raise DataError(
-            f"{label}: the processes that load data have no room in shared memory (/dev/shm): give a container more "
-            "(--shm-size=8g), or load without them (options train_dataloader.num_workers: 0 and "
-            "train_dataloader.persistent_workers: false)"
-        ) from error
     if not is_main_process():
         return out
     model = distiller(runner)

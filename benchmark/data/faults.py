@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 #: no coordinate is as large, pixels
@@ -16,6 +17,26 @@ SKIP = "or leave these out by broken: skip"
 
 class DataError(RuntimeError):
     """Data is missing or broken; one line that names the file and the remedy."""
+
+
+@contextmanager
+def room_to_load(label: str) -> Iterator[None]:
+    """Around what loads images by processes of their own: tells in one line that shared memory has no room for it.
+
+    Raises:
+        DataError: there is none, or too little.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        # torch's words in both cases
+        if "shared memory" not in str(error):
+            raise
+        raise DataError(
+            f"{label}: the processes that load data have no room in shared memory (/dev/shm): give a container more "
+            "(--shm-size=8g), or load without them (options train_dataloader.num_workers: 0 and "
+            "train_dataloader.persistent_workers: false, and the same for val_dataloader)"
+        ) from error
 
 
 class Faults:

@@ -207,21 +207,8 @@ def training_config(job: Job, data: DatasetInfo, teacher_checkpoint: Path | None
     if loader.num_workers:
         loader.worker_init_fn = {"type": "outlive"}
     if job.detector.gpus > 1:
-        # whatever starts the processes: they have met when this is read (benchmark/training/processes.py)
-        cfg.merge_from_dict(
-            {
-                "launcher": "pytorch",
-                "processes": job.detector.gpus,
-                # heads with parts that a batch may leave unused, such as scales of levels without objects
-                # (the model is on its process's device already, which may be a CPU)
-                "model_wrapper_cfg": {
-                    "type": "MMDistributedDataParallel",
-                    "find_unused_parameters": True,
-                    "device_ids": None,
-                    "broadcast_buffers": False,
-                },
-            }
-        )
+        # read by benchmark/training/run.py; who only builds the model does so in one process
+        cfg.processes = job.detector.gpus
     if job.run is not None and job.run.needs_teacher:
         teacher = model_dict(detector_config(job.pair.teacher), classes)
         teacher.backbone.init_cfg = None

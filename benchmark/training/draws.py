@@ -11,7 +11,10 @@ import pgd.plugin  # noqa: F401
 
 # isort: split
 import itertools
+import os
 import random
+import signal
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -130,3 +133,23 @@ def stacked(samples: Sequence[dict]) -> dict:
     if len({image.shape for image in batch["inputs"]}) == 1:
         batch["inputs"] = torch.stack(batch["inputs"])
     return batch
+
+
+@FUNCTIONS.register_module()
+def outlive(worker_id: int) -> None:
+    """To be called in a process that loads data: only its own training ends it, whoever else signals the whole job.
+
+    A step that has begun needs its data; torch takes a loader that is gone for a failure.
+    """
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    if not hasattr(signal, "sigwaitinfo"):
+        # macOS cannot tell who sent it
+        return
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+
+    def wait() -> None:
+        while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+            pass
+        os._exit(0)
+
+    threading.Thread(target=wait, daemon=True).start()

@@ -72,9 +72,7 @@ class Record(Hook):
             self.file.write_text("".join(json.dumps(e) + "\n" for e in kept))
             if not runner.iter:
                 initial_file(runner.work_dir).write_text(weights_digest(distiller(runner).student))
-        if not runner.iter:
-            return
-        if due(runner) and not any("AP" in e and e["step"] == runner.iter for e in kept):
+        if runner.iter and due(runner) and not any("AP" in e and e["step"] == runner.iter for e in kept):
             # it was killed between the checkpoint and the look at AP that follows
             runner.val_loop.run()
 

@@ -5,7 +5,6 @@ Clusters tell a job some seconds before they take its node: Slurm by SIGTERM, or
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 import threading
@@ -13,31 +12,10 @@ import threading
 import torch
 from mmengine.dist import all_reduce, get_world_size
 from mmengine.hooks import CheckpointHook, Hook
-from mmengine.registry import FUNCTIONS
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 #: exit status of a training that was told to end, as shells have it of a process that SIGTERM ended
 STATUS = 128 + signal.SIGTERM
-
-
-@FUNCTIONS.register_module()
-def outlive(worker_id: int) -> None:
-    """To be called in a process that loads data: only its own training ends it, whoever else signals the whole job.
-
-    A step that has begun needs its data; torch takes a loader that is gone for a failure.
-    """
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-    if not hasattr(signal, "sigwaitinfo"):
-        # macOS cannot tell who sent it
-        return
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-
-    def wait() -> None:
-        while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
-            pass
-        os._exit(0)
-
-    threading.Thread(target=wait, daemon=True).start()
 
 
 class Preemption(Hook):
@@ -71,7 +49,7 @@ class Preemption(Hook):
             return self.told
         if step % self.interval:
             return False
-        told = torch.tensor(int(self.told), device="cuda" if torch.cuda.is_available() else "cpu")
+        told = torch.tensor(int(self.told))
         all_reduce(told, op="max")
         return bool(told)
 

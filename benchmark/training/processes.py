@@ -34,8 +34,8 @@ def command(detector: Detector, module: str, arguments: list[str]) -> list[str] 
         return [*started, "-m", module, *arguments]
     if "SLURM_JOB_ID" not in os.environ:
         raise SettingsError(
-            "launcher: slurm starts processes within a job of Slurm, and this is none; call it from sbatch, or by "
-            "`python -m benchmark.launch --executor slurm`, or take launcher: pytorch"
+            "launcher: slurm starts processes within a job of Slurm, and this is none; call it from sbatch, "
+            f"with --ntasks={count}, or take launcher: pytorch (`python -m benchmark.launch` gives each stage one task)"
         )
     # the others shall not wait for one that is gone
     return ["srun", "--ntasks", count, "--kill-on-bad-exit=1", sys.executable, "-m", module, *arguments]

@@ -18,6 +18,18 @@ import pgd.plugin  # noqa: F401  registers with mmdet
 from benchmark.training.hooks import Record, distiller, require_change
 from benchmark.training.preemption import Preemption
 
+#: What trainings of several processes have besides, whatever starts these: they have met before
+#: (benchmark/training/processes.py). A model is on its process's device already, which may be a CPU, and heads have
+#: parts that a batch may leave unused, such as scales of levels without objects.
+TOGETHER = {
+    "launcher": "pytorch",
+    "model_wrapper_cfg": {
+        "type": "MMDistributedDataParallel",
+        "find_unused_parameters": True,
+        "device_ids": None,
+        "broadcast_buffers": False,
+    },
+}
 #: The module of what is recorded where there is a teacher; who trains with one imports it by this name.
 DYNAMICS = "benchmark.training.dynamics"
 
@@ -30,6 +42,8 @@ def run(cfg: Config, label: str) -> tuple[Runner, float]:
     """
     if any(hook["type"] == "Dynamics" for hook in cfg.custom_hooks):
         importlib.import_module(DYNAMICS)  # registers its hook
+    if "processes" in cfg:
+        cfg.merge_from_dict(TOGETHER)
     runner = Runner.from_cfg(cfg)
     runner.register_hook(Preemption())
     runner.train()

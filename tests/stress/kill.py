@@ -25,12 +25,12 @@ if __name__ == "__main__":
     sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parents[2])]
 
 import torch
+from support.commands import environment
 from support.worlds import World, mini_settings, runs, write_tiny_data
 
 from benchmark import train as stage
 from benchmark.experiment.quiet import quiet
 from benchmark.experiment.settings import TEACHER, Params
-from benchmark.experiment.workspace import ROOT
 from pgd.checkpoint import load_state
 
 ITERATIONS = 24
@@ -142,10 +142,8 @@ def stress(folder: Path, methods: list[str], kills: int, iterations: int = ITERA
         for name in methods:
             world.job(params, name, 0)
             command = [sys.executable, "-m", "benchmark.train", "distill", name, "--seed", "0"]
-            paths = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-            # as many threads as the killed ones: their number is part of what is computed
-            environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
-            subprocess.run(command, check=True, capture_output=True, env=environment)
+            # as many threads as the killed ones
+            subprocess.run(command, check=True, capture_output=True, env=environment())
             expected = outcome(world, params, name)
             # the first start takes the imports with it
             warm = FORKS.Process(target=int)

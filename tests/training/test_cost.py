@@ -54,6 +54,19 @@ def test_the_student_alone_is_the_measure_even_where_no_run_is_it(taught_world):
     assert table.loc["only", "extra_mb"] > 0
 
 
+@pytest.mark.slow
+def test_what_several_processes_train_is_measured_in_one(taught_world):
+    """With processes that load data, as COCO's configs have them."""
+
+    def together(content: dict) -> None:
+        runs(2, workers=1, student={})(content)
+        content["pairs"]["gfl"]["student"]["gpus"] = 2
+
+    params = taught_world.settle(together)
+    match(params)
+    assert list(cost.measure(params, turns=1)["run"]) == ["student"]
+
+
 def test_a_pair_without_runs_is_an_error(taught_world):
     def two_pairs(content: dict) -> None:
         content["pairs"]["other"] = content["pairs"]["gfl"]

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 
 import pytest
-import torch
-from support.worlds import World, runs
+from support.commands import environment
+from support.worlds import World, runs, same
 
 from benchmark import train as stage
 from benchmark.data.faults import DataError
-from benchmark.experiment.workspace import ROOT
 from pgd.checkpoint import load_state
 
 FGD = {"method": "fgd", "inherit": "head+neck"}
@@ -21,11 +19,9 @@ FGD = {"method": "fgd", "inherit": "head+neck"}
 def command(world: World, name: str, kilobytes: int | None) -> subprocess.CompletedProcess:
     """The training's command; its files may have so many KB, as if there was no room for more."""
     limit = "" if kilobytes is None else f"ulimit -f {kilobytes}; "
-    paths = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     line = f"{limit}exec {sys.executable} -m benchmark.train distill {name} --seed 0"
-    environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
     return subprocess.run(
-        ["bash", "-c", line], cwd=world.folder, env=environment, capture_output=True, text=True, check=False
+        ["bash", "-c", line], cwd=world.folder, env=environment(), capture_output=True, text=True, check=False
     )
 
 
@@ -46,8 +42,7 @@ def test_a_training_without_room(taught_world: World, name, run):
     assert not (out / "weights.pth").exists()
     assert command(taught_world, name, None).returncode == 0
     weights = load_state(out / "weights.pth")
-    expected = load_state(taught_world.train(params, name) / "weights.pth")
-    assert [key for key, value in expected.items() if not torch.equal(weights[key], value)] == []
+    assert same(weights, load_state(taught_world.train(params, name) / "weights.pth"))
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,7 @@ from benchmark import train as stage
 from benchmark.evidence.record import Record
 from benchmark.experiment.config import detector_config, model_dict
 from benchmark.experiment.settings import TEACHER, Dataset, SettingsError
-from benchmark.experiment.workspace import HERE, Workspace
-from benchmark.match import file_digest
+from benchmark.experiment.workspace import HERE, Workspace, file_digest
 from benchmark.prepare import prepare
 from benchmark.training import run
 from pgd.checkpoint import CheckpointError, export, load_state, load_strict
