@@ -32,17 +32,19 @@ repro: data ## train the teacher, distil all students, evaluate, write results/
 smoke: data ## the whole pipeline on a few images, in minutes
 	python -m benchmark.smoke
 
-test-quick: data ## the tests that take less than some seconds each, in a minute
+test-quick: data ## the tests that take less than some seconds each, in two minutes
 	python -m pytest -n 2 -m "not slow"
 
 test: data ## all tests
 	python -m pytest -n 2
 
-lab: setup ## JupyterLab on the notebooks
-	jupyter lab notebooks
+# root, as in a container, has to say that it means it
+lab: setup ## JupyterLab on the notebooks, opened at their index
+	jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) notebooks/00_start.ipynb
 
-check: setup ## did this machine reproduce the committed figures?
+check: ## did this machine reproduce the committed figures?
 	@test -d work/runs || { echo "error: nothing was trained here yet: make repro" >&2; exit 1; }
+	@$(MAKE) --no-print-directory setup
 	dvc metrics diff --json --targets results/metrics.json | python -m benchmark.verdict --from-diff -
 
 lint: setup ## ruff

@@ -1,7 +1,8 @@
 """Read params.yaml and name what is wrong with it, in a second and without torch.  ``python -m benchmark.check``
 
 DVC reads the same file for its stages before any of them runs, and what it says of a wrong one names no key
-(``seeds: 0`` is "'Value' object is not iterable" to it). Methods, their settings and config keys are checked by `plan`.
+(``seeds: 0`` is "'Value' object is not iterable" to it). Settings of methods and config keys are checked by `plan`,
+which needs the data; names of methods here and by the stage `look`, before any data are read.
 """
 
 from __future__ import annotations
@@ -12,13 +13,24 @@ if __name__ == "__main__":
 
     answer_early("check")
 
+from pathlib import Path
+
 from benchmark.experiment.cli import command_parser, run_cli
+from benchmark.experiment.names import method_names, unknown
 from benchmark.experiment.settings import Params, SettingsError, load
 
 
 def counted(count: int, noun: str) -> str:
     """``1 run``, ``2 runs``."""
     return f"{count} {noun}{'s' * (count != 1)}"
+
+
+def check_methods(params: Params) -> None:
+    """Raise :class:`SettingsError` where a run names a method that there is not."""
+    known = method_names()
+    for name, run in params.runs.items():
+        if run.method not in ("none", *known):
+            raise SettingsError(f"runs.{name}: {unknown('distillation method', run.method, known)}")
 
 
 def summary(params: Params) -> str:
@@ -30,9 +42,19 @@ def summary(params: Params) -> str:
     )
 
 
+def checked(path: str | Path) -> Params:
+    """The content of a settings file, with methods that there are; errors are one line that starts with its name."""
+    params = load(path)
+    try:
+        check_methods(params)
+    except SettingsError as error:
+        raise SettingsError(f"{path}: {error}") from None
+    return params
+
+
 def main() -> None:
     path = command_parser("check").parse_args().params
-    print(f"{path}: {summary(load(path))}")
+    print(f"{path}: {summary(checked(path))}")
 
 
 if __name__ == "__main__":

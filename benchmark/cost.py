@@ -27,15 +27,17 @@ from tqdm import tqdm
 
 import benchmark.training.draws  # noqa: F401  registers what trainings draw by
 import pgd.plugin  # noqa: F401  registers with mmdet
+from benchmark.data.faults import DataError
 from benchmark.experiment.cli import command_parser, run_cli
 from benchmark.experiment.config import DatasetInfo, training_config
+from benchmark.experiment.pretrained import local_weights
 from benchmark.experiment.quiet import quiet
 from benchmark.experiment.settings import Job, Params, Run, SettingsError, load
 from benchmark.experiment.workspace import HERE
 from benchmark.match import teacher_weights
 from pgd.checkpoint import CheckpointError
 
-OUT = Path("results/cost.csv")
+OUT = HERE.results / "cost.csv"
 BATCHES = 4
 #: a name that no run can have
 ALONE = "(student alone)"
@@ -45,6 +47,7 @@ MB = 2**20
 def build(job: Job, data: DatasetInfo, teacher: Path | None) -> tuple[torch.nn.Module, Callable[[dict], None]]:
     """The model of a run and a function that trains it on one batch."""
     cfg = training_config(job, data, teacher, HERE.work / "cost")
+    local_weights(cfg)
     cfg.custom_hooks = []
     runner = Runner.from_cfg(cfg)
     runner.model.init_weights()
@@ -140,4 +143,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_cli(main, SettingsError, CheckpointError)
+    run_cli(main, SettingsError, CheckpointError, DataError)

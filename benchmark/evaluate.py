@@ -55,7 +55,7 @@ def evaluate(job: Job, space: Workspace = HERE) -> Record:
     seconds = time.perf_counter() - start
     model = detector_config(job.detector, job.options).model
     record = Record(
-        **json.loads((folder / "train.json").read_text()),
+        **json.loads((folder / "train.json").read_text(encoding="utf-8")),
         run=job.name,
         seed=job.seed,
         pair=job.pair_name,
@@ -77,7 +77,7 @@ def evaluate(job: Job, space: Workspace = HERE) -> Record:
         # The gate in front of every distillation reads it (benchmark/match.py).
         gate = space.teacher_metrics(job.pair_name)
         gate.parent.mkdir(parents=True, exist_ok=True)
-        gate.write_text(json.dumps(metrics, indent=2) + "\n")
+        gate.write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
     record.write(space.record(job))
     space.curve(job).parent.mkdir(parents=True, exist_ok=True)
     pd.DataFrame(read_curve(folder / "curve.jsonl")).to_csv(space.curve(job), index=False)

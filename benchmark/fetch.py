@@ -61,7 +61,7 @@ def unpacked(root: Path, remote: Remote) -> list[File] | None:
     receipt = _receipt(root, remote)
     if not receipt.is_file():
         return None
-    content = json.loads(receipt.read_text())
+    content = json.loads(receipt.read_text(encoding="utf-8"))
     return [File(**one) for one in content["files"]] if content["md5"] == remote.md5 else None
 
 
@@ -86,7 +86,7 @@ def fetch_coco(root: Path, mirror: str | None = None, keep: bool = False) -> Non
             files = listing(archive, GROWTH * remote.size)
             unpack(archive, root, files, most=GROWTH * remote.size)
             content = {"md5": remote.md5, "files": [asdict(file) for file in files]}
-            _receipt(root, remote).write_text(json.dumps(content) + "\n")
+            _receipt(root, remote).write_text(json.dumps(content) + "\n", encoding="utf-8")
             if not keep:
                 archive.unlink()
         print(f"{remote.name}: {'unpacked' if remote in todo else 'was there'}")
@@ -111,7 +111,7 @@ def check_coco(root: Path) -> None:
 
 def bccd_files() -> tuple[dict, list[File]]:
     """What is known of BCCD: its place, and its files."""
-    known = json.loads(BCCD.read_text())
+    known = json.loads(BCCD.read_text(encoding="utf-8"))
     return known, [File(name, size, "sha256", value) for name, (size, value) in known["files"].items()]
 
 

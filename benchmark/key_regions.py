@@ -218,7 +218,7 @@ def write(findings: Findings, out: Path) -> None:
     name = findings.record["name"]
     for suffix, table in (("", findings.table), ("_levels", findings.levels)):
         table.round(4).to_csv(out / f"{name}{suffix}.csv", index=False, lineterminator="\n")
-    (out / f"{name}.json").write_text(json.dumps(findings.record, indent=2, default=str) + "\n")
+    (out / f"{name}.json").write_text(json.dumps(findings.record, indent=2, default=str) + "\n", encoding="utf-8")
 
 
 def overview(table: pd.DataFrame) -> str:

@@ -103,11 +103,13 @@ class Queue:
     def remember(self, name: str, job_id: str | None) -> None:
         """Write down a job; None: there is none any more."""
         known = {**self.known(), name: job_id}
-        self.memory.write_text(json.dumps({k: v for k, v in known.items() if v is not None}, indent=1) + "\n")
+        self.memory.write_text(
+            json.dumps({k: v for k, v in known.items() if v is not None}, indent=1) + "\n", encoding="utf-8"
+        )
 
     def known(self) -> dict[str, str]:
         """Job ids by stage."""
-        return json.loads(self.memory.read_text()) if self.memory.is_file() else {}
+        return json.loads(self.memory.read_text(encoding="utf-8")) if self.memory.is_file() else {}
 
     def found_again(self, name: str) -> Any:
         """The job of an earlier call, if it is still at work."""
@@ -165,7 +167,7 @@ def _lives(process: int) -> bool:
         return False
     # one that has ended but that nobody has waited for still answers
     state = Path(f"/proc/{process}/stat")
-    return not state.is_file() or state.read_text().rpartition(") ")[2][0] != "Z"
+    return not state.is_file() or state.read_text(encoding="utf-8").rpartition(") ")[2][0] != "Z"
 
 
 def taken(params: Params) -> dict[str, int]:

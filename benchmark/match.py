@@ -27,13 +27,13 @@ def teacher_of(pair: str, space: Workspace) -> dict:
     """Digest and AP of a pair's trained teacher."""
     weights, record = space.teacher(pair) / "weights.pth", space.teacher_metrics(pair)
     load_state(weights)
-    ap = json.loads(record.read_text())["AP"] if record.is_file() else math.nan
+    ap = json.loads(record.read_text(encoding="utf-8"))["AP"] if record.is_file() else math.nan
     return {"sha256": file_digest(weights), "AP": ap}
 
 
 def teacher_weights(job: Job, space: Workspace = HERE) -> Path:
     """The weights that a run was matched with, once they are known to be good enough."""
-    teacher = json.loads(basis(job, space).read_text())["teacher"]
+    teacher = json.loads(basis(job, space).read_text(encoding="utf-8"))["teacher"]
     weights, bound = space.teacher(job.pair_name) / "weights.pth", job.pair.teacher.min_ap
     if not teacher["AP"] >= bound:
         raise SettingsError(
@@ -60,7 +60,7 @@ def match(params: Params, space: Workspace = HERE) -> None:
     teachers = {pair: teacher_of(pair, space) for pair in params.pairs if pair in wanted}
     entries = {}
     for name, run in params.runs.items():
-        plan = json.loads((space.plan / f"{name}.json").read_text())
+        plan = json.loads((space.plan / f"{name}.json").read_text(encoding="utf-8"))
         entries[name] = {"plan": plan, "teacher": teachers[run.pair] if run.needs_teacher else None}
     write_entries(space.match, entries)
 

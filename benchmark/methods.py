@@ -147,7 +147,7 @@ def table() -> str:
 
 def main() -> None:
     args = command_parser("methods").parse_args()
-    (args.out or TABLE).write_text(table())
+    (args.out or TABLE).write_text(table(), encoding="utf-8")
     if args.out is None:
         PUBLISHED.write_text(literature.page(), encoding="utf-8")
 

@@ -23,10 +23,11 @@ from nbformat import NotebookNode
 from tqdm import tqdm
 
 from benchmark.experiment.cli import command_parser, run_cli
+from benchmark.experiment.workspace import HERE
 from benchmark.notebook import NothingToShow
 from benchmark.report import NOTEBOOKS
 
-OUT = Path("results/notebooks")
+OUT = HERE.results / "notebooks"
 #: seconds a cell may take
 TIMEOUT = 600
 
@@ -59,7 +60,7 @@ def execute(notebook: Path, results: Path) -> str:
             raise
         # the rest speaks of figures that are not there
         content.cells = until_error(content.cells)
-    page, _ = HTMLExporter(exclude_input_prompt=True, exclude_output_prompt=True).from_notebook_node(content)
+    page, _ = HTMLExporter(exclude_input=True, exclude_output_prompt=True).from_notebook_node(content)
     return page
 
 
@@ -67,7 +68,7 @@ def main() -> None:
     names = command_parser("notebooks").parse_args().names or sorted(path.stem for path in NOTEBOOKS.glob("*.ipynb"))
     OUT.mkdir(parents=True, exist_ok=True)
     for name in tqdm(names, desc="notebooks"):
-        (OUT / f"{name}.html").write_text(execute(NOTEBOOKS / f"{name}.ipynb", Path("results")), encoding="utf-8")
+        (OUT / f"{name}.html").write_text(execute(NOTEBOOKS / f"{name}.ipynb", HERE.results), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -32,8 +32,10 @@ from benchmark.experiment.cli import command_parser, run_cli
 from benchmark.experiment.config import DatasetInfo, detector_config, training_digest
 from benchmark.experiment.digest import BESIDE_TRAINING, PACKAGES, closure
 from benchmark.experiment.names import hint, unknown
+from benchmark.experiment.pretrained import remote_of
 from benchmark.experiment.quiet import quiet
 from benchmark.experiment.settings import Job, Params, Run, SettingsError, load
+from benchmark.experiment.watching import check_watch
 from benchmark.experiment.workspace import HERE, Workspace, write_entries
 from benchmark.training.run import DYNAMICS
 from pgd.dense import reader_of, served_heads
@@ -90,10 +92,14 @@ def check_run(name: str, params: Params) -> None:
 
 
 def check_pretrained(cfg: Config) -> str | None:
-    """Digest of the backbone's weights where the config names a local file; it must be there."""
+    """Digest of the backbone's weights where the config names a local file, which must be there; an address itself."""
     init = cfg.model.backbone.get("init_cfg") or {}
     source = init.get("checkpoint")
-    if source is None or "://" in source:
+    if source is None:
+        return None
+    if "://" in source:
+        # that it can be fetched and checked shows before anything trains
+        remote_of(source)
         return source
     path = Path(source)
     if not path.is_file():
@@ -141,6 +147,7 @@ def entry(job: Job, space: Workspace = HERE) -> dict:
 
 def plan(params: Params, space: Workspace = HERE) -> None:
     """Check everything, then write one file a training (unchanged content leaves DVC's hashes unchanged)."""
+    check_watch(params)
     for name in params.runs:
         check_run(name, params)
     jobs = [*map(params.teacher, params.pairs), *map(params.student, params.runs)]
@@ -159,7 +166,7 @@ def dry_run(params: Params, args: Namespace) -> None:
     found = budget(params, args.throughput)
     show(found, args.gpus, args.throughput, args.price)
     if args.out:
-        args.out.write_text(markdown(found, args.gpus, args.throughput, args.price))
+        args.out.write_text(markdown(found, args.gpus, args.throughput, args.price), encoding="utf-8")
 
 
 def main() -> None:

@@ -79,7 +79,7 @@ def _coco_splits(parts: dict[str, tuple[Path, Path]], settings: Dataset, work: P
             _check_count(ARCHIVE, name, split.listed, MINI_IMAGES)
         if limit or split.changes:
             own = work / (f"{name}_first{limit}.json" if limit else f"{name}.json")
-            own.write_text(json.dumps(split.content))
+            own.write_text(json.dumps(split.content), encoding="utf-8")
             if computed := split.changes.get("computed"):
                 told = ", ".join(f"{count} {what}" for what, count in computed.items())
                 print(f"{split.annotations}: computed {told}; written to {own}")
@@ -120,7 +120,7 @@ def _midicoco(settings: Dataset, work: Path) -> Located:
                 f"{annotations}: not the published {split} set; were the versions of numpy and OpenCV changed? "
                 "requirements.lock names those that draw it"
             )
-    (root / "pixels.sha256").write_text(f"{pixels.hexdigest()}\n")
+    (root / "pixels.sha256").write_text(f"{pixels.hexdigest()}\n", encoding="utf-8")
     return Located(_coco_splits(parts, settings, work), MIDI_AREAS, sources=(root / "pixels.sha256",))
 
 
@@ -162,7 +162,7 @@ def _crowd(root: Path, settings: Dataset, work: Path, sources: tuple[Path, ...] 
         looked = fingerprint({record.id: headers[record.id] for record in used})
         changes = {"left_out": faults.counts()} if faults.found else {}
         splits[name] = Split(work / f"{name}.json", images, content, len(records), looked, changes)
-        splits[name].annotations.write_text(json.dumps(content))
+        splits[name].annotations.write_text(json.dumps(content), encoding="utf-8")
         crowdhuman.write_odgt(work / odgt.name, used)
         sources += (odgt,)
     return Located(splits, sources=sources, metric="crowdhuman", val_odgt=work / sources[-1].name)
@@ -195,6 +195,8 @@ def prepare(name: str, settings: Dataset) -> DatasetInfo:
     work.mkdir(parents=True, exist_ok=True)
     located = LOCATE[settings.kind](settings, work)
     digest = hashlib.sha256()
+    if settings.image_size:
+        digest.update(repr(settings.image_size).encode())
     for source in (*located.sources, *(split.annotations for split in located.splits.values())):
         digest.update(source.read_bytes())
     limits, changes = _limits(settings), {name: split.changes for name, split in located.splits.items()}
@@ -217,7 +219,7 @@ def prepare(name: str, settings: Dataset) -> DatasetInfo:
     record = work / "changes.json"
     record.unlink(missing_ok=True)
     if any(changes.values()):
-        record.write_text(json.dumps(changes, indent=2) + "\n")
+        record.write_text(json.dumps(changes, indent=2) + "\n", encoding="utf-8")
     info = DatasetInfo(
         name=name,
         classes=classes,
@@ -230,10 +232,11 @@ def prepare(name: str, settings: Dataset) -> DatasetInfo:
         metric=located.metric,
         val_odgt=str(located.val_odgt) if located.val_odgt else None,
         left_out={split: made["left_out"] for split, made in changes.items() if made.get("left_out")},
+        image_size=list(settings.image_size) if settings.image_size else None,
     )
-    # of whole sets the file stays as it is
-    content = {key: value for key, value in asdict(info).items() if key != "left_out" or value}
-    out.write_text(json.dumps(content, indent=2) + "\n")
+    # where neither is asked for, the file stays as it is
+    content = {key: value for key, value in asdict(info).items() if key not in ("left_out", "image_size") or value}
+    out.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     return info
 
 

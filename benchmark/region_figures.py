@@ -56,7 +56,7 @@ class FigureError(RuntimeError):
 
 def load(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Accuracy and levels of every detector that has a record in the folder, in order of their names."""
-    names = [json.loads(path.read_text())["name"] for path in sorted(folder.glob("*.json"))]
+    names = [json.loads(path.read_text(encoding="utf-8"))["name"] for path in sorted(folder.glob("*.json"))]
     if not names:
         raise FigureError(f"{folder}: no results; run `python -m benchmark.key_regions PAIR`")
     try:

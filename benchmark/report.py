@@ -22,6 +22,7 @@ import pandas as pd
 
 from benchmark.evidence import tables
 from benchmark.evidence.captions import CAPTIONS, CROWD_NOTES, INTERVALS, NOTES, SAMPLES
+from benchmark.evidence.experiments import ROOT_NAME, load_titles
 from benchmark.evidence.intervals import with_bootstrap
 from benchmark.evidence.published import CAVEAT, published
 from benchmark.evidence.record import METRICS, TEACHER, ReportError, read_json
@@ -38,6 +39,8 @@ from benchmark.evidence.records import (
 )
 from benchmark.evidence.tables import markdown, number
 from benchmark.experiment.cli import command_parser, run_cli
+from benchmark.experiment.settings import load
+from benchmark.experiment.workspace import ROOT
 from benchmark.figures import ablation as plots_ablation
 from benchmark.figures import cost as plots_cost
 from benchmark.figures import plots, samples
@@ -46,6 +49,8 @@ from benchmark.verdict import verdict
 
 #: the analyses; the stage `notebooks` runs them
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
+#: what each experiment is called
+TITLES = ROOT / "experiments" / "titles.yaml"
 SEED_COLUMNS = ("run", "seed", "role", "method", *FOOTING)
 #: of what a record says of the machine
 ENVIRONMENT = "environment."
@@ -113,7 +118,7 @@ def blocks(records: pd.DataFrame, table: pd.DataFrame, results: Path, work: Path
 
 
 def files(results: Path, own: pd.DataFrame) -> dict[str, list[tuple[str, str]]]:
-    """Record and curve of a run, by seed, as they are reached from the results folder."""
+    """Record and curve of a run, by seed, its config and its method, as they are reached from the results folder."""
     places = {"record": ("runs", "json"), "curve": ("curves", "csv")}
     found = {
         name: [
@@ -123,6 +128,9 @@ def files(results: Path, own: pd.DataFrame) -> dict[str, list[tuple[str, str]]]:
         ]
         for name, (folder, ending) in places.items()
     }
+    first, page = own.iloc[0], results / "report.html"
+    sources = {"config": first["config"], "method": f"pgd/methods/{first['method']}.py"}
+    found |= {name: [("", link(ROOT / file, page))] for name, file in sources.items() if (ROOT / str(file)).is_file()}
     return {name: links for name, links in found.items() if links}
 
 
@@ -141,11 +149,16 @@ def page(
     outcome: tuple[bool | None, str],
     shown_tables: list[dict[str, Any]],
     results: Path,
+    params: Path,
 ) -> str:
     """The self-contained HTML page."""
     passed, text = outcome
     students = table["role"] != TEACHER
+    folder = params.resolve().parent
+    title = load_titles(TITLES).get(ROOT_NAME if folder == ROOT else folder.name)
     return template("report.html").render(
+        title=title,
+        run_notes={name: run.note for name, run in load(params).runs.items() if run.note},
         dataset=distinct(records["dataset"]),
         detector=distinct(records["detector"]),
         seeds=int(table.loc[students, "seeds"].max()),
@@ -239,7 +252,7 @@ def report(results: Path, work: Path, params: Path) -> str:
     for name, image in images.items():
         write(results / "figures" / f"{name}.png", image)
     write(results / "verdict.md", outcome[1])
-    write(results / "report.html", page(records, table, costs, images, outcome, shown, results))
+    write(results / "report.html", page(records, table, costs, images, outcome, shown, results, params))
     return f"{results / 'report.html'} written. {outcome[1].splitlines()[0]}"
 
 

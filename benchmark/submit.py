@@ -189,7 +189,7 @@ def take_in(folder: Path, who: str, params: Params, ours: Workspace = HERE) -> P
             target = out / source.relative_to(theirs.results)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, target)
-    (out / "checks.json").write_text(json.dumps([str(check)[5:] for check in found], indent=1) + "\n")
+    (out / "checks.json").write_text(json.dumps([str(check)[5:] for check in found], indent=1) + "\n", encoding="utf-8")
     return out
 
 

@@ -53,7 +53,7 @@ def main() -> None:
         raise ReportError(f"{path} is missing; `dvc repro report` writes it")
     # a method and an inheritance are called `none`, which is no missing value
     found = summary(pd.read_csv(path, keep_default_na=False, na_values=[""]))
-    (results / "summary.json").write_text(json.dumps(found, indent=2) + "\n")
+    (results / "summary.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     print(json.dumps(found))
 
 

@@ -18,39 +18,55 @@ if __name__ == "__main__":
 
 import hashlib
 import json
+import os
 import shutil
 import sys
 from pathlib import Path
 
+import torch
 from mmengine.config import Config
 from mmengine.dist import barrier, is_main_process
 
 from benchmark.data.faults import DataError, room_to_load
 from benchmark.experiment.cli import command_parser, run_cli
 from benchmark.experiment.config import DatasetInfo, training_config, training_digest
+from benchmark.experiment.pretrained import local_weights
 from benchmark.experiment.quiet import quiet
-from benchmark.experiment.settings import Job, SettingsError, load
+from benchmark.experiment.settings import Job, Params, SettingsError, load
+from benchmark.experiment.watching import announce, check_watch, watch
 from benchmark.experiment.workspace import HERE, Workspace
 from benchmark.look import check_unchanged
 from benchmark.match import basis, teacher_weights
 from benchmark.training import processes
 from benchmark.training.hooks import distiller
 from benchmark.training.result import Training
+from benchmark.training.resuming import POINTER, point_to_newest
 from benchmark.training.run import run
 from benchmark.training.usage import effective_rate, machine, peak_memory_mb
 from pgd.checkpoint import CheckpointError, InheritReport, export
 from pgd.methods.base import Method, MethodError
 
 
-def claim(work_dir: Path, mark: str) -> bool:
-    """Make ``work_dir`` belong to the training ``mark``. Returns whether there is something to resume."""
+def claim(work_dir: Path, mark: str) -> None:
+    """Make ``work_dir`` belong to the training ``mark``: what another one left there goes."""
     stamp = work_dir / "fingerprint"
-    if not (stamp.is_file() and stamp.read_text() == mark):
+    if not (stamp.is_file() and stamp.read_bytes() == mark.encode()):
         shutil.rmtree(work_dir, ignore_errors=True)
         work_dir.mkdir(parents=True)
         stamp.write_text(mark)
-    last = work_dir / "last_checkpoint"
-    return last.is_file() and Path(last.read_text().strip()).is_file()
+
+
+def repeat_on_gpus() -> None:
+    """Let GPUs compute the same again wherever they have a kernel that does; CPUs do so anyway.
+
+    Where they have none, torch warns, and the training goes on.
+    """
+    if torch.cuda.is_available():
+        # cuBLAS reads it when it is first used
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.backends.cudnn.benchmark = False
+        torch.backends.cudnn.deterministic = True
+        torch.use_deterministic_algorithms(True, warn_only=True)
 
 
 def _count(parameters) -> int:
@@ -97,10 +113,15 @@ def planned_data(job: Job, space: Workspace) -> DatasetInfo:
     return data
 
 
-def train(job: Job, space: Workspace = HERE) -> Path:
+def train(job: Job, space: Workspace = HERE, params: Params | None = None) -> Path:
     """Train (or finish) one detector; returns the folder with its results.
 
     Of several processes the first one writes them.
+
+    Args:
+        job: what is trained.
+        space: where its files lie.
+        params: the experiment that it belongs to, which says what is shown while it runs; changes no result.
     """
     data = planned_data(job, space)
     if job.run is None and job.pair.teacher.checkpoint is not None:
@@ -112,17 +133,21 @@ def train(job: Job, space: Workspace = HERE) -> Path:
     teacher = teacher_weights(job, space) if job.run is not None and job.run.needs_teacher else None
     label = job.label
     work_dir, out = space.checkpoints(job), space.trained(job)
+    cfg = training_config(job, data, teacher, work_dir)
     processes.join(job.detector)
+    local_weights(cfg)
+    repeat_on_gpus()
     if is_main_process():
         claim(work_dir, mark)
+        if last := point_to_newest(work_dir, cfg.model, job.seed):
+            print(f"{label}: going on from {last.name}")
     barrier()
-    resume = claim(work_dir, mark)
-    cfg = training_config(job, data, teacher, work_dir)
+    cfg.resume = resume = (work_dir / POINTER).is_file()
     if job.run is not None and job.run.method != "none":
         cfg.model.teacher_features = features_of(job, cfg, space)
-    cfg.resume = resume
-    if resume and is_main_process():
-        print(f"{label}: going on from {Path((work_dir / 'last_checkpoint').read_text()).name}")
+    if params is not None:
+        watch(cfg, params, job, space)
+        announce(cfg, params, job, space)
     with room_to_load(label):
         runner, seconds = run(cfg, label)
     if not is_main_process():
@@ -160,7 +185,8 @@ def main() -> None:
     params = load(args.params)
     job = params.teacher(args.pair) if args.command == "teacher" else params.student(args.run, args.seed)
     processes.start(job.detector, "benchmark.train", sys.argv[1:])
-    train(job)
+    check_watch(params)
+    train(job, params=params)
     if not is_main_process():
         return
     # All is written: the next `dvc repro --force` shall train, not resume at the last iteration.

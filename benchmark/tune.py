@@ -51,7 +51,7 @@ SECOND = {"pgd": {"temperature": 8.0}, "fgd": {"temperature": 5.0}, "ld": {"temp
 
 def split_train(data: DatasetInfo, folder: Path) -> DatasetInfo:
     """A data set whose train and val are parts of ``data``'s train."""
-    content = json.loads(Path(data.train_annotations).read_text())
+    content = json.loads(Path(data.train_annotations).read_text(encoding="utf-8"))
     images = content["images"]
     cut = round(len(images) * (1 - HELD_OUT))
     paths = {}
@@ -60,7 +60,7 @@ def split_train(data: DatasetInfo, folder: Path) -> DatasetInfo:
         kept = [a for a in content["annotations"] if a["image_id"] in ids]
         paths[name] = folder / f"{name}.json"
         paths[name].parent.mkdir(parents=True, exist_ok=True)
-        paths[name].write_text(json.dumps({**content, "images": part, "annotations": kept}))
+        paths[name].write_text(json.dumps({**content, "images": part, "annotations": kept}), encoding="utf-8")
     return replace(
         data,
         name=f"{data.name} (held out)",
@@ -86,10 +86,10 @@ def _teach(params: Params, pair: str, space: Workspace) -> None:
     """Train the teacher of the trials, unless it is there already."""
     job = params.teacher(pair)
     trained = space.teacher(pair) / "plan.json"
-    planned = basis(job, space).read_text()
-    if not (trained.is_file() and trained.read_text() == planned):
+    planned = basis(job, space).read_text(encoding="utf-8")
+    if not (trained.is_file() and trained.read_text(encoding="utf-8") == planned):
         _run(job, space)
-        trained.write_text(planned)
+        trained.write_text(planned, encoding="utf-8")
 
 
 def weights(methods: list[str], params: Params, pair: str) -> dict[str, Run]:
@@ -113,7 +113,7 @@ def named(path: Path, params: Params, pair: str) -> dict[str, Run]:
     """The runs in a file of trials: a mapping as under ``runs`` in params.yaml."""
     if not path.is_file():
         raise SettingsError(f"{path}: no such file; name one like experiments/trials.yaml")
-    content = {name: {"pair": pair, **run} for name, run in yaml.safe_load(path.read_text()).items()}
+    content = {name: {"pair": pair, **run} for name, run in yaml.safe_load(path.read_text(encoding="utf-8")).items()}
     return parse({**asdict(params), "runs": content, "seeds": list(params.seeds)}).runs
 
 
@@ -121,8 +121,8 @@ def held_out(params: Params, pair: str, space: Workspace, own: Workspace) -> Non
     """Put the pair's data set, split anew, into the workspace ``own``."""
     name = params.pairs[pair].dataset
     path = own.dataset(name)
-    data = split_train(DatasetInfo.load(name, space), path.parent).placed(Path.cwd())
-    path.write_text(json.dumps(asdict(data), indent=2))
+    data = split_train(DatasetInfo.load(name, space), path.parent).placed(space.root.absolute())
+    path.write_text(json.dumps(asdict(data), indent=2), encoding="utf-8")
 
 
 def tune(params: Params, runs: dict[str, Run], pair: str, iterations: int, jobs: int, out: Path) -> None:
@@ -183,7 +183,7 @@ def main() -> None:
     # names a pair that is not there before anything looks it up
     pair = params.teacher(args.pair).pair_name
     runs = named(args.trials, params, pair) if args.trials else weights(args.methods, params, pair)
-    out = args.out or Path("results") / ("trials.csv" if args.trials else "tuning.csv")
+    out = args.out or HERE.results / ("trials.csv" if args.trials else "tuning.csv")
     tune(params, runs, pair, args.iterations, args.jobs, out)
 
 

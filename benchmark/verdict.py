@@ -128,7 +128,7 @@ def main(argv: list[str] | None = None) -> int:
             tolerance = read_json(expected).get("tolerance_ap", TOLERANCE) if expected.exists() else TOLERANCE
         if arguments.accept:
             reference = {"tolerance_ap": tolerance, "AP": ap_of(read_json(metrics))}
-            expected.write_text(json.dumps(reference, indent=2) + "\n")
+            expected.write_text(json.dumps(reference, indent=2) + "\n", encoding="utf-8")
             print(f"{expected} written; `dvc repro --force --single-item report` shows it on the page")
             return 0
         if arguments.from_diff:

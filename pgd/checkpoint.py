@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import logging
 import pickle
+import re
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -76,8 +77,12 @@ def atomic_save(content: object, path: Path) -> None:
         partial.write_bytes(buffer.getbuffer())
 
 
+#: where checkpoints keep their state dict: mmengine's, and what is common elsewhere
+KEYS = ("state_dict", "model")
+
+
 def load_state(path: str | Path) -> dict[str, Tensor]:
-    """The state dict in a checkpoint, bare or under ``state_dict``, on the CPU.
+    """The state dict in a checkpoint, bare or under one of :data:`KEYS`, on the CPU.
 
     Raises:
         CheckpointError: the file is missing, truncated, or holds something else.
@@ -90,11 +95,15 @@ def load_state(path: str | Path) -> dict[str, Tensor]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        reason = str(error).splitlines()[0]
-        raise CheckpointError(f"{path}: refused, no plain weights ({reason}); is this a checkpoint?") from error
+        # torch's own words advise to unpickle it nevertheless
+        asked = re.search(r"GLOBAL (\S+)", str(error))
+        what = f"it asks for {asked[1]}" if asked else "it is no pickle of plain data"
+        raise CheckpointError(f"{path}: refused, no plain weights ({what}); is this a checkpoint?") from error
     except Exception as error:  # torch's readers raise nearly anything on junk
         raise CheckpointError(f"{path}: unreadable, probably cut off while written; delete it and run again") from error
-    state = content.get("state_dict", content) if isinstance(content, dict) else None
+    state = content
+    if isinstance(content, dict):
+        state = next((content[key] for key in KEYS if isinstance(content.get(key), dict)), content)
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise CheckpointError(f"{path}: no state dict of tensors in it; is this a checkpoint of a model?")
     return state
@@ -118,10 +127,22 @@ def unwrapped(state: dict[str, Tensor], own: Collection[str]) -> dict[str, Tenso
     return state
 
 
+def flat_copies(own: Collection[str]) -> set[str]:
+    """What mmdet 2's EMA names its second copy: buffers such as ``ema_backbone_conv1_weight``.
+
+    In the files that it writes the averages are under the plain names; the copy holds the weights without them.
+    """
+    return {f"ema_{name.replace('.', '_')}" for name in own}
+
+
 def load_strict(module: nn.Module, path: str | Path, what: str) -> None:
-    """Load a checkpoint whose names and shapes must be exactly the module's."""
+    """Load a checkpoint whose names and shapes must be exactly the module's.
+
+    Only the second copy of mmdet 2's EMA may stand beside them (:func:`flat_copies`).
+    """
     own = module.state_dict()
     state = unwrapped(load_state(path), own)
+    state = {name: value for name, value in state.items() if name not in flat_copies(own)}
     missing, extra = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
     shapes = sorted(k for k in own.keys() & state.keys() if own[k].shape != state[k].shape)
     if missing or extra or shapes:

@@ -21,21 +21,38 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from pgd import INHERIT_CHOICES
-from pgd.checkpoint import InheritReport, inherit, load_strict, require_pretrained
+from pgd.checkpoint import CheckpointError, InheritReport, inherit, load_strict, require_pretrained
 from pgd.dense import DistillStep, reader_of
+from pgd.inputs import other_input
 from pgd.methods import MethodContext, build_method
 from pgd.priors import remember_priors
 from pgd.tape import Tape
 from pgd.teacher_features import StoredFeatures
 
 
-def _as_model(config: dict | str | Path) -> dict:
-    """A model dictionary from one, or the ``model`` of a config file or of an ``mmdet::`` name; no preprocessor."""
+def _as_model(config: dict | str | Path, who: str, preprocessor: dict | None) -> dict:
+    """A model dictionary from one, or the ``model`` of a config file or of an ``mmdet::`` name.
+
+    Its own preprocessor is left out; it must do to pixels what ``preprocessor``, the Distiller's, does.
+    """
     if not isinstance(config, dict):
-        config = (get_config(config) if "::" in str(config) else Config.fromfile(config)).model
+        whole = get_config(config) if "::" in str(config) else Config.fromfile(config)
+        # as mmengine's Runner does
+        config = {"data_preprocessor": whole.get("data_preprocessor"), **whole.model}
     model = copy.deepcopy(dict(config))
-    model.pop("data_preprocessor", None)
+    own = model.pop("data_preprocessor", None)
+    if own is not None and (other := other_input(own, preprocessor or {})):
+        key, theirs, shared = other
+        raise ValueError(
+            f"data_preprocessor.{key} is {theirs} for the {who}, {shared} for the Distiller, whose images it gets: "
+            "take a student and a teacher with the same preprocessing, and give the Distiller theirs"
+        )
     return model
+
+
+def _first(state: dict) -> str:
+    """Name and shape of the first entry of a state dict."""
+    return next((f"{name} {tuple(getattr(value, 'shape', ()))}" for name, value in state.items()), "nothing")
 
 
 def context_of(student: nn.Module, teacher: nn.Module) -> MethodContext:
@@ -87,7 +104,7 @@ class Distiller(BaseDetector):
         teacher_checkpoint: its weights; must fit exactly.
         method: ``{"type": name, **settings}`` of :data:`pgd.methods.METHODS`, or None for the plain student.
         inherit: ``"head+neck"``: start the student's neck and head from the teacher's; ``"none"``.
-        data_preprocessor: shared by both.
+        data_preprocessor: shared by both; theirs, where they bring one, must do the same to pixels.
         channels_last: keep weights and features with channels innermost, which convolutions like better on CPUs and on
             GPUs with tensor cores; results differ by rounding.
         teacher_features: folder of the teacher's neck features for all training images
@@ -111,7 +128,7 @@ class Distiller(BaseDetector):
             raise ValueError(f"inherit: '{inherit}' is not one of {', '.join(INHERIT_CHOICES)}")
         if teacher is None and (method is not None or inherit != "none"):
             raise ValueError("a method or inheriting needs a teacher; give `teacher` and `teacher_checkpoint`")
-        self.student = MODELS.build(_as_model(student))
+        self.student = MODELS.build(_as_model(student, "student", data_preprocessor))
         self.inherit = inherit
         self.inherit_report: InheritReport | None = None
         # Held in a list, so that torch does not register it as a submodule.
@@ -120,7 +137,7 @@ class Distiller(BaseDetector):
         #: names of the method's loss terms, known from the first step on
         self.method_losses: tuple[str, ...] = ()
         if teacher is not None:
-            self._add_teacher(teacher, teacher_checkpoint)
+            self._add_teacher(_as_model(teacher, "teacher", data_preprocessor), teacher_checkpoint)
         if method is not None:
             self._add_method(dict(method))
         self._stored = None if teacher_features is None else StoredFeatures(teacher_features)
@@ -132,8 +149,8 @@ class Distiller(BaseDetector):
         for model in (self.student, *self._teacher):
             model.to(memory_format=self.memory_format)
 
-    def _add_teacher(self, teacher: dict | str, checkpoint: str | None) -> None:
-        model = MODELS.build(_as_model(teacher))
+    def _add_teacher(self, teacher: dict, checkpoint: str | None) -> None:
+        model = MODELS.build(teacher)
         if checkpoint is None:
             print_log("the teacher has random weights: give teacher_checkpoint", "current", logging.WARNING)
         else:
@@ -155,6 +172,26 @@ class Distiller(BaseDetector):
         for model in self._teacher:
             model._apply(fn, *args, **kwargs)
         return super()._apply(fn, *args, **kwargs)
+
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args) -> None:
+        """Load a checkpoint of this model, or one of the student alone, which has the student's own names.
+
+        Where names do not fit, mmengine warns and goes on, so that a training would start from nothing.
+
+        Raises:
+            CheckpointError: nothing in it fits.
+        """
+        own = {prefix + name: value for name, value in self.state_dict().items()}
+        found = {name: value for name, value in state_dict.items() if name.startswith(prefix)}
+        if not own.keys() & found.keys():
+            for name in found:
+                state_dict[f"{prefix}student.{name.removeprefix(prefix)}"] = state_dict.pop(name)
+        if not any(getattr(state_dict.get(name), "shape", None) == value.shape for name, value in own.items()):
+            raise CheckpointError(
+                f"nothing in this checkpoint fits (it begins with {_first(found)}, the student with "
+                f"{_first(self.student.state_dict())}); give one of this Distiller or of its student alone"
+            )
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def init_weights(self) -> None:
         """Initialise the student as it would be alone under this seed, then inherit; adapters come last."""

@@ -10,6 +10,7 @@ on CPU and CUDA alike. A real ``mmcv._ext`` is used when there is one. Every ope
 from __future__ import annotations
 
 import importlib.util
+import math
 import sys
 from collections.abc import Iterator
 from importlib.machinery import ModuleSpec
@@ -132,6 +133,14 @@ def _wide(*tensors: Tensor | None) -> Iterator[Tensor | None]:
     return (t.float() if t is not None and t.dtype == torch.bfloat16 else t for t in tensors)
 
 
+def _readable(offset: Tensor) -> Tensor:
+    """Offsets that are no number point outside of the image: torchvision's kernels would read from anywhere.
+
+    So the training of a model that diverged ends with a sentence on its loss and not with a segmentation fault.
+    """
+    return offset.nan_to_num(nan=math.inf, posinf=math.inf, neginf=-math.inf)
+
+
 def _deform_backward(
     grad: Tensor, x: Tensor, weight: Tensor, offset: Tensor, mask: Tensor | None, geometry: tuple[int, ...]
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
@@ -140,6 +149,7 @@ def _deform_backward(
     bias = weight.new_zeros(weight.size(0))
     used = mask is not None
     mask = mask if used else x.new_zeros((x.size(0), 1))
+    offset = _readable(offset)
     return torch.ops.torchvision._deform_conv2d_backward(grad, x, weight, offset, mask, bias, *geometry, used)
 
 
@@ -156,7 +166,8 @@ def _deform_forward(
     bias = weight.new_zeros(weight.size(0)) if bias is None else bias
     used = mask is not None
     mask = mask if used else x.new_zeros((x.size(0), 1))
-    output.copy_(torch.ops.torchvision.deform_conv2d(x, weight, offset, mask, bias, *geometry, used))
+    output.copy_(torch.ops.torchvision.deform_conv2d(x, weight, _readable(offset), mask, bias, *geometry, used))
+    output.masked_fill_(offset.isnan().any(1, keepdim=True), math.nan)
 
 
 def _geometry_v1(kw: dict) -> tuple[int, ...]:

@@ -178,7 +178,7 @@ def loader(data: DatasetInfo, turns: int) -> dict[str, Any]:
 
 def evaluation(data: DatasetInfo, turns: int) -> dict[str, Any]:
     """COCO's figures of boxes near the objects and elsewhere."""
-    content = json.loads(Path(data.val_annotations).read_text())
+    content = json.loads(Path(data.val_annotations).read_text(encoding="utf-8"))
     rng, found = np.random.default_rng(0), []
     boxes = np.array([a["bbox"] for a in content["annotations"]])
     for image in content["images"]:
@@ -267,7 +267,7 @@ def main() -> None:
     turns, detectors = (3, DETECTORS[:1]) if args.quick else (args.turns, DETECTORS)
     content = measure(DatasetInfo.load("minicoco"), turns, detectors)
     args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / "speed.json").write_text(json.dumps(content, indent=1) + "\n")
+    (args.out / "speed.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     draw(content).savefig(args.out / "speed.png", dpi=110)
     for detector, own in content["steps"].items():
         print(f"{detector}: literal / ours {own['student, literal / student']['median']:.2f}", end="")

@@ -124,7 +124,7 @@ def main() -> None:
     records, samples = crowd(args.images, args.detections, args.seed)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "annotation.odgt"
-        path.write_text("".join(json.dumps(record) + "\n" for record in records))
+        path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
         found = compare(str(path), samples)
         times = measure(str(path), samples, args.repeats)
     slow = median(times["mmdet"])

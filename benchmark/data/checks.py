@@ -20,6 +20,8 @@ from benchmark.data.image_sizes import MISSING, TURNED, UNREADABLE, Header, fing
 
 SIZES, NAMES = "image sizes (from the files)", "file names (in the disk's Unicode form)"
 WITH_IMAGES = "annotations of images that were left out"
+#: sides of images that ``filter_cfg`` of benchmark/configs/datasets/coco.py asks for, pixels
+SMALL = 32
 
 
 def unpack(archive: Path, target: Path) -> None:
@@ -170,8 +172,12 @@ def notices(splits: dict[str, Split]) -> list[str]:
         used = {entry["category_id"] for entry in split.content["annotations"] if not entry["iscrowd"]}
         if idle := [c["name"] for c in split.content["categories"] if c["id"] not in used]:
             told.append(f"{len(idle)} classes have no {name} objects (first: {idle[0]})")
-        if small := sum(min(entry["bbox"][2:]) < 1 for entry in split.content["annotations"]):
-            told.append(f"{small} {name} boxes are less than a pixel wide or high: mmdet does not train on these")
+        # of COCO's kind there are none left: CrowdHuman's metric takes the published boxes as they are
+        if tiny := sum(min(entry["bbox"][2:]) < 1 for entry in split.content["annotations"]):
+            told.append(f"{tiny} {name} boxes are less than a pixel wide or high: mmdet does not train on these")
+        if small := sum(min(image["width"], image["height"]) < SMALL for image in split.content["images"]):
+            use = "leave them out of trainings" if name == "train" else "find what is in them all the same"
+            told.append(f"{small} {name} images are less than {SMALL} pixels wide or high: configs at full scale {use}")
     if shared := len(set.intersection(*files.values())):
         told.append(f"{shared} val images are training images, too: their AP says little")
     return told

@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 from benchmark.data.faults import SKIP, DataError, Faults, xywh
-from benchmark.data.image_sizes import CUT, MISSING, UNREADABLE
+from benchmark.data.image_sizes import CUT, FORBIDDEN, FOREIGN, HUGE, LINE, MISSING, STRIP, UNREADABLE
 from pgd.evaluation.matching import fast
 
 # Of these nothing can be left out: entries refer to each other by them.
@@ -27,6 +27,8 @@ FATAL = (NO_OBJECT, NO_ID, DOUBLE_ID, NO_NAME, DOUBLE_NAME, NO_FILE, ESCAPES)
 # Annotations with these may be left out, in training and evaluation alike.
 NO_IMAGE, NO_CATEGORY = "annotations of no image that is listed", "annotations of no category that is listed"
 BROKEN_BOX, NEGATIVE, NO_AREA = "boxes that are not four numbers", "boxes of negative size", "boxes without area"
+#: mmdet trains on none of these, pycocotools counts them as missed
+TINY = "boxes less than a pixel wide or high"
 OUTSIDE, BAD_AREA = "boxes outside of their image", "areas that are no positive numbers"
 BAD_CROWD = "iscrowd that is neither 0 nor 1"
 # So may images with these, or that are missing or broken, and their annotations with them.
@@ -44,17 +46,23 @@ REMEDIES = {
     BROKEN_BOX: "boxes are [x, y, width, height] in pixels",
     NEGATIVE: "boxes are [x, y, width, height] in pixels, x and y of the upper left corner",
     NO_AREA: "delete these annotations",
+    TINY: "boxes are in pixels and not in shares of the image; mmdet trains on none of this size",
     OUTSIDE: "boxes are [x, y, width, height] in pixels of the image; mend or delete them",
     BAD_AREA: "mend the areas, or delete them: they are computed from the boxes then",
     BAD_CROWD: "iscrowd is a number: 1 for a region to ignore, 0 for an object",
     MISSING: "copy the files or mend file_name, which starts from the images' folder",
+    FORBIDDEN: "let this user read them (chmod u+r, and u+x of their folders)",
     UNREADABLE: "fetch the files again",
     CUT: "fetch the files again",
+    FOREIGN: "write them as PNG or JPEG with 8 bits a channel",
+    HUGE: "cut them into smaller ones, and the boxes with them",
+    STRIP: "cut them into shorter ones, and the boxes with them",
+    LINE: "delete them from the list",
     EXIF: "delete the entries (exiftool -Orientation=): sizes and boxes are of the pictures as they are stored",
     DISAGREES: "correct width and height, and the boxes where images were scaled",
 }
 #: COCO's own training file has a few of these among 860,001: so rarely, they are left out and counted unasked.
-RARE, RARE_SHARE = (NO_AREA, OUTSIDE), 1 / 1000
+RARE, RARE_SHARE = (NO_AREA, TINY, OUTSIDE), 1 / 1000
 # what can be computed, in words of its own
 AREAS, CROWDS, IDS = "areas (from the boxes)", "iscrowd (0)", "ids of annotations (numbered anew)"
 IGNORED, MARK = "ignore (taken for iscrowd)", "mark of the byte order (removed)"
@@ -123,6 +131,8 @@ class Annotations:
             content = json.loads(data.decode("utf-8-sig"))
         except FileNotFoundError:
             raise DataError(f"{self.path}: missing") from None
+        except PermissionError as error:
+            raise DataError(f"{self.path}: {error.strerror}; let this user read it (chmod u+r)") from None
         except (OSError, ValueError, RecursionError) as error:  # not JSON, or not even text
             what = f"not valid JSON, probably truncated ({error})"
             raise DataError(f"{self.path}: {what}; fetch it again") from None
@@ -186,6 +196,8 @@ class Annotations:
             kind, what = NEGATIVE, f"bbox {list(box)}"
         elif min(box[2:]) == 0:
             kind, what = NO_AREA, f"bbox {list(box)}"
+        elif min(box[2:]) < 1:
+            kind, what = TINY, f"bbox {list(box)}"
         elif (area := entry.get("area") or 0) != 0 and not _is_positive(area):
             kind, what = BAD_AREA, f"area {area!r}"
         elif (entry.get("iscrowd") or 0) not in (0, 1):

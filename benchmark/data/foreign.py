@@ -15,9 +15,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from benchmark.data.coco_check import DISAGREES, ESCAPES, EXIF, NO_AREA, OUTSIDE, leads_out
+from benchmark.data.coco_check import DISAGREES, ESCAPES, EXIF, NO_AREA, OUTSIDE, TINY, leads_out
 from benchmark.data.faults import LIMIT, DataError, Faults
-from benchmark.data.image_sizes import CUT, MISSING, TURNED, UNREADABLE, Header, look
+from benchmark.data.image_sizes import PROBLEMS, TURNED, Header, look
 from benchmark.experiment.datasets import LAYOUT
 
 NOT_NUMBERS, REVERSED = "boxes that are not four numbers", "boxes whose corners are swapped"
@@ -29,8 +29,8 @@ NOBODY = "names in split files that no image has"
 #: what becomes of what is odd
 LEFT_OUT, CHANGED, KEPT = "left out", "changed", "kept"
 FATE = {
-    **dict.fromkeys((MISSING, UNREADABLE, CUT, ESCAPES, EXIF, DISAGREES, AGAIN, BARE, UNSPLIT, NOBODY), LEFT_OUT),
-    **dict.fromkeys((NOT_NUMBERS, NO_AREA, REVERSED, OUTSIDE, UNKNOWN, TWICE), LEFT_OUT),
+    **dict.fromkeys((*PROBLEMS, ESCAPES, EXIF, DISAGREES, AGAIN, BARE, UNSPLIT, NOBODY), LEFT_OUT),
+    **dict.fromkeys((NOT_NUMBERS, NO_AREA, TINY, REVERSED, OUTSIDE, UNKNOWN, TWICE), LEFT_OUT),
     BEYOND: f"{CHANGED}: clipped",
     RENAMED: f"{CHANGED}: the image of the annotation's own name was taken",
     DIFFICULT: f"{CHANGED}: regions to ignore (iscrowd)",
@@ -118,6 +118,8 @@ def sound(photo: Photo, header: Header, classes: Sequence[str], faults: Faults) 
             faults.add(NO_AREA, place, what)
         elif inside[0] >= inside[2] or inside[1] >= inside[3]:
             faults.add(OUTSIDE, place, f"{what} in {header.width} x {header.height}")
+        elif min(inside[2] - inside[0], inside[3] - inside[1]) < 1:
+            faults.add(TINY, place, what)
         elif (thing.label, box) in seen:
             faults.add(TWICE, place, what)
         else:
@@ -305,7 +307,7 @@ def write_tree(
             place(images / photo.name, out / folder / photo.name, copy)
         contents[name] = to_coco(chosen, classes)
         (out / file).parent.mkdir(parents=True, exist_ok=True)
-        (out / file).write_text(json.dumps(contents[name]))
+        (out / file).write_text(json.dumps(contents[name]), encoding="utf-8")
     lines = [f"{kind}: {where}{what and f': {what}'}" for kind, all_ in faults.found.items() for where, what in all_]
-    (out / "oddities.txt").write_text("".join(f"{line}\n" for line in lines))
+    (out / "oddities.txt").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     return contents

@@ -14,30 +14,45 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import cv2
 from PIL import Image
 from tqdm import tqdm
 
 MISSING, UNREADABLE, CUT = "missing images", "unreadable images", "truncated images"
+FORBIDDEN, FOREIGN = "images that this user may not read", "images of a kind that OpenCV does not decode"
+HUGE = f"images of more than {2 * Image.MAX_IMAGE_PIXELS // 1_000_000} million pixels"
+#: Where this one is scaled to 160 pixels, the shorter side comes to two: of one, mmcv could not turn it over.
+LONGEST = 100
+STRIP, LINE = f"images that are more than {LONGEST} times as long as wide", "images that are one pixel wide or high"
+#: what :func:`look` may say of an image
+PROBLEMS = (MISSING, FORBIDDEN, UNREADABLE, CUT, FOREIGN, HUGE, STRIP, LINE)
 #: EXIF tag; from this value on, width and height change places
 ORIENTATION, TURNED = 0x0112, 5
+
+
+class UnfitError(OSError):
+    """An image that is whole and yet cannot be used; the text is one of :data:`PROBLEMS`."""
 
 
 def header_of(path: Path) -> tuple[int, int, int]:
     """Width and height in pixels as OpenCV loads the image (turned by its EXIF entry), and that entry; no decoding.
 
-    Raises OSError where there is no readable header.
+    Raises OSError where there is no readable header, and :class:`UnfitError` where OpenCV would not load the image.
     """
     try:
         with Image.open(path) as image:
             width, height = image.size
+            # samples of 32 bits
+            if image.mode in ("F", "I") or not cv2.haveImageReader(str(path)):
+                raise UnfitError(FOREIGN)
             try:
                 # Pillow decodes a whole PNG to look for an entry behind its pixels
                 known = image.format != "PNG" or "exif" in image.info
                 orientation = image.getexif().get(ORIENTATION, 1) if known else 1
             except Exception:  # Pillow has no common error for a damaged EXIF block; OpenCV passes over it
                 orientation = 1
-    except Image.DecompressionBombError as error:
-        raise OSError(str(error)) from None
+    except Image.DecompressionBombError:
+        raise UnfitError(HUGE) from None
     orientation = orientation if orientation in range(1, 9) else 1
     return (height, width, orientation) if orientation >= TURNED else (width, height, orientation)
 
@@ -84,7 +99,7 @@ def is_cut(path: Path, tail: bytes) -> bool:
 def _remembered(cache: Path) -> dict[str, Header]:
     """What a file remembers; nothing where it is absent or damaged."""
     try:
-        content = json.loads(cache.read_text())
+        content = json.loads(cache.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     entries = content.items() if isinstance(content, dict) else ()
@@ -97,7 +112,7 @@ def write_atomically(path: Path, text: str) -> None:
     """Write beside the target and move into place: other processes see the old file or the new one, never a part."""
     part = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
     try:
-        part.write_text(text)
+        part.write_text(text, encoding="utf-8")
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
@@ -123,15 +138,15 @@ def look(images: Mapping[str, Path], caches: Sequence[Path] = ()) -> tuple[dict[
             written. An image whose length in bytes or whose date changed is looked at anew.
 
     Returns:
-        Headers, and :data:`MISSING`, :data:`UNREADABLE` or :data:`CUT` by name for the other images.
+        Headers, and one of :data:`PROBLEMS` by name for the other images.
     """
     known = {name: header for cache in reversed(caches) for name, header in _remembered(cache).items()}
     found, problems, todo = {}, {}, {}
     for name, path in images.items():
         try:
             state = path.stat()
-        except OSError:
-            problems[name] = MISSING
+        except OSError as error:
+            problems[name] = FORBIDDEN if isinstance(error, PermissionError) else MISSING
             continue
         header = known.get(name)
         if header and (header.bytes, header.mtime_ns) == (state.st_size, state.st_mtime_ns):
@@ -149,14 +164,29 @@ def look(images: Mapping[str, Path], caches: Sequence[Path] = ()) -> tuple[dict[
                 if is_cut(path, tail):
                     problems[name] = CUT
                     continue
-            except OSError:
-                problems[name] = UNREADABLE
+            except OSError as error:
+                problems[name] = problem_of(error)
                 continue
             fresh[name] = Header(width, height, orientation, zlib.crc32(tail), state.st_size, state.st_mtime_ns)
     finally:  # an interrupted look is not lost
         if fresh:
             _remember(caches, known | fresh)
-    return found | fresh, problems
+    found |= fresh
+    problems |= {name: problem for name, header in found.items() if (problem := _odd_size(header))}
+    return {name: header for name, header in found.items() if name not in problems}, problems
+
+
+def _odd_size(header: Header) -> str | None:
+    """Why an image cannot be scaled or turned over, if so."""
+    short, long = sorted(header.size)
+    return LINE if short < 2 else STRIP if long > LONGEST * short else None
+
+
+def problem_of(error: OSError) -> str:
+    """What keeps a file from being used."""
+    if isinstance(error, UnfitError):
+        return str(error)
+    return FORBIDDEN if isinstance(error, PermissionError) else UNREADABLE
 
 
 def fingerprint(headers: Mapping[str, Header]) -> bytes:

@@ -152,7 +152,7 @@ def main() -> None:
         # Half precision for the convolutions keeps the pinned files small; loading casts back.
         state = {k: v.half() if v.dim() > 1 else v for k, v in backbone.state_dict().items()}
         torch.save(state, args.out / f"{name}.pth")
-        (args.out / f"{name}.json").write_text(json.dumps(record, indent=2) + "\n")
+        (args.out / f"{name}.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
         print(f"{name}: {record}")
 
 

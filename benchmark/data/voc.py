@@ -13,7 +13,8 @@ from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import parse
 
 from benchmark.data.faults import DataError, Faults
-from benchmark.data.foreign import DIFFICULT, MISSING, RENAMED, TRUNCATED, Photo, Thing, corners, image_files, said_size
+from benchmark.data.foreign import DIFFICULT, RENAMED, TRUNCATED, Photo, Thing, corners, image_files, said_size
+from benchmark.data.image_sizes import MISSING
 
 #: what a box's sides are called
 SIDES = ("xmin", "ymin", "xmax", "ymax")

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from benchmark.data.faults import DataError, Faults
-from benchmark.data.foreign import MISSING, UNREADABLE, Photo, Thing, corners, image_files
-from benchmark.data.image_sizes import header_of
+from benchmark.data.foreign import Photo, Thing, corners, image_files
+from benchmark.data.image_sizes import MISSING, header_of, problem_of
 
 #: files beside the annotations that are none
 OTHERS = {"classes.txt", "obj.names", "train.txt", "val.txt", "test.txt", "readme.txt"}
@@ -59,8 +59,8 @@ def read_yolo(annotations: Path, images: Path, faults: Faults, classes: Sequence
             lines = path.read_text(encoding="utf-8-sig").splitlines()
         except UnicodeError:
             raise DataError(f"{path}: not text in UTF-8; mend it or move it away") from None
-        except OSError:
-            faults.add(UNREADABLE, str(own), name)
+        except OSError as error:
+            faults.add(problem_of(error), str(own), name)
             continue
         rows = [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
         things = tuple(_thing(line, number, (width, height), classes) for number, line in rows)

@@ -25,6 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import pgd.plugin  # noqa: F401  registers with mmdet
 from benchmark.data.manifest import parts_of
 from benchmark.experiment.config import DatasetInfo, detector_config, model_dict
+from benchmark.experiment.image_size import set_image_size
 from benchmark.experiment.settings import Dataset, Job, Params
 from benchmark.experiment.workspace import HERE, Workspace
 
@@ -208,19 +209,23 @@ class Images:
     train: int | None
     val: int | None
     classes: int | None
+    #: what every config scales them to; None: each as it says
+    scale: tuple[int, int] | None = None
 
 
 def images_of(name: str, settings: Dataset, space: Workspace = HERE) -> Images:
     """As `prepare` found them, else as they are known."""
     if space.dataset(name).is_file():
         data = DatasetInfo.load(name, space)
-        train, val = (json.loads(Path(p).read_text()) for p in (data.train_annotations, data.val_annotations))
+        train, val = (
+            json.loads(Path(p).read_text(encoding="utf-8")) for p in (data.train_annotations, data.val_annotations)
+        )
         seen = {entry["image_id"] for entry in train["annotations"]}
-        return Images(len(seen), len(val["images"]), len(data.classes))
+        return Images(len(seen), len(val["images"]), len(data.classes), settings.image_size)
     train, val, _ = KNOWN.get(settings.kind, (None, None, 0)) if settings.layout is None else (None, None, 0)
     limits = (settings.train_images, settings.val_images)
     counts = [min(count, limit or count) if count else limit for count, limit in zip((train, val), limits, strict=True)]
-    return Images(*counts, None)
+    return Images(*counts, None, settings.image_size)
 
 
 def steps_of(cfg: Config, images: int | None, gpus: int = 1) -> int | None:
@@ -239,6 +244,7 @@ def row_of(job: Job, data: Images, speed: float) -> Row:
         speed: operations a second that a GPU keeps up.
     """
     cfg = detector_config(job.detector, job.options)
+    set_image_size(cfg, job.pair.dataset, data.scale)
     work = work_of(cfg, data.classes, size_of(cfg))
     gpus = job.detector.gpus
     per_image, batch = work.step, cfg.train_dataloader.batch_size * gpus
@@ -297,6 +303,7 @@ def budget(params: Params, throughput: float, space: Workspace = HERE) -> Budget
     data = {name: images_of(name, settings, space) for name, settings in params.datasets.items()}
     first = next(iter(params.pairs.values()))
     cfg = detector_config(first.student)
+    set_image_size(cfg, first.dataset, data[first.dataset].scale)
     speed = throughput * work_of(cfg, data[first.dataset].classes, size_of(cfg)).step
     rows = tuple(row_of(job, data[job.pair.dataset], speed) for job in params.jobs)
     size = sum(KNOWN.get(settings.kind, (0, 0, 0.0))[2] for settings in params.datasets.values())

@@ -1,7 +1,7 @@
 """How a command begins and how it ends badly.
 
-It begins with its arguments, read before torch is imported (:func:`answer_early`). It ends with one line on stderr for
-what the user can mend, and with a traceback for what is our fault.
+It begins in UTF-8 and with its arguments, read before torch is imported (:func:`answer_early`). It ends with one line
+on stderr for what the user can mend, and with a traceback for what is our fault.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import ast
 import errno
 import importlib
 import importlib.metadata
+import locale
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -69,11 +71,23 @@ def command_parser(command: str) -> argparse.ArgumentParser:
 PLAIN = ("plan", "train", "evaluate", "cost", "key_regions")
 
 
+def take_utf8() -> None:
+    """Start this process again in Python's UTF-8 mode where the system's locale is of another encoding.
+
+    pycocotools and mmdet read files as the locale says: classes would have other names there, and no objects.
+    """
+    if sys.flags.utf8_mode or locale.getencoding().lower() == "utf-8" or os.environ.get("PYTHONUTF8") == "1":
+        return
+    os.environ["PYTHONUTF8"] = "1"
+    os.execv(sys.executable, sys.orig_argv)
+
+
 def answer_early(command: str) -> None:
     """Answer ``--help``, ``--version`` and usage errors; to be called before the imports that take seconds.
 
     A process of a command of :data:`PLAIN` then has no seaborn, which mmdet takes for one that is not installed.
     """
+    take_utf8()
     command_parser(command).parse_args()
     if command in PLAIN:
         sys.modules.setdefault("seaborn", None)
@@ -93,18 +107,18 @@ def overview_parser() -> argparse.ArgumentParser:
     return parser
 
 
-#: what a system says where there is no room for a file, or nobody may write one
+#: what a system says where there is no room for a file, or no right to one
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NO_RIGHT = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 def what_to_mend(error: OSError) -> str | None:
-    """A sentence on a file that could not be written, as the system's own names no remedy; None for other errors."""
+    """A sentence on a file that cannot be used, as the system's own names no remedy; None for other errors."""
     file = error.filename or "a file"
     if error.errno in NO_ROOM:
         return f"{file}: {error.strerror}; make room and run the same command again, what was written before is kept"
     if error.errno in NO_RIGHT:
-        return f"{file}: {error.strerror}; run it where this user may write, or change whose folder it is"
+        return f"{file}: {error.strerror}; let this user read and write there (chmod, chown), or run it elsewhere"
     return None
 
 

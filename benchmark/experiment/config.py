@@ -12,9 +12,11 @@ from typing import Any
 
 from mmengine.config import Config, ConfigDict
 
+from benchmark.experiment.image_size import check_image_sizes, set_image_size
 from benchmark.experiment.names import hint
 from benchmark.experiment.settings import Detector, Job, SettingsError
 from benchmark.experiment.workspace import HERE, ROOT, Workspace
+from pgd.inputs import other_input
 from pgd.scaling import FULL, Size, published_settings
 
 #: validation images looked at while training, for the curve; the table's figures come from the whole set
@@ -31,9 +33,6 @@ PHOTOS_WIDE = replace(PHOTOS, channels=64)
 DRAWS = {"DefaultSampler": "EpochDraws", "InfiniteSampler": "EndlessDraws"}
 #: by what configs call their ``scale``
 SCALES = {"full": FULL, "mini": MINI, "photos": PHOTOS, "photos_wide": PHOTOS_WIDE}
-#: what a preprocessor does to pixels, by its key, and what it does where the key is absent
-INPUTS = {"mean": None, "std": None, "bgr_to_rgb": False, "rgb_to_bgr": False, "pad_size_divisor": 1, "pad_value": 0}
-
 
 #: entries of :class:`DatasetInfo` that are paths
 PATHS = ("train_images", "train_annotations", "val_images", "val_annotations", "val_odgt")
@@ -59,6 +58,8 @@ class DatasetInfo:
     val_odgt: str | None = None
     #: how much `prepare` left out, by split and by what was wrong with it
     left_out: dict[str, dict[str, int]] = field(default_factory=dict)
+    #: what images are scaled to in training and testing alike, as mmdet's Resize takes it; None: the config's own
+    image_size: list[int] | None = None
 
     @classmethod
     def load(cls, name: str, space: Workspace = HERE) -> DatasetInfo:
@@ -153,7 +154,9 @@ def config_digest(cfg: Config, data: DatasetInfo | None = None) -> str:
 
 
 def use_dataset(cfg: Config, data: DatasetInfo, monitor: bool) -> None:
-    """Point the dataloaders and the metric at the prepared data."""
+    """Point the dataloaders and the metric at the prepared data, and see that images are as large in both."""
+    set_image_size(cfg, data.name, data.image_size)
+    check_image_sizes(cfg, data.name, (data.train_annotations, data.val_annotations))
     meta = {"classes": tuple(data.classes)}
     cfg.train_dataloader.dataset.update(
         ann_file=data.train_annotations, data_prefix={"img": data.train_images}, metainfo=meta
@@ -179,13 +182,12 @@ def model_dict(cfg: Config, classes: int) -> ConfigDict:
 
 def check_same_inputs(job: Job, teacher: dict, student: dict) -> None:
     """Both see the same pixels: a teacher that was trained on others would be blind, and nobody would notice."""
-    for key, absent in INPUTS.items():
-        theirs, own = teacher.get(key, absent), student.get(key, absent)
-        if theirs != own:
-            raise SettingsError(
-                f"pairs.{job.pair_name}: data_preprocessor.{key} is {theirs} for the teacher, {own} for the student: "
-                "take configs with the same preprocessing"
-            )
+    if other := other_input(teacher, student):
+        key, theirs, own = other
+        raise SettingsError(
+            f"pairs.{job.pair_name}: data_preprocessor.{key} is {theirs} for the teacher, {own} for the student: "
+            "take configs with the same preprocessing"
+        )
 
 
 def training_config(job: Job, data: DatasetInfo, teacher_checkpoint: Path | None, work_dir: Path) -> Config:
@@ -228,6 +230,10 @@ def training_config(job: Job, data: DatasetInfo, teacher_checkpoint: Path | None
         cfg.train_cfg.val_interval = -(-iterations // MONITOR_POINTS)
     else:
         cfg.train_cfg.type = "ResumedEpochs"
+    interval = LONG if iterations is None else max(1, min(100, iterations // 4))
+    # gradients that wait for more batches are not saved: between two updates a training could not go on exactly
+    batches = cfg.optim_wrapper.get("accumulative_counts", 1)
+    interval = -(-interval // batches) * batches
     cfg.merge_from_dict(
         {
             "default_scope": "mmdet",
@@ -239,7 +245,7 @@ def training_config(job: Job, data: DatasetInfo, teacher_checkpoint: Path | None
                 "checkpoint": {
                     "type": "CheckpointHook",
                     "by_epoch": False,
-                    "interval": LONG if iterations is None else max(1, min(100, iterations // 4)),
+                    "interval": interval,
                     # mmengine deletes the old one before it writes the new one: a kill between must leave one
                     "max_keep_ckpts": 2,
                     # and a kill while it writes must leave no half file (benchmark/training/hooks.py)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from annotated_types import Ge
-from pydantic import ConfigDict, Strict, StrictBool, StrictInt, StrictStr
+from pydantic import ConfigDict, PlainValidator, Strict, StrictBool, StrictInt, StrictStr
 from pydantic.dataclasses import dataclass
+from pydantic_core import PydanticCustomError
 
 #: What `root` holds, for the kinds of data sets that need one.
 ROOTS = {
@@ -20,6 +21,15 @@ LAYOUT = {name: (f"annotations/instances_{name}2017.json", f"{name}2017") for na
 Number = Annotated[float, Strict()]
 Count = Annotated[StrictInt, Ge(1)]
 STRICT = ConfigDict(extra="forbid")
+
+
+def _image_size(value: Any) -> tuple[int, int] | None:
+    """Both sides; one number is the longer one, whatever the other."""
+    sides = value if isinstance(value, list | tuple) else [value, value]
+    if value is None or (len(sides) == 2 and all(type(side) is int and side > 0 for side in sides)):
+        return value and tuple(sides)
+    told = "should be pixels: a positive whole number for the longer side, or a list of two, the most for either side"
+    raise PydanticCustomError("image_size", told)
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -39,6 +49,9 @@ class Dataset:
     areas: tuple[Number, Number] | None = None
     #: of ``coco``: annotation file and images' folder of ``train`` and ``val`` below the root; None: COCO's own
     layout: dict[StrictStr, tuple[StrictStr, StrictStr]] | None = None
+    #: of ``coco`` and ``crowdhuman``: pixels that images are scaled to by every config, in training and testing alike:
+    #: as large as they fit into the pair, whose order does not matter, or into a square; None: as the config says
+    image_size: Annotated[tuple[int, int] | None, PlainValidator(_image_size)] = None
 
     @property
     def places(self) -> dict[str, tuple[str, str]]:
@@ -48,8 +61,9 @@ class Dataset:
     def __post_init__(self) -> None:
         if self.kind in ROOTS and not self.root:
             raise ValueError(f"root: give the folder that holds {ROOTS[self.kind]}")
-        owners = {"broken": tuple(ROOTS), "verify": ("crowdhuman",), "layout": ("coco",)}
+        owners = {"broken": tuple(ROOTS), "verify": ("crowdhuman",), "layout": ("coco",), "image_size": tuple(ROOTS)}
         given = {"broken": self.broken != "refuse", "verify": not self.verify, "layout": self.layout is not None}
+        given["image_size"] = self.image_size is not None
         for key, kinds in owners.items():
             if given[key] and self.kind not in kinds:
                 which = " and ".join(f"'{kind}'" for kind in kinds)

@@ -31,6 +31,7 @@ BESIDE_TRAINING = (
     "benchmark.training.processes",
     "benchmark.training.progress",
     "benchmark.training.result",
+    "benchmark.training.resuming",
     "benchmark.training.usage",
     "pgd.scaling",
     "benchmark.probe",
@@ -64,7 +65,7 @@ def file_of(module: str) -> Path | None:
 
 def code_digest(path: Path) -> str:
     """Hash of a module's code: equal for files that differ in comments, layout or docstrings only."""
-    return _digest(path.read_text())
+    return _digest(path.read_text(encoding="utf-8"))
 
 
 # Closures of stages and runs share most of their modules: each text is parsed once.
@@ -96,7 +97,7 @@ def imported(source: str) -> frozenset[str]:
 
 def notebook_code(path: Path) -> str:
     """The Python code of a notebook, without IPython's own commands."""
-    cells = json.loads(path.read_text())["cells"]
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
     lines = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code").splitlines()
     return "\n".join("" if line.startswith(("%", "!")) else line for line in lines)
 
@@ -121,7 +122,7 @@ def closure(roots: Iterable[str], without: Collection[str] = ()) -> dict[str, st
         files = [file_of(name) for name in todo]
         # a module's packages are imported before it
         packages = {name.rsplit(".", depth)[0] for name in todo for depth in range(1, name.count(".") + 1)}
-        todo = packages.union(*(imported(file.read_text()) for file in files))
+        todo = packages.union(*(imported(file.read_text(encoding="utf-8")) for file in files))
     return {name: code_digest(file_of(name)) for name in sorted(found)}
 
 

@@ -108,6 +108,8 @@ class Run:
     #: the method's own settings
     settings: Settings = field(default_factory=dict)
     options: Settings = field(default_factory=dict)
+    #: what its name does not say, for the report
+    note: StrictStr = ""
 
     def __post_init__(self) -> None:
         if self.method == "none" and self.settings:
@@ -163,6 +165,8 @@ class Params:
     pairs: Annotated[dict[Name, Pair], MinLen(1)]
     runs: Annotated[dict[Name, Run], MinLen(1)]
     seeds: Annotated[tuple[Seed, ...], MinLen(1), AfterValidator(_distinct)] = (0,)
+    #: where the course of trainings can be watched besides
+    watch: tuple[Literal["tensorboard", "dvclive"], ...] = ()
 
     def dataset(self, name: str) -> Dataset:
         """The settings of a data set."""
@@ -299,7 +303,7 @@ def load(path: str | Path = "params.yaml") -> Params:
     if not path.is_file():
         raise SettingsError(f"{path}: no such file; run this from the folder that holds it")
     try:
-        params = parse(yaml.load(path.read_text(), _UniqueKeys))
+        params = parse(yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys))
         return replace(params, pairs={name: _placed(pair, path.parent) for name, pair in params.pairs.items()})
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)

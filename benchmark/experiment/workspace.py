@@ -90,6 +90,10 @@ class Workspace:
         """Folder that a killed training goes on from."""
         return self.work / "checkpoints" / job.label
 
+    def watch(self, job: Job) -> Path:
+        """Folder of the course of a training, for the tools that show it."""
+        return self.work / "watch" / job.label
+
     def detections(self, job: Job) -> Path:
         """What a trained detector found on the validation images."""
         return self.work / "evaluate" / job.label / "detections.json"
@@ -119,4 +123,4 @@ def write_entries(out: Path, entries: dict[str, dict]) -> None:
     for stale in set(out.glob("*.json")) - {out / f"{name}.json" for name in entries}:
         stale.unlink()
     for name, content in entries.items():
-        (out / f"{name}.json").write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
+        (out / f"{name}.json").write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")

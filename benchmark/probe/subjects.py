@@ -29,6 +29,7 @@ from benchmark.data.faults import DataError
 from benchmark.data.image_names import image_names
 from benchmark.evidence.stats import indexed
 from benchmark.experiment.config import DatasetInfo, detector_config, model_dict
+from benchmark.experiment.image_size import set_image_size
 from benchmark.experiment.settings import Params, SettingsError
 from benchmark.experiment.workspace import HERE, Workspace
 from benchmark.probe.options import EXAMPLE, ORDERS
@@ -65,6 +66,7 @@ def subject_of_pair(params: Params, pair: str, space: Workspace = HERE) -> Subje
     data = DatasetInfo.load(job.pair.dataset, space)
     cfg = detector_config(job.detector, job.options)
     model_dict(cfg, len(data.classes))
+    set_image_size(cfg, data.name, data.image_size)
     return Subject(
         name=pair,
         cfg=cfg,
@@ -103,7 +105,7 @@ def read_annotations(subject: Subject) -> COCO:
     """The annotations; :class:`DataError` where they are no good. Those of this experiment `prepare` has checked."""
     path = subject.annotations
     if subject.prepared:
-        return indexed(json.loads(path.read_text()))
+        return indexed(json.loads(path.read_text(encoding="utf-8")))
     found = Annotations(path)
     found.check_places()
     found.settle("refuse", hint="")

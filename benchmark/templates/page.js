@@ -1,3 +1,15 @@
+// Rows that hold all words of the field above a long table stay.
+for (const table of document.querySelectorAll("table.sortable")) {
+  const rows = [...table.tBodies[0].rows];
+  if (rows.length < 6) continue;
+  const field = Object.assign(document.createElement("input"), { type: "search", className: "filter" });
+  field.placeholder = field.ariaLabel = "Filter these rows";
+  field.addEventListener("input", () => {
+    const words = field.value.toLowerCase().split(/\s+/);
+    for (const row of rows) row.hidden = !words.every((word) => row.innerText.toLowerCase().includes(word));
+  });
+  table.parentElement.before(field);
+}
 // A click on a heading sorts its table: numbers from the highest, words from A; a second click turns the order round.
 const value = (row, column) => row.cells[column].innerText.trim();
 const figure = (text) => parseFloat(text.replace(/\u2212/g, "-").replace(/[,[<]/g, ""));

@@ -63,7 +63,7 @@ def train_all(params: Params, space: Workspace = HERE) -> pd.DataFrame:
     for name, run in tqdm(runs.items(), desc="methods x detectors"):
         start, job = time.perf_counter(), everything.student(name)
         # each training has a bar of its own, which would bury this one
-        with open(os.devnull, "w") as nothing, redirect_stdout(nothing), redirect_stderr(nothing):
+        with open(os.devnull, "w", encoding="utf-8") as nothing, redirect_stdout(nothing), redirect_stderr(nothing):
             train(job, own)
             record = evaluate(job, own)
         seconds = round(time.perf_counter() - start, 1)

@@ -8,7 +8,6 @@ optimiser and EMA, those of data-parallel wrappers and of distillers: see :func:
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 
 import torch
@@ -17,17 +16,15 @@ from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 
 import pgd.plugin  # noqa: F401  registers with mmdet
-from benchmark.data.download import Remote, fetch
+from benchmark.data.download import Remote, fetch, named_digest
 from benchmark.experiment.config import DatasetInfo, detector_config, model_dict, training_digest
 from benchmark.experiment.settings import Job, Teacher
 from benchmark.experiment.workspace import HERE, Workspace, file_digest
 from benchmark.match import basis
 from benchmark.training.result import Training
 from benchmark.training.usage import machine
-from pgd.checkpoint import CheckpointError, InheritReport, export, load_state, unwrapped
+from pgd.checkpoint import CheckpointError, InheritReport, export, flat_copies, load_state, unwrapped
 
-#: what mmdet puts into the names of its published files: the beginning of their SHA-256
-PUBLISHED = re.compile(r"-([0-9a-f]{8})\.pth$")
 #: what the record says where a training would have had a value
 NOT_TRAINED = "none: the weights were given"
 
@@ -36,21 +33,20 @@ def file_of(teacher: Teacher, folder: Path) -> Path:
     """The checkpoint's file, downloaded into ``folder`` where it is an address.
 
     Raises:
-        CheckpointError: it is not the file whose SHA-256 is given, or begins as its published name says.
-        DataError: it cannot be downloaded.
+        DataError: it cannot be downloaded, or is not the file whose SHA-256 is given or named by its address.
     """
     if not teacher.is_address:
         return Path(teacher.checkpoint)
     name = teacher.checkpoint.rpartition("/")[2]
-    path = fetch(Remote(name, teacher.checkpoint, remedy="give another teacher.checkpoint"), folder)
-    named = PUBLISHED.search(name)
-    expected = teacher.sha256 or (named[1] if named else "")
-    if not (found := file_digest(path)).startswith(expected):
-        path.unlink()
-        raise CheckpointError(
-            f"{teacher.checkpoint}: not the file that it should be (SHA-256 {found}, not {expected}...); it was "
-            "deleted, run the stage again or correct pairs' teacher.sha256"
-        )
+    remote = Remote(
+        name,
+        teacher.checkpoint,
+        sha256=teacher.sha256 or named_digest(name),
+        remedy=f"correct teacher.checkpoint or teacher.sha256, or put the file into {folder}",
+    )
+    path = fetch(remote, folder)
+    if remote.sha256 is None:
+        print(f"{teacher.checkpoint}: nothing to check it by; put `sha256: {file_digest(path)}` beside the checkpoint")
     return path
 
 
@@ -65,10 +61,8 @@ def adopt_state(model: nn.Module, state: dict[str, Tensor], path: Path) -> Inher
     """
     own = model.state_dict()
     state = unwrapped(state, own)
-    copies = {f"ema_{name.replace('.', '_')}" for name in own}
-    report = InheritReport(
-        skipped={name: "mmdet 2's second copy for its EMA" for name in sorted(state.keys() & copies)}
-    )
+    copies = sorted(state.keys() & flat_copies(own))
+    report = InheritReport(skipped=dict.fromkeys(copies, "mmdet 2's second copy for its EMA"))
     state = {name: value for name, value in state.items() if name not in report.skipped}
     if shapes := sorted(name for name in own.keys() & state.keys() if own[name].shape != state[name].shape):
         told = f"{shapes[0]} is {tuple(state[shapes[0]].shape)}, not {tuple(own[shapes[0]].shape)}"
@@ -88,19 +82,35 @@ def _misfit(path: Path, what: str) -> str:
     return f"{path}: does not fit the teacher: {what}; give its own config under teacher.config"
 
 
-def check_classes(path: Path, data: DatasetInfo) -> None:
-    """Raise :class:`CheckpointError` where a checkpoint names other classes than the data set has."""
+def check_classes(path: Path, data: DatasetInfo) -> str | None:
+    """Compare the classes that a checkpoint names with the data set's; returns what is assumed of another order.
+
+    mmdet numbers classes as the annotation file that it trains on lists them, whatever the list that it keeps says: so
+    another order there is no error, but it may be the sign of one.
+
+    Raises:
+        CheckpointError: the classes are others.
+    """
     content = torch.load(path, map_location="cpu", weights_only=True)
     meta = content.get("meta") or {} if isinstance(content, dict) else {}
     meta = meta.get("dataset_meta") or meta
-    # upper case: as mmdet before 3.0 wrote it; their order says nothing (docs/distill-your-detector.md)
+    # upper case: as mmdet before 3.0 wrote it
     names = meta.get("classes", meta.get("CLASSES"))
-    names = {names} if isinstance(names, str) else set(names or data.classes)
-    if other := sorted(names ^ set(data.classes)):
+    names = [names] if isinstance(names, str) else list(names or data.classes)
+    if other := sorted({*names} ^ {*data.classes}):
         raise CheckpointError(
-            f"{path}: trained on {len(names)} classes, the data set {data.name} has {len(data.classes)} (first that "
+            f"{path}: trained on {len({*names})} classes, the data set {data.name} has {len(data.classes)} (first that "
             f"only one of them has: '{other[0]}'); give a teacher of these classes"
         )
+    place = next((i for i, (own, ours) in enumerate(zip(names, data.classes, strict=False)) if own != ours), None)
+    if place is None:
+        return None
+    return (
+        f"{path.name} lists the classes in another order than {data.name} (number {place} is '{names[place]}' there, "
+        f"'{data.classes[place]}' here); assumed is that of {data.name}, since mmdet numbers classes by the annotation "
+        "file, whatever the list says; an AP far below what the teacher is known for shows that this is wrong, and "
+        "teacher.min_ap stops the students there"
+    )
 
 
 def adopt(job: Job, data: DatasetInfo, space: Workspace = HERE) -> Path:
@@ -110,7 +120,8 @@ def adopt(job: Job, data: DatasetInfo, space: Workspace = HERE) -> Path:
     state, sha256 = load_state(path), file_digest(path)
     if not teacher.is_address and sha256 != json.loads(basis(job, space).read_text())["checkpoint"]:
         raise CheckpointError(f"{path}: changed since it was planned; run `dvc repro` again")
-    check_classes(path, data)
+    if assumed := check_classes(path, data):
+        print(f"{job.label}: {assumed}")
     init_default_scope("mmdet")
     model = detector_config(teacher)
     model.model.backbone.init_cfg = None

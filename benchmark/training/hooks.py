@@ -90,6 +90,10 @@ class Record(Hook):
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
         step = runner.iter + 1
+        norm = gradient_norm(runner)
+        # No wait for a GPU is added: mmengine has read the norm already. With AMP the scaler skips what is not finite.
+        if norm is not None and not math.isfinite(norm) and not hasattr(runner.optim_wrapper, "loss_scaler"):
+            raise self.diverged(runner, data_batch, f"the norm of the gradients is {norm}")
         last = step == runner.max_iters
         if step % self.interval and not last and math.isfinite(outputs["loss"].item()):
             return
@@ -98,22 +102,32 @@ class Record(Hook):
         bad = [k for k, v in losses.items() if not math.isfinite(v)]
         if bad:
             name = next((k for k in bad if k != "loss"), "loss")
-            images = ", ".join(str(sample.img_id) for sample in data_batch["data_samples"])
-            raise FloatingPointError(
-                f"{runner.work_dir}: {name} is {losses[name]} at iteration {step} (images {images}); training stopped, "
-                "the checkpoint before is kept"
-            )
+            raise self.diverged(runner, data_batch, f"{name} is {losses[name]}")
         if get_world_size() > 1:
             all_reduce_dict(found, op="mean")
             losses = {k: v.item() for k, v in found.items()}
         entry = {"step": step, "lr": runner.optim_wrapper.get_lr()["lr"][0]}
-        if runner.optim_wrapper.clip_grad_kwargs:
-            # before it was clipped
-            entry["grad_norm"] = round(runner.message_hub.get_scalar("train/grad_norm").current(), 4)
+        if norm is not None:
+            entry["grad_norm"] = round(norm, 4)
         self.append({**entry, **{k: round(v, 6) for k, v in losses.items()}})
+
+    @staticmethod
+    def diverged(runner, data_batch: dict, what: str) -> FloatingPointError:
+        """The error of a training that cannot go on, with step and images."""
+        images = ", ".join(str(sample.img_id) for sample in data_batch["data_samples"])
+        return FloatingPointError(
+            f"{runner.work_dir}: {what} at iteration {runner.iter + 1} (images {images}); training stopped, "
+            "the checkpoint before is kept"
+        )
 
     def after_val_epoch(self, runner, metrics=None) -> None:
         self.append({"step": runner.iter, "AP": round(metrics["AP"], 3)})
+
+
+def gradient_norm(runner) -> float | None:
+    """Of the last update, before it was clipped; None where nothing is clipped, or was yet."""
+    found = runner.message_hub.log_scalars.get("train/grad_norm")
+    return None if found is None else found.current()
 
 
 def due(runner) -> bool:

@@ -54,7 +54,8 @@ class Preemption(Hook):
         return bool(told)
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
-        if self.agreed(runner.iter + 1):
+        # gradients that wait for more batches are not saved
+        if runner.optim_wrapper.should_update() and self.agreed(runner.iter + 1):
             self.leaving = True
             # now every step is one that is saved
             next(hook for hook in runner.hooks if isinstance(hook, CheckpointHook)).interval = 1

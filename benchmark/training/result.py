@@ -56,10 +56,10 @@ class Training:
     inherited_tensors: int = 0
     left_tensors: int = 0
     left: str = ""
-    #: versions and hardware
+    #: versions, hardware and torch's flags
     environment: dict[str, Any]
 
     def write(self, path: Path) -> None:
         """As JSON, an entry a line."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(asdict(self), indent=2) + "\n")
+        path.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")

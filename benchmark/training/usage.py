@@ -25,13 +25,30 @@ def version(name: str) -> str | None:
     return None
 
 
+def flags() -> str:
+    """What moves torch's results by rounding, where it is not as torch comes: ``cudnn.deterministic=True, ...``."""
+    cudnn = torch.backends.cudnn
+    found = {
+        "matmul.allow_tf32": (torch.backends.cuda.matmul.allow_tf32, False),
+        "cudnn.allow_tf32": (cudnn.allow_tf32, True),
+        "cudnn.benchmark": (cudnn.benchmark, False),
+        "cudnn.deterministic": (cudnn.deterministic, False),
+        "deterministic_algorithms": (torch.are_deterministic_algorithms_enabled(), False),
+    }
+    return (
+        ", ".join(f"{name}={value}" for name, (value, usual) in found.items() if value != usual) or "torch's defaults"
+    )
+
+
 def machine() -> dict[str, Any]:
-    """Versions and hardware; ``threads`` are those of this process."""
+    """Versions, hardware and :func:`flags`; ``threads`` are those of this process."""
     cpu = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.is_file():
         models = [
-            line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
+            line.split(":", 1)[1].strip()
+            for line in info.read_text(encoding="utf-8").splitlines()
+            if line.startswith("model name")
         ]
         cpu = f"{models[0]} x{len(models)}" if models else cpu
     revision = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=False)
@@ -42,6 +59,7 @@ def machine() -> dict[str, Any]:
         "cpu": cpu,
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "threads": torch.get_num_threads(),
+        "flags": flags(),
         "git_revision": revision.stdout.strip() or None,
     }
 

@@ -73,7 +73,8 @@ def read_odgt(path: str | Path) -> dict[str, Truth]:
     A box is ignored unless its tag is ``person`` and its ``extra.ignore``, if any, is 0.
 
     Raises:
-        CrowdHumanError: a line is no JSON or no image of CrowdHuman, or an ID occurs twice; says the line.
+        CrowdHumanError: a line is no JSON or no image of CrowdHuman, a box has a negative size, or an ID occurs twice;
+            says the line.
     """
     truths: dict[str, Truth] = {}
     lines: dict[str, int] = {}
@@ -118,6 +119,10 @@ def _truth(record: dict) -> tuple[str, Truth]:
         found = numbers(bodies, 4)
     except ValueError as error:
         raise ValueError(f"fbox: {error}") from None
+    # it would count as a person whom nobody can find
+    if (negative := (found[:, 2:] < 0).any(axis=1)).any():
+        box = bodies[int(negative.argmax())]
+        raise ValueError(f"'{name}': fbox {box} is of negative size: write [x, y, width, height] or delete the box")
     if strange := [flag for flag in flags if not isinstance(flag, int | float)]:
         raise ValueError(f"extra.ignore: {strange[0]!r} is no number")
     ignored = np.array([tag != "person" or flag != 0 for tag, flag in zip(tags, flags, strict=True)], dtype=bool)

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 import pgd.plugin  # noqa: F401  registers what weights_only=True may read
 from benchmark.probe.subjects import class_names
-from pgd.checkpoint import PREFIXES, CheckpointError, load_state, load_strict, require_pretrained, unwrapped
+from pgd.checkpoint import KEYS, PREFIXES, CheckpointError, load_state, load_strict, require_pretrained, unwrapped
 from pgd.distiller import Distiller
 
 
@@ -88,19 +88,22 @@ def test_own_names_are_never_searched_behind_a_prefix():
     assert unwrapped(state, own) is state
 
 
-def test_averages_of_mmdet_2_beside_the_weights_are_not_taken_for_them(tmp_path):
-    """Its EMA hook writes them as buffers under flat names: which of the two is meant must be said."""
+def test_the_copy_of_mmdet_2s_ema_beside_the_weights_is_left_out(tmp_path):
+    """Its hook writes it as buffers under flat names; alone it is no state dict of the model."""
+    own, other = Net().state_dict(), Net().state_dict()
+    copy = {f"ema_{name.replace('.', '_')}": value for name, value in other.items()}
+    assert same(loaded(tmp_path / "a.pth", {**own, **copy}), own)
+    assert "(9 entries missing, 0 unknown" in refusal(tmp_path / "b.pth", copy)
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_a_state_dict_under_a_common_key(tmp_path, key):
     own = Net().state_dict()
-    state = {**own, **{f"ema_{name.replace('.', '_')}": value for name, value in own.items()}}
-    assert "(0 entries missing, 9 unknown, 0 of another shape; ema_backbone_bias is" in refusal(
-        tmp_path / "a.pth", state
-    )
-    alone = {name: value for name, value in state.items() if name.startswith("ema_")}
-    assert "(9 entries missing, 9 unknown" in refusal(tmp_path / "b.pth", alone)
+    assert same(loaded(tmp_path / "a.pth", {key: own, "epoch": 3}), own)
 
 
 def test_a_state_dict_under_another_key_is_refused(tmp_path):
-    assert "no state dict of tensors in it" in refusal(tmp_path / "a.pth", {"model": Net().state_dict()})
+    assert "no state dict of tensors in it" in refusal(tmp_path / "a.pth", {"weights": Net().state_dict()})
 
 
 def test_of_mmdet_2(tmp_path):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,35 +13,27 @@ import pytest
 import torch
 from mmdet.registry import MODELS
 from mmengine.config import Config
-from mmengine.hub import get_config
-from mmengine.registry import init_default_scope
-from mmengine.runner import Runner, set_random_seed
+from mmengine.runner import Runner
+from support.walk_through import (
+    DISTILL,
+    DOCS,
+    MARKS,
+    PAGE,
+    STEPS,
+    STUDENT,
+    block,
+    model_of,
+    settle,
+    stand,
+    write_teacher,
+)
 from torch import Tensor
 from torch.testing import assert_close
 
-from benchmark.experiment.workspace import ROOT
-from pgd.checkpoint import export, load_state
+from pgd.checkpoint import load_state
 from pgd.methods.base import MethodError
 
-#: mmdet's own heads use what mmdet deprecates, mmengine what setuptools does
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.filterwarnings("ignore:DeprecationWarning. .num_anchors"),
-    pytest.mark.filterwarnings("ignore:pkg_resources is deprecated"),
-    pytest.mark.filterwarnings("ignore:.*instance named of visualizer has been created"),
-]
-DOCS = ROOT / "docs"
-DISTILL, STUDENT = "distill_gfl_coco_sample.py", "gfl_r18_coco_sample.py"
-STEPS = 2
-#: What a test must change: no network, no worker processes, few images.
-HASTE = f"""
-_base_ = {str(DOCS / "examples" / DISTILL)!r}
-model = dict(student=dict(backbone=dict(init_cfg=None)))
-train_cfg = dict(max_iters={STEPS}, val_interval={STEPS})
-train_dataloader = dict(num_workers=0, persistent_workers=False)
-val_dataloader = dict(num_workers=0, persistent_workers=False, dataset=dict(indices=2))
-default_hooks = dict(logger=dict(interval=1), checkpoint=dict(interval={STEPS}))
-"""
+pytestmark = MARKS
 #: Stands in for a compiled mmcv where there is none: the one operator that predicting needs. ``import pgd`` fails.
 COMPILED_MMCV = """
 import importlib.util, sys
@@ -79,20 +70,6 @@ with torch.no_grad():
 """
 
 
-def block(word: str) -> str:
-    """The Python block of the walk-through that contains ``word``."""
-    blocks = re.findall(r"```python\n(.*?)```", (DOCS / "distill-your-detector.md").read_text(), re.S)
-    return next(text for text in blocks if word in text)
-
-
-def model_of(cfg: dict) -> torch.nn.Module:
-    init_default_scope("mmdet")
-    set_random_seed(0)
-    model = MODELS.build(cfg)
-    model.init_weights()
-    return model
-
-
 def student_config() -> dict:
     model = Config.fromfile(f"docs/examples/{STUDENT}").model
     model.backbone.init_cfg = None
@@ -103,21 +80,14 @@ def student_config() -> dict:
 def place(coco_sample, tmp_path_factory) -> Path:
     """A user's folder: data, configs and a teacher that was never trained."""
     folder = tmp_path_factory.mktemp("plugin")
-    for target, link in ((coco_sample, "data/coco"), (DOCS / "examples" / STUDENT, f"docs/examples/{STUDENT}")):
-        (folder / link).parent.mkdir(parents=True, exist_ok=True)
-        (folder / link).symlink_to(target)
-    (folder / "docs" / "examples" / DISTILL).write_text(HASTE)
-    teacher = get_config("mmdet::gfl/gfl_r50_fpn_1x_coco.py").model
-    teacher.backbone.init_cfg = None
-    export(model_of(teacher), folder / "teacher.pth")
+    settle(folder, coco_sample)
+    write_teacher(folder / "teacher.pth")
     return folder
 
 
 @pytest.fixture(autouse=True)
 def stand_there(place, monkeypatch):
-    monkeypatch.chdir(place)
-    for name in ("PGD_COCO_SAMPLE", "PGD_TEACHER"):
-        monkeypatch.delenv(name, raising=False)
+    stand(place, monkeypatch)
 
 
 @pytest.fixture(scope="module")
@@ -125,9 +95,7 @@ def runner(place) -> Runner:
     """After the block that trains and exports."""
     names: dict = {}
     with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(place)
-        for name in ("PGD_COCO_SAMPLE", "PGD_TEACHER"):
-            patch.delenv(name, raising=False)
+        stand(place, patch)
         exec(block("Runner.from_cfg"), names)
     return names["runner"]
 
@@ -160,7 +128,7 @@ def test_the_log_says_what_was_inherited(runner):
     (log,) = Path(runner.work_dir).glob("*/*.log")
     assert f"WARNING - {report}" in log.read_text()
     # the page quotes it
-    assert f"WARNING - {report}" in (DOCS / "distill-your-detector.md").read_text()
+    assert f"WARNING - {report}" in PAGE.read_text()
 
 
 def test_the_student_is_exported_alone(runner, place):

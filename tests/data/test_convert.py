@@ -140,6 +140,8 @@ YOLO = {
     "polygon": ("0 0.1 0.1 0.2 0.1 0.2 0.2", "boxes that are not four numbers: rest1.txt: line 2: cat"),
     "number": ("2 0.5 0.5 0.2 0.2", "objects of unknown classes: rest1.txt: line 2: 'class 2'"),
     "outside": ("0 1.5 0.5 0.2 0.2", "boxes outside of their image: rest1.txt: line 2: "),
+    "tiny": ("0 0.5 0.5 0.2 0.01", "boxes less than a pixel wide or high: rest1.txt: line 2: "),
+    "tiny inside": ("0 1.0 0.5 0.02 0.2", "boxes less than a pixel wide or high: rest1.txt: line 2: "),
     "beyond": ("0 1.0 0.5 0.2 0.2", "boxes that reach out of their images: rest1.txt: line 2: "),
 }
 

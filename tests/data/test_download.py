@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import threading
+import time
 from collections import namedtuple
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from support.file_server import Site, serve
 
 from benchmark.data import download
-from benchmark.data.download import Remote, fetch
+from benchmark.data.download import Remote, fetch, named_digest
 from benchmark.data.faults import DataError
 
 BODY = bytes(range(256)) * 400
@@ -70,8 +73,107 @@ def test_a_server_without_ranges(site, tmp_path):
 def test_no_connection(tmp_path, monkeypatch):
     monkeypatch.setattr(download, "PAUSE", 0.0)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    with pytest.raises(DataError, match="no connection after 0 of 5 bytes"):
+    with pytest.raises(
+        DataError, match=r"/a: no connection \(ConnectionError\); try again later, or take another place"
+    ):
         fetch(Remote("a", "http://127.0.0.1:9/a", 5), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "digest"),
+    [
+        ("resnet50-0676ba61.pth", "0676ba61"),
+        ("gfl_r50_fpn_1x_coco_20200629_121244-25944287.pth", "25944287"),
+        ("shufflenetv2_x1-5666bf0f80.pth", "5666bf0f80"),
+        ("resnet50.pth", None),
+        ("resnet50-0676BA61.pth", None),
+        ("resnet50-0676ba61.pth.txt", None),
+    ],
+)
+def test_a_digest_in_a_name(name, digest):
+    assert named_digest(name) == digest
+
+
+SHA256 = hashlib.sha256(BODY).hexdigest()
+
+
+def test_of_a_digest_the_beginning_will_do(site, tmp_path):
+    assert fetch(remote(site, size=None, md5=None, sha256=SHA256[:8]), tmp_path).read_bytes() == BODY
+    site.files["/a.zip"] = BODY[1:]
+    with pytest.raises(
+        DataError, match=rf"a\.zip: not the published file \(its SHA-256 is .{{64}}, published is {SHA256}"
+    ):
+        fetch(remote(site, size=None, md5=None, sha256=SHA256), tmp_path / "other")
+    assert [path.name for path in (tmp_path / "other").iterdir()] == ["a.zip.wrong"]
+
+
+def test_with_a_digest_and_no_size_it_is_gone_on_with(site, tmp_path, monkeypatch):
+    """Within a call and in the next one, also where nothing but the last check was left to do."""
+    wanted = remote(site, size=None, md5=None, sha256=SHA256)
+    site.cuts = [1000, 5000, 0, 0, 0, 0]
+    with pytest.raises(DataError, match=r"cut after 6000 bytes \(ProtocolError\).*goes on from there, or take"):
+        fetch(wanted, tmp_path)
+    assert fetch(wanted, tmp_path).read_bytes() == BODY
+    assert site.asked[-1] == ("/a.zip", "bytes=6000-")
+    (tmp_path / "a.zip").rename(tmp_path / "a.zip.partial")
+    assert fetch(wanted, tmp_path).read_bytes() == BODY
+    assert site.asked[-1] == ("/a.zip", f"bytes={len(BODY)}-")
+
+
+def test_what_cannot_be_told_from_another_file_is_fetched_from_its_beginning(site, tmp_path):
+    wanted = remote(site, size=None, md5=None)
+    (tmp_path / "a.zip.partial").write_bytes(b"of another file")
+    site.cuts = [1000, 5000]
+    assert fetch(wanted, tmp_path).read_bytes() == BODY
+    assert site.asked == [("/a.zip", None)] * 3
+    (tmp_path / "a.zip").unlink()
+    site.cuts = [1000] * 4
+    with pytest.raises(DataError, match=r"cut after 1000 bytes \(ProtocolError\); run the same command again, or take"):
+        fetch(wanted, tmp_path)
+
+
+def test_of_several_at_a_time_one_fetches_it(site, tmp_path):
+    site.cuts = [1000, 5000]
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda _: fetch(remote(site), tmp_path).read_bytes(), range(8)))
+    assert found == [BODY] * 8
+    assert len(site.asked) == 3
+    assert [path.name for path in tmp_path.iterdir()] == ["a.zip"]
+
+
+def test_who_waits_says_so_and_takes_what_the_other_fetched(site, tmp_path, capsys):
+    other = threading.Thread(target=fetch, args=(remote(site), tmp_path))
+    with download._alone(tmp_path / "a.zip"):
+        other.start()
+        said, end = "", time.monotonic() + 20
+        while "waiting" not in said and time.monotonic() < end:
+            said += capsys.readouterr().out
+        (tmp_path / "a.zip").write_bytes(BODY)
+    other.join(20)
+    assert said == "a.zip: another process fetches it; waiting\n"
+    assert site.asked == []
+    assert [path.name for path in tmp_path.iterdir()] == ["a.zip"]
+
+
+def test_a_lock_that_a_kill_left_behind(site, tmp_path):
+    (tmp_path / "a.zip.lock").touch()
+    assert fetch(remote(site), tmp_path).read_bytes() == BODY
+    assert [path.name for path in tmp_path.iterdir()] == ["a.zip"]
+
+
+def test_a_file_system_without_locks(site, tmp_path, monkeypatch):
+    def none(*_) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(download.fcntl, "flock", none)
+    assert fetch(remote(site), tmp_path).read_bytes() == BODY
+
+
+def test_a_folder_that_may_only_be_read(tmp_path, monkeypatch):
+    """What is there is checked and taken."""
+    (tmp_path / "a.zip").write_bytes(BODY)
+    monkeypatch.setattr(download, "_alone", None)
+    assert fetch(Remote("a.zip", "http://127.0.0.1:9/a", sha256=SHA256), tmp_path) == tmp_path / "a.zip"
 
 
 def test_wrong_checksum(site, tmp_path):

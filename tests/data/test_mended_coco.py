@@ -34,7 +34,6 @@ from benchmark.prepare import prepare
 from pgd.evaluation.coco import coco_box_metrics
 
 OBJECTS = {split: len(BOXES) * count for split, count in COUNTS.items()}
-CLASSES = ("a", "b")
 
 
 @pytest.fixture
@@ -54,6 +53,19 @@ def without(*keys: str, split: str = "train") -> Change:
 
 def of_images(change) -> Change:
     return lambda root: edit(annotations_of(root), lambda content: [change(i) for i in content["images"]])
+
+
+def renumbered(content: dict) -> None:
+    """Categories from 0 on, as many tools write them."""
+    new = {category["id"]: number for number, category in enumerate(content["categories"])}
+    for entry in content["categories"]:
+        entry["id"] = new[entry["id"]]
+    for entry in content["annotations"]:
+        entry["category_id"] = new[entry["category_id"]]
+
+
+def in_both(change) -> Change:
+    return lambda root: [edit(annotations_of(root, split), change) for split in NAMES]
 
 
 def with_mark(root: Path) -> None:
@@ -139,6 +151,7 @@ MENDED: dict[str, tuple[Change, str | None]] = {
         "1 file with unusual fields that nobody reads (removed)",
     ),
     "fields that are nobody's": (one("attributes", {"occluded": False}), None),
+    "category id 0": (in_both(renumbered), None),
     "subfolder": (renamed("cam0/000001.png", "cam0/000001.png"), None),
     "spaces": (renamed("a b é.png", "a b é.png"), None),
     "composed name, decomposed file": (renamed(NFC, NFD), "1 file names (in the disk's Unicode form)"),
@@ -154,7 +167,8 @@ MENDED: dict[str, tuple[Change, str | None]] = {
 def fed(info: DatasetInfo, split: str) -> int:
     """How many boxes mmdet would train on."""
     annotations, images = getattr(info, f"{split}_annotations"), getattr(info, f"{split}_images")
-    data = CocoDataset(ann_file=annotations, data_prefix={"img": images}, metainfo={"classes": CLASSES}, pipeline=[])
+    meta = {"classes": info.classes}
+    data = CocoDataset(ann_file=annotations, data_prefix={"img": images}, metainfo=meta, pipeline=[])
     listed = [data.get_data_info(i) for i in range(len(data))]
     assert all(Path(one["img_path"]).is_file() for one in listed)
     return sum(len(one["instances"]) for one in listed)
@@ -210,9 +224,28 @@ def test_regions_that_mmdet_alone_ignores(tree, capsys):
     assert (first["iscrowd"], "ignore" in first) == (1, False)
 
 
-def test_broken_is_counted_alike_in_training_and_evaluation(tree):
+@pytest.mark.parametrize("number", [0, 1, 2**40])
+def test_one_class(tree, number):
+    """Whatever its id is."""
+
+    def change(content: dict) -> None:
+        content["categories"] = [{"id": number, "name": "a"}]
+        for entry in content["annotations"]:
+            entry["category_id"] = number
+
+    in_both(change)(tree)
+    info = prepare("coco", asked(tree))
+    assert info.classes == ["a"]
     for split in NAMES:
-        edit(annotations_of(tree, split), lambda content: content["annotations"][4].update(bbox=[1, 1, 0, 5]))
+        assert fed(info, split) == OBJECTS[split]
+        assert perfect(info, split) == pytest.approx(100)
+
+
+@pytest.mark.parametrize("width", [0, 0.99])
+def test_broken_is_counted_alike_in_training_and_evaluation(tree, width):
+    """What mmdet would pass over is no object that an evaluation misses, either."""
+    for split in NAMES:
+        edit(annotations_of(tree, split), lambda content: content["annotations"][4].update(bbox=[1, 1, width, 5]))
     info = prepare("coco", asked(tree, broken="skip"))
     for split in NAMES:
         assert fed(info, split) == OBJECTS[split] - 1
@@ -220,7 +253,8 @@ def test_broken_is_counted_alike_in_training_and_evaluation(tree):
 
 
 def test_what_is_worth_a_look_is_said(tree, capsys):
-    edit(annotations_of(tree, "val"), lambda content: content["annotations"][1]["bbox"].__setitem__(2, 0.5))
+    write_image(image_of(tree, 2, "val"), (WIDTH, 31))
+    edit(annotations_of(tree, "val"), lambda content: content["images"][2].update(height=31))
     one("file_name", name_of("train", 1), "images", 0)(tree)
     edit(annotations_of(tree), lambda c: c["categories"].append({"id": 8, "name": "c"}))
     edit(annotations_of(tree, "val"), lambda c: c["categories"].append({"id": 8, "name": "c"}))
@@ -228,7 +262,7 @@ def test_what_is_worth_a_look_is_said(tree, capsys):
     out = capsys.readouterr().out
     assert "coco: 1 train image files are listed more than once (first: train1.png)" in out
     assert "coco: 1 classes have no train objects (first: c)" in out
-    assert "coco: 1 val boxes are less than a pixel wide or high: mmdet does not train on these" in out
+    assert "coco: 1 val images are less than 32 pixels wide or high: configs at full scale find what is in" in out
     train = asked(tree, layout={"val": ("annotations/instances_train2017.json", "train2017")})
     prepare("coco", train)
     assert "coco: 3 val images are training images, too" in capsys.readouterr().out

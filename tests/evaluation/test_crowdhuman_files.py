@@ -38,6 +38,13 @@ GOOD = '{"ID": "a,1", "gtboxes": [{"tag": "person", "fbox": [1, 2, 3, 4]}]}'
             lines('{"ID": "b", "gtboxes": [{"tag": "x", "fbox": [1, 2, 3, 4], "extra": {"ignore": "0"}}]}'),
             r"'0' is no num",
         ),
+        *(
+            (
+                lines(GOOD, f'{{"ID": "b", "gtboxes": [{{"tag": "{tag}", "fbox": {box}}}]}}'),
+                rf"line 2: 'b': fbox \[{box[1:-1]}\] is of negative size: write \[x, y, width, height\] or delete",
+            )
+            for tag, box in (("person", "[50, 50, -20, -20]"), ("person", "[5, 5, 9, -1]"), ("mask", "[5, 5, -1, 9]"))
+        ),
         ("\n", r"no image in it"),
         ("PK\xfe\xff", r"line 1: .*decode"),
     ],

@@ -17,7 +17,7 @@ ROWS = [
     ("teacher-gfl", "teacher", "none", "gfl", "none", 33.0, None),
     ("student", "student", "none", "gfl", "none", 20.0, None),
     ("inherit", "student", "none", "gfl", "head+neck", 26.5, None),
-    ("pgd_flat", "student", "pgd", "gfl", "head+neck", 27.0, 0.5),
+    ("pgd_published", "student", "pgd", "gfl", "head+neck", 27.0, 0.5),
     ("pgd", "student", "pgd", "gfl", "head+neck", 26.7, 0.2),
     ("teacher-fcos", "teacher", "none", "fcos", "none", 30.0, None),
     ("fcos-pgd", "student", "pgd", "fcos", "none", 25.12345, None),

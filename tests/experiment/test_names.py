@@ -41,7 +41,7 @@ def test_unknown():
 @pytest.mark.parametrize(
     ("ask", "said"),
     [
-        (lambda params: params.student("pgd_flatt"), "no run 'pgd_flatt'; did you mean 'pgd_flat'?"),
+        (lambda params: params.student("pgd_publishd"), "no run 'pgd_publishd'; did you mean 'pgd_published'?"),
         (lambda params: params.teacher("glf"), "no pair 'glf'; did you mean 'gfl'?"),
         (lambda params: params.dataset("minicocco"), "no data set 'minicocco'; did you mean 'minicoco'?"),
     ],

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from support.worlds import light_content
 
-from benchmark.experiment.config import INPUTS, training_config
+from benchmark.experiment.config import training_config
 from benchmark.experiment.settings import Detector, Params, SettingsError, parse
+from pgd.inputs import INPUTS
 
 #: what a setting is changed to, by its key
 OTHER = {

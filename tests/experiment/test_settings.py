@@ -105,7 +105,7 @@ def test_several_pairs_must_be_named():
     ("key", "value", "said"),
     [
         ("pairs.gfl.techer", {}, "pairs.gfl.techer: unknown key; did you mean 'teacher'?"),
-        ("wholly_other", 1, "wholly_other: unknown key; known keys: datasets, pairs, runs, seeds"),
+        ("wholly_other", 1, "wholly_other: unknown key; known keys: datasets, pairs, runs, seeds, watch"),
         ("datasets.minicoco", {"knd": "coco"}, "datasets.minicoco.knd: unknown key; did you mean 'kind'?"),
         ("pairs.gfl.teacher.iteration", 3, "pairs.gfl.teacher.iteration: unknown key; did you mean 'iterations'?"),
         ("pairs.gfl.student.optons", {}, "pairs.gfl.student.optons: unknown key; did you mean 'options'?"),
@@ -121,7 +121,7 @@ def test_several_pairs_must_be_named():
             "pairs.gfl.teacher.False: unknown key; known keys: config, iterations, options, gpus, launcher, seed, "
             "min_ap, features, checkpoint, sha256",
         ),
-        ("no", 3, "False: unknown key; known keys: datasets, pairs, runs, seeds"),
+        ("no", 3, "False: unknown key; known keys: datasets, pairs, runs, seeds, watch"),
     ],
 )
 def test_misspelt_keys(tmp_path, key, value, said):

@@ -232,6 +232,25 @@ def test_deform_conv_gradients(deform_groups, stride):
     assert gradcheck(lambda *a: mm.modulated_deform_conv2d(*a, None, *settings), (x, offset, mask, weight))
 
 
+def test_deform_conv_where_offsets_are_no_number():
+    """The results there are none either; torchvision's kernel alone would read from anywhere and end the process."""
+    x, offset, mask, weight = (t.requires_grad_() for t in conv_inputs(2, 1, 1, 5))
+    broken = offset.detach().clone()
+    broken[:, 3, 2, 4] = math.nan
+    broken.requires_grad_()
+    hole = torch.zeros(5, 5, dtype=torch.bool)
+    hole[2, 4] = True
+    for run in (
+        lambda o: mm.deform_conv2d(x, o, weight, 1, 1),
+        lambda o: mm.modulated_deform_conv2d(x, o, mask, weight, None, 1, 1),
+    ):
+        found, whole = run(broken), run(offset)
+        assert found[..., hole].isnan().all()
+        assert torch.equal(found[..., ~hole], whole[..., ~hole])
+        found[..., ~hole].sum().backward()
+        assert broken.grad[..., ~hole].isfinite().all()
+
+
 def test_deform_conv_in_bfloat16():
     """As under autocast: near the values and gradients of single precision."""
     inputs = [t.float().requires_grad_() for t in conv_inputs(2, 1, 1, 5)]

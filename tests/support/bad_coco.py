@@ -73,6 +73,16 @@ def cut(share: float) -> Change:
     return lambda root: os.truncate(image_of(root), int(share * image_of(root).stat().st_size))
 
 
+def of_kind(suffix: str, image: Image.Image) -> Change:
+    """The first image is this one, of another kind of file."""
+
+    def change(root: Path) -> None:
+        image.save(image_of(root).with_suffix(suffix))
+        one("file_name", image_of(root).with_suffix(suffix).name, "images", 0)(root)
+
+    return change
+
+
 def turned(root: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -158,6 +168,12 @@ BAD: dict[str, tuple[Change, str, str, bool]] = {
         "delete these annotations",
         True,
     ),
+    "box of half a pixel": (
+        one("bbox", [24, 14, 10, 0.5]),
+        "1 boxes less than a pixel wide or high (annotation 5: bbox [24, 14, 10, 0.5])",
+        "boxes are in pixels and not in shares of the image",
+        True,
+    ),
     "box outside": (
         one("bbox", [65, 4, 20, 10]),
         "1 boxes outside of their image (annotation 5: bbox [65, 4, 20, 10], image 11 is 64 x 48)",
@@ -225,6 +241,36 @@ BAD: dict[str, tuple[Change, str, str, bool]] = {
     ),
     "cut image": (cut(0.7), "1 truncated images (image 10 (train0.png))", "fetch the files again", True),
     "cut header": (cut(0.001), "1 unreadable images (image 10 (train0.png): starts with b'\\x89P", "fetch", True),
+    "32 bits a channel": (
+        of_kind(".tif", Image.new("F", (64, 48), 0.5)),
+        "1 images of a kind that OpenCV does not decode (image 10 (train0.tif))",
+        "write them as PNG or JPEG with 8 bits a channel",
+        True,
+    ),
+    "kind of image that OpenCV does not know": (
+        of_kind(".pcx", Image.new("RGB", (64, 48))),
+        "1 images of a kind that OpenCV does not decode (image 10 (train0.pcx))",
+        "write them as PNG or JPEG",
+        True,
+    ),
+    "200 million pixels": (
+        lambda root: Image.new("1", (20_000, 10_000)).save(image_of(root), compress_level=1),
+        "1 images of more than 178 million pixels (image 10 (train0.png))",
+        "cut them into smaller ones",
+        True,
+    ),
+    "10,000 pixels wide and 99 high": (
+        lambda root: write_image(image_of(root), (10_000, 99)),
+        "1 images that are more than 100 times as long as wide (image 10 (train0.png))",
+        "cut them into shorter ones",
+        True,
+    ),
+    "1x1": (
+        lambda root: write_image(image_of(root), (1, 1)),
+        "1 images that are one pixel wide or high (image 10 (train0.png))",
+        "delete them from the list",
+        True,
+    ),
     "size of another image": (
         lambda root: write_image(image_of(root), (128, 96)),
         "1 image sizes that disagree with the files (image 10 (train0.png): 64 x 48, but 128 x 96 when read)",

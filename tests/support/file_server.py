@@ -43,6 +43,9 @@ def serve(site: Site) -> Iterator[Site]:
                 return
             body = site.files[self.path]
             begin = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted and site.ranges else 0
+            if begin >= len(body) > 0:
+                self.send_error(416)
+                return
             self.send_response(206 if begin else 200)
             if begin:
                 self.send_header("Content-Range", f"bytes {begin}-{len(body) - 1}/{len(body)}")

@@ -13,6 +13,7 @@ from mmdet.registry import MODELS
 from support.file_server import Site, serve
 from support.worlds import World, runs, same
 
+from benchmark.data.faults import DataError
 from benchmark.data.manifest import changed_since
 from benchmark.evidence.record import Record
 from benchmark.experiment.config import detector_config, model_dict
@@ -195,32 +196,61 @@ def test_names_of_mmdet_before_its_second_version():
 
 @pytest.mark.parametrize("key", ["CLASSES", "classes"])
 def test_classes(tiny_data, tmp_path, key):
-    """Their order says nothing; other names are other classes."""
-    names = tuple(reversed(tiny_data.classes))
+    """Another order is told, and assumed to say nothing; other names are other classes."""
+    names = tuple(tiny_data.classes)
     torch.save({"state_dict": {}, "meta": {key: names}}, tmp_path / "t.pth")
-    check_classes(tmp_path / "t.pth", tiny_data)
+    assert check_classes(tmp_path / "t.pth", tiny_data) is None
+    swapped = (names[0], names[2], names[1], *names[3:])
+    torch.save({"state_dict": {}, "meta": {key: swapped}}, tmp_path / "t.pth")
+    assert check_classes(tmp_path / "t.pth", tiny_data) == (
+        f"t.pth lists the classes in another order than minicoco (number 1 is '{names[2]}' there, '{names[1]}' here); "
+        "assumed is that of minicoco, since mmdet numbers classes by the annotation file, whatever the list says; an "
+        "AP far below what the teacher is known for shows that this is wrong, and teacher.min_ap stops the students "
+        "there"
+    )
     with pytest.raises(CheckpointError, match=r"only one of them has: 'zebra'"):
         check_classes(tmp_path / "t.pth", replace(tiny_data, classes=[*tiny_data.classes, "zebra"]))
 
 
-def test_an_address(tmp_path, monkeypatch):
+def test_one_class(tiny_data, tmp_path):
+    """mmdet takes a name for the list of it."""
+    torch.save({"state_dict": {}, "meta": {"CLASSES": "cell"}}, tmp_path / "t.pth")
+    assert check_classes(tmp_path / "t.pth", replace(tiny_data, classes=["cell"])) is None
+
+
+def test_another_order_of_classes_is_told_when_the_teacher_is_taken_over(tiny_world, weights, capsys):
+    world = tiny_world
+    names = list(reversed(world.data.classes))
+    put(world, {"state_dict": weights, "meta": {"dataset_meta": {"classes": names}}})
+    out = world.train(world.settle(given("zoo/t.pth")), TEACHER)
+    notice, entries = capsys.readouterr().out.splitlines()
+    assert notice.startswith("teacher-gfl: t.pth lists the classes in another order than minicoco (number 0 is ")
+    assert entries == f"teacher-gfl: all {len(weights)} entries are from t.pth"
+    exported = torch.load(out / "weights.pth", weights_only=True)
+    assert list(exported["meta"]["dataset_meta"]["classes"]) == world.data.classes
+    assert same(exported["state_dict"], weights)
+
+
+def test_an_address(tmp_path, monkeypatch, capsys):
     """Downloaded once; the digest in its name, or the one that is given, must be its own."""
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     (tmp_path / "t").write_bytes(b"weights")
     sha256 = file_digest(tmp_path / "t")
     name = f"gfl-{sha256[:8]}.pth"
-    with serve(Site({f"/{name}": b"weights", "/gfl-00000000.pth": b"weights"})) as site:
+    files = dict.fromkeys([f"/{name}", "/gfl-00000000.pth", "/gfl.pth"], b"weights")
+    with serve(Site(files)) as site:
         teacher = Teacher("c.py", checkpoint=f"{site.address}/{name}", sha256=sha256)
         for _ in range(2):
             assert file_of(teacher, tmp_path / "kept").read_bytes() == b"weights"
         assert len(site.asked) == 1
-        for wrong in (
-            replace(teacher, sha256="1" * 64),
-            replace(teacher, checkpoint=f"{site.address}/gfl-00000000.pth", sha256=None),
-        ):
-            with pytest.raises(CheckpointError, match="not the file that it should be"):
-                file_of(wrong, tmp_path / "kept")
-        assert not list((tmp_path / "kept").iterdir())
+        with pytest.raises(DataError, match=rf"SHA-256 is {sha256}, published is 1{{64}}\); move it away and run"):
+            file_of(replace(teacher, sha256="1" * 64), tmp_path / "kept")
+        with pytest.raises(DataError, match=r"published is 00000000\).*, or correct teacher\.checkpoint or"):
+            file_of(replace(teacher, checkpoint=f"{site.address}/gfl-00000000.pth", sha256=None), tmp_path / "kept")
+        assert {path.name for path in (tmp_path / "kept").iterdir()} == {name, "gfl-00000000.pth.wrong"}
+        assert capsys.readouterr().out == ""
+        file_of(Teacher("c.py", checkpoint=f"{site.address}/gfl.pth"), tmp_path / "kept")
+        assert f"/gfl.pth: nothing to check it by; put `sha256: {sha256}` beside" in capsys.readouterr().out
 
 
 def test_the_pipeline_looks_at_the_file(tmp_path):

@@ -3,37 +3,29 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
+from support.commands import environment
+from support.kills import Killed, kill_at
 from support.worlds import runs, same
 
 from benchmark import train as stage
 from benchmark.experiment import config
-from benchmark.experiment.workspace import HERE
+from benchmark.experiment.workspace import HERE, ROOT
 from benchmark.training import hooks
 from pgd.checkpoint import load_state
 
 pytestmark = pytest.mark.slow
-
-
-class Killed(BaseException):
-    """The process ends here."""
-
-
-def kill_at(step: int, monkeypatch) -> None:
-    """End the training in this step, after earlier ones are saved."""
-    original = hooks.Record.after_train_iter
-
-    def dies(self, runner, *args, **kwargs):
-        if runner.iter + 1 == step:
-            raise Killed
-        original(self, runner, *args, **kwargs)
-
-    monkeypatch.setattr(hooks.Record, "after_train_iter", dies)
 
 
 def ddod_alone(content: dict) -> None:
@@ -42,10 +34,21 @@ def ddod_alone(content: dict) -> None:
     content["pairs"]["gfl"]["student"]["config"] = "benchmark/configs/mini/ddod_r18.py"
 
 
+def accumulating(content: dict) -> None:
+    """Two batches an update, saved after whole updates: step 2, not 1."""
+    runs(4, workers=1, fgd={"method": "fgd", "inherit": "head+neck"})(content)
+    content["pairs"]["gfl"]["student"]["options"]["optim_wrapper"] = {
+        "type": "OptimWrapper",
+        "optimizer": {"type": "SGD", "lr": 0.01, "momentum": 0.9},
+        "clip_grad": {"max_norm": 10},
+        "accumulative_counts": 2,
+    }
+
+
 FGD = runs(4, workers=1, fgd={"method": "fgd", "inherit": "head+neck"})
 
 
-@pytest.mark.parametrize("change", [FGD, ddod_alone], ids=["fgd", "ddod"])
+@pytest.mark.parametrize("change", [FGD, ddod_alone, accumulating], ids=["fgd", "ddod", "accumulating"])
 def test_killed_and_resumed_is_the_same(taught_world, monkeypatch, capsys, change):
     """With adapters, and with a worker process that reads ahead, as the benchmark's trainings have them."""
     params = taught_world.settle(change)
@@ -144,8 +147,41 @@ def test_another_training_does_not_resume(taught_world, monkeypatch, capsys, cha
         kill_at(2, patch)
         taught_world.train(params, "pgd")
     mark = (taught_world.folder / "work/checkpoints/pgd-0/fingerprint").read_text()
-    assert stage.claim(Path("work/checkpoints/pgd-0"), mark) is True
+    stage.claim(Path("work/checkpoints/pgd-0"), mark)
+    assert Path("work/checkpoints/pgd-0/iter_1.pth").is_file(), "it is its own"
     out = taught_world.train(change(taught_world), "pgd")
     assert "going on" not in capsys.readouterr().out
     assert json.loads((out / "train.json").read_text())["resumed"] is False
     assert Path("work/checkpoints/pgd-0/fingerprint").read_text() != mark
+
+
+def test_dvc_repro_that_was_killed_goes_on(taught_world):
+    """All of it at once, as by a machine that goes down; DVC's own lock is in nobody's way then."""
+    folder = taught_world.folder
+    params = taught_world.settle(runs(12, workers=1, fgd={"method": "fgd", "inherit": "head+neck"}))
+    out = taught_world.train(params, "fgd")
+    expected, curve = load_state(out / "weights.pth"), (out / "curve.jsonl").read_text()
+    shutil.rmtree("work/checkpoints")
+    shutil.rmtree(out)
+
+    settings = {"cwd": folder, "env": environment() | {"DVC_NO_ANALYTICS": "1"}}
+    dvc = [sys.executable, "-m", "dvc"]
+    for command in (["git", "init", "-q"], [*dvc, "init", "-q"]):
+        subprocess.run(command, check=True, **settings)
+    distill = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]["distill"]
+    (folder / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"distill": distill}}))
+    killed = subprocess.Popen([*dvc, "repro"], start_new_session=True, **settings)
+    checkpoints = taught_world.space.checkpoints(params.student("fgd", 0))
+    while not (checkpoints / "last_checkpoint").is_file():
+        assert killed.poll() is None
+        time.sleep(0.02)
+    os.killpg(killed.pid, signal.SIGKILL)
+    assert killed.wait(60) == -signal.SIGKILL
+    assert not out.exists()
+
+    done = subprocess.run([*dvc, "repro"], capture_output=True, text=True, timeout=300, check=False, **settings)
+    assert done.returncode == 0, done.stderr
+    assert "fgd-0: going on from iter_" in done.stdout
+    assert same(load_state(out / "weights.pth"), expected)
+    assert (out / "curve.jsonl").read_text() == curve
+    assert not checkpoints.exists(), "what is done needs none"

@@ -6,6 +6,7 @@ import json
 import math
 import shutil
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
@@ -21,6 +22,7 @@ from benchmark.experiment.settings import TEACHER, Dataset, SettingsError
 from benchmark.experiment.workspace import HERE, Workspace, file_digest
 from benchmark.prepare import prepare
 from benchmark.training import run
+from benchmark.training.resuming import point_to_newest
 from pgd.checkpoint import CheckpointError, export, load_state, load_strict
 from pgd.methods import METHODS, Method
 from pgd.methods.base import settings_of
@@ -105,6 +107,10 @@ def test_every_run(taught_world, runners, name):
     load_strict(plain, out / "weights.pth", "detector")
     assert same(dict(plain.state_dict()), dict(model.student.state_dict()))
 
+    # what was saved could be gone on from
+    saved = world.space.checkpoints(params.student(name, 0))
+    assert point_to_newest(saved, runners[0].cfg.model, 0) == saved / "iter_2.pth"
+
     # the teacher is as it was, in memory and on disk
     assert same(load_state(weights), before)
     if run.needs_teacher:
@@ -130,15 +136,46 @@ def test_evaluation_of_a_student(taught_world, tiny_data):
     assert not HERE.teacher_metrics("pgd").exists(), "only the teacher has a gate"
 
 
+#: what differs from one run to the next: times, and the memory of a process that has run before
+OF_THE_MOMENT = ("train_seconds", "eval_seconds", "peak_memory_mb")
+
+
 def test_seeds(taught_world):
-    params = taught_world.settle(runs(fgd={"method": "fgd"}))
-    first = load_state(taught_world.train(params, "fgd") / "weights.pth")
-    shutil.rmtree("work/checkpoints")
-    again = load_state(taught_world.train(params, "fgd") / "weights.pth")
-    other = load_state(taught_world.train(params, "fgd", seed=1) / "weights.pth")
-    assert same(first, again)
+    """A seed gives one student, one curve and one record, whatever the number of processes that load images."""
+    found = []
+    for seed, workers in ((0, 0), (0, 0), (0, 1), (1, 0)):
+        params = taught_world.settle(runs(workers=workers, fgd={"method": "fgd"}))
+        out = taught_world.train(params, "fgd", seed)
+        record = asdict(taught_world.evaluate(params, "fgd", seed))
+        for name in OF_THE_MOMENT:
+            assert record.pop(name) > 0
+        found.append((load_state(out / "weights.pth"), (out / "curve.jsonl").read_text(), record))
+        shutil.rmtree("work/checkpoints")
+        shutil.rmtree(out)
+    first, again, loaded, other = found
+    assert same(first[0], again[0])
+    assert first[1:] == again[1:]
+    # the number of workers is part of the config
+    assert {name for name, value in first[2].items() if loaded[2][name] != value} == {"config_digest"}
+    assert same(first[0], loaded[0])
+    assert first[1] == loaded[1]
     name = "bbox_head.gfl_cls.weight"
-    assert not torch.equal(first[name], other[name]), "another seed is another student"
+    assert not torch.equal(first[0][name], other[0][name]), "another seed is another student"
+    assert other[2]["checkpoint_sha256"] != first[2]["checkpoint_sha256"]
+
+
+def test_a_student_that_did_not_learn_is_an_error(taught_world):
+    def still(content: dict) -> None:
+        runs(student={})(content)
+        content["pairs"]["gfl"]["student"]["options"]["optim_wrapper.optimizer.lr"] = 0.0
+
+    params = taught_world.settle(still)
+    with pytest.raises(FloatingPointError) as caught:
+        taught_world.train(params, "student")
+    assert str(caught.value) == (
+        "student-0: the student's weights are what they were before the first step; is the learning rate 0?"
+    )
+    assert not Path("work/runs/student-0").exists()
 
 
 @pytest.fixture

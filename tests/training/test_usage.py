@@ -1,8 +1,9 @@
-"""The learning rate in a record is the one that mmengine trains with."""
+"""What a record says of a training is so: the learning rate that mmengine trains with, the flags of torch."""
 
 from __future__ import annotations
 
 import logging
+import os
 from types import SimpleNamespace
 
 import pytest
@@ -11,7 +12,8 @@ from mmengine.config import Config
 from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 
-from benchmark.training.usage import effective_rate
+from benchmark.train import repeat_on_gpus
+from benchmark.training.usage import effective_rate, flags, machine
 
 
 @pytest.mark.parametrize(
@@ -44,3 +46,41 @@ def test_rate_is_that_of_mmengine(scaling, batch, world_size):
     assert found["optimizer"] == "SGD(lr=0.01, momentum=0.9)"
     assert found["schedule"] == "LinearLR(begin=0, end=40), CosineAnnealingLR(begin=40)"
     assert found["effective_batch"] == 3 * batch * world_size
+
+
+CUDNN, MATMUL = torch.backends.cudnn, torch.backends.cuda.matmul
+#: torch's own values
+USUAL = [(MATMUL, "allow_tf32", False), (CUDNN, "allow_tf32", True), (CUDNN, "benchmark", False)]
+USUAL += [(CUDNN, "deterministic", False)]
+
+
+@pytest.fixture
+def usual_flags():
+    """Torch's flags as it comes with them, for the time of a test."""
+    before = [(owner, name, getattr(owner, name)) for owner, name, _ in USUAL]
+    enabled = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(False)
+    for owner, name, value in USUAL:
+        setattr(owner, name, value)
+    yield
+    for owner, name, value in before:
+        setattr(owner, name, value)
+    torch.use_deterministic_algorithms(enabled[0], warn_only=enabled[1])
+
+
+def test_flags_are_named_where_they_are_not_usual(usual_flags):
+    assert machine()["flags"] == "torch's defaults"
+    MATMUL.allow_tf32, CUDNN.allow_tf32, CUDNN.benchmark = True, False, True
+    assert machine()["flags"] == "matmul.allow_tf32=True, cudnn.allow_tf32=False, cudnn.benchmark=True"
+
+
+@pytest.mark.parametrize("gpu", [False, True])
+def test_a_gpu_computes_the_same_again(usual_flags, monkeypatch, gpu):
+    """Where it can: what has no such kernel warns and is computed nevertheless."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    monkeypatch.setattr(os, "environ", {})
+    CUDNN.benchmark = True
+    repeat_on_gpus()
+    assert os.environ == ({"CUBLAS_WORKSPACE_CONFIG": ":4096:8"} if gpu else {})
+    assert torch.is_deterministic_algorithms_warn_only_enabled() is gpu
+    assert flags() == ("cudnn.deterministic=True, deterministic_algorithms=True" if gpu else "cudnn.benchmark=True")
