@@ -1,15 +1,9 @@
-"""What to say of a name that nobody knows: the known one that it is nearest to; and the names of all methods."""
+"""What to say of a name that nobody knows: the known one that it is nearest to."""
 
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Iterable
-
-from benchmark.experiment.workspace import ROOT
-
-#: how a file of pgd/methods gives its method a name
-REGISTERED = re.compile(r'^@METHODS\.register_module\((?:name=)?"(.+)"', re.MULTILINE)
 
 
 def hint(name: str, known: Iterable[str], listed: str = "there are") -> str:
@@ -25,12 +19,6 @@ def hint(name: str, known: Iterable[str], listed: str = "there are") -> str:
     # letters that changed places: to difflib, `pdg` is as near to `pkd` as to `pgd`
     close.sort(key=lambda one: sorted(one) != sorted(str(name)))
     return f"did you mean '{close[0]}'?" if close else f"{listed}: {', '.join(names) or 'none'}"
-
-
-def method_names() -> list[str]:
-    """Names of all methods, read from their files: to import them, with torch, takes seconds."""
-    files = (ROOT / "pgd" / "methods").glob("*.py")
-    return sorted(name for file in files for name in REGISTERED.findall(file.read_text(encoding="utf-8")))
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:

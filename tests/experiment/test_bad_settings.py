@@ -11,7 +11,7 @@ import yaml
 from support.commands import environment
 
 from benchmark import plan
-from benchmark.experiment.names import method_names
+from benchmark.check import method_names
 from benchmark.experiment.settings import SettingsError, load
 from pgd.methods import METHODS
 
