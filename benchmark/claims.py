@@ -17,7 +17,8 @@ from collections.abc import Mapping
 import pandas as pd
 
 from benchmark.evidence.claims import CONTRADICTED, NOT_TESTABLE, REPRODUCED, UNDECIDED, Claim, load_claims, verdicts
-from benchmark.evidence.record import ReportError
+from benchmark.evidence.experiments import Experiment, load_experiments
+from benchmark.evidence.record import TEACHER, ReportError
 from benchmark.evidence.tables import MISSING, interval, markdown, number
 from benchmark.experiment.cli import command_parser, run_cli
 
@@ -34,6 +35,8 @@ seeds and images for trainings, over images alone for key regions of one trained
 START, END = "<!-- found -->", "<!-- /found -->"
 #: rows of its table
 ROWS = 8
+#: rows of its table of gains, and whose they are
+GAINS, SHOWN = 6, "study"
 
 
 def cells(table: pd.DataFrame) -> pd.DataFrame:
@@ -76,11 +79,30 @@ def sections(claims: Mapping[str, Claim], table: pd.DataFrame) -> str:
     return "".join(parts).rstrip() + "\n"
 
 
-def found(table: pd.DataFrame) -> str:
+def gains(one: Experiment) -> str:
+    """The table of README.md: an experiment's students, the best first; empty where nothing is measured."""
+    if one.table is None:
+        return ""
+    students = one.table[one.table["role"] != TEACHER].sort_values("AP", ascending=False, kind="stable")
+    rows = pd.DataFrame(
+        {
+            "Run": row["run"],
+            "AP": number(row["AP"]),
+            "gain over inheriting": MISSING if pd.isna(row["gain"]) else number(row["gain"], sign=True),
+            "95%": interval(row["gain_low"], row["gain_high"]),
+            "seeds": f"{row['seeds']:.0f}",
+        }
+        for _, row in students.head(GAINS).iterrows()
+    )
+    return f"{one.title.title}: {one.title.sentence}\n\n{markdown(rows)}\n"
+
+
+def found(table: pd.DataFrame, gained: str = "") -> str:
     """What README.md shows: of each decided claim its first decided measurement, and how all of them came out.
 
     Args:
         table: of :func:`benchmark.evidence.claims.verdicts`.
+        gained: of :func:`gains`.
     """
     rows = []
     for _, claim in table.groupby("name", sort=False):
@@ -101,7 +123,8 @@ def found(table: pd.DataFrame) -> str:
             }
         )
     body = markdown(pd.DataFrame(rows[:ROWS])) if rows else "Nothing is decided yet.\n"
-    return f"{body}\nEvery claim, its source, its bound and what is open: [results/claims.md](results/claims.md).\n"
+    more = "Every claim, its source, its bound and what is open: [results/claims.md](results/claims.md).\n"
+    return f"{body}\n{gained}{more}"
 
 
 def with_found(readme: str, block: str) -> str:
@@ -120,8 +143,10 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     table.round(3).to_csv(args.out / "claims.csv", index=False, lineterminator="\n")
     (args.out / "claims.md").write_text(sections(claims, table), encoding="utf-8")
+    shown = next((one for one in load_experiments(args.experiments) if one.name == SHOWN), None)
+    gained = gains(shown) if shown else ""
     readme = args.readme.read_text(encoding="utf-8")
-    args.readme.write_text(with_found(readme, found(table)), encoding="utf-8")
+    args.readme.write_text(with_found(readme, found(table, gained)), encoding="utf-8")
     print(table["verdict"].value_counts().to_string())
 
 

@@ -108,7 +108,7 @@ def _alone(target: Path) -> Iterator[None]:
     """Keep other processes that want ``target`` waiting; they see that it is there, or go on where this one ended."""
     path = target.with_name(f"{target.name}.lock")
     while True:
-        with path.open("w") as lock:
+        with path.open("w", encoding="utf-8") as lock:
             # where a file system knows no locks, the checksum finds out that two wrote at a time
             with suppress(OSError):
                 _wait_for(lock, target.name)

@@ -46,6 +46,8 @@ def link(target: Path, page: Path) -> str:
 
 
 def write(path: Path, content: str | bytes) -> None:
-    """Write a result with line feeds on every platform, making its folder."""
+    """Write a result with line feeds on every platform, making its folder; a kill leaves the old or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_bytes(content.encode() if isinstance(content, str) else content)
+    partial.replace(path)

@@ -151,7 +151,7 @@ def write_detections(path: str | Path, detections: Iterable[Mapping]) -> None:
     """Write a detections file; boxes may be arrays. Folders are made."""
     content = [{**entry, "boxes": np.asarray(entry["boxes"]).tolist()} for entry in detections]
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    Path(path).write_text(json.dumps(content, separators=(",", ":")))
+    Path(path).write_text(json.dumps(content, separators=(",", ":")), encoding="utf-8")
 
 
 def check_detections(detections: Iterable[Mapping]) -> Iterator[tuple[str, Found]]:

@@ -7,8 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 from mmdet.registry import MODELS
-from mmengine.config import Config
-from mmengine.hooks import Hook
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner, set_random_seed
 from support.worlds import WITH_ADAPTERS, light_content, mini_settings, same
@@ -17,7 +15,6 @@ from benchmark.experiment.config import detector_config, model_dict, training_co
 from benchmark.experiment.settings import Job, Run, parse
 from pgd.checkpoint import export, load_state
 from pgd.distiller import Distiller
-from pgd.inputs import INPUTS
 from pgd.methods import METHODS
 
 #: mmdet's own heads use what mmdet deprecates
@@ -196,90 +193,3 @@ def test_what_cannot_be_built(params, wrong):
     said = "is not one of none, head" if wrong.get("inherit") == "everything" else "needs a teacher; give `teacher`"
     with pytest.raises(ValueError, match=said):
         Distiller(student=student, **wrong)
-
-
-#: a preprocessor, and what a setting is changed to, by its key
-PREPROCESSOR = {"mean": [123.675, 116.28, 103.53], "std": [58.395, 57.12, 57.375], "bgr_to_rgb": True}
-OTHER = {
-    "mean": [103.53, 116.28, 123.675],
-    "std": [1.0, 1.0, 1.0],
-    "bgr_to_rgb": False,
-    "rgb_to_bgr": True,
-    "pad_size_divisor": 64,
-    "pad_value": 114,
-}
-
-
-def paired(params, **brought: dict) -> Distiller:
-    """With a student and a teacher that may bring preprocessors of their own."""
-    preprocessor = brought.pop("shared", PREPROCESSOR)
-    models = {}
-    for who in ("student", "teacher"):
-        models[who] = model_dict(detector_config(getattr(params.pairs["gfl"], who)), 10)
-        models[who].backbone.init_cfg = None
-        models[who].data_preprocessor = brought.get(who)
-    return Distiller(**models, inherit="head+neck", data_preprocessor=preprocessor)
-
-
-@pytest.mark.parametrize("who", ["student", "teacher"])
-@pytest.mark.parametrize("key", OTHER)
-def test_who_was_made_for_other_images_is_refused(params, who, key):
-    assert set(OTHER) == set(INPUTS)
-    with pytest.raises(ValueError, match="data_preprocessor") as caught:
-        paired(params, **{who: {**PREPROCESSOR, key: OTHER[key]}})
-    shared = PREPROCESSOR.get(key, INPUTS[key])
-    assert str(caught.value).startswith(f"data_preprocessor.{key} is {OTHER[key]} for the {who}, {shared} for the Dist")
-    assert str(caught.value).endswith("with the same preprocessing, and give the Distiller theirs")
-
-
-def test_a_forgotten_preprocessor_is_refused(params):
-    with pytest.raises(ValueError, match=r"mean is \[123.675, 116.28, 103.53\] for the student, None for the Distiller"):
-        paired(params, shared=None, student=PREPROCESSOR)
-
-
-def test_the_same_preprocessor_in_other_words_is_none_of_ones_own(params):
-    """Sequences of another type, defaults written out, and what changes no pixel."""
-    words = {key: tuple(value) if isinstance(value, list) else value for key, value in PREPROCESSOR.items()}
-    model = paired(params, teacher={**words, "type": "DetDataPreprocessor", "pad_value": 0, "boxtype2tensor": False})
-    assert [hasattr(part, "mean") for part in (model.data_preprocessor, model.teacher.data_preprocessor)] == [True, False]
-
-
-@pytest.mark.parametrize("inside", [True, False])
-def test_the_preprocessor_of_a_config_file_is_looked_at(params, tmp_path, inside):
-    """In its model, or beside it, where mmengine's Runner reads it, too."""
-    model = model_dict(detector_config(params.pairs["gfl"].teacher), 10)
-    model.backbone.init_cfg = None
-    model.pop("data_preprocessor")
-    other = {**PREPROCESSOR, "std": OTHER["std"]}
-    content = {"model": {**model, "data_preprocessor": other}} if inside else {"model": model, "data_preprocessor": other}
-    Config(content).dump(tmp_path / "teacher.py")
-    with pytest.raises(ValueError, match=r"data_preprocessor.std is \[1.0, 1.0, 1.0\] for the teacher"):
-        Distiller(student=model, teacher=str(tmp_path / "teacher.py"), data_preprocessor=PREPROCESSOR)
-
-
-class FirstState(Hook):
-    """Remembers what a training starts from."""
-
-    def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
-        if not hasattr(self, "state"):
-            self.step, self.state = runner.iter, {k: v.clone() for k, v in runner.model.state_dict().items()}
-
-
-@pytest.fixture
-def started(params, tiny_data, teacher_file, tmp_path):
-    """Train by a Runner, two steps at most; returns what it started from, and the folder."""
-
-    def start(name: str = "fgd", **changes) -> tuple[FirstState, Path]:
-        job = Job("x", 0, "gfl", params.pairs["gfl"], CASES[name])
-        cfg = training_config(job, tiny_data, teacher_file, tmp_path / name)
-        checkpoint = {"type": "CheckpointHook", "by_epoch": False, "interval": 1}
-        cfg.merge_from_dict({"custom_hooks": [], "default_hooks.checkpoint": None, "visualizer": None, **changes})
-        cfg.default_hooks.checkpoint = checkpoint
-        cfg.train_cfg.val_interval = 100
-        runner = Runner.from_cfg(cfg)
-        hook = FirstState()
-        runner.register_hook(hook)
-        runner.train()
-        return hook, tmp_path / name
-
-    return start
