@@ -25,6 +25,7 @@ from benchmark.evidence.captions import CAPTIONS, CROWD_NOTES, INTERVALS, NOTES,
 from benchmark.evidence.experiments import ROOT_NAME, load_titles
 from benchmark.evidence.intervals import with_bootstrap
 from benchmark.evidence.published import CAVEAT, published
+from benchmark.evidence.pull import BAND, pull
 from benchmark.evidence.record import METRICS, TEACHER, ReportError, read_json
 from benchmark.evidence.records import (
     COSTS,
@@ -171,6 +172,8 @@ def page(
         unresolved=tables.UNRESOLVED,
         tables=shown_tables,
         costs=tables.costs(costs) if len(costs) else None,
+        pulls=pulls if len(pulls := tables.pulls(pull(records, results))) else None,
+        band=BAND,
         figures=[
             {"name": name, "alt": alt, "caption": caption, "uri": data_uri(images[name])}
             for name, (alt, caption) in captions(records).items()

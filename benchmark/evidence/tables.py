@@ -152,6 +152,21 @@ def costs(table: pd.DataFrame) -> pd.DataFrame:
     )
 
 
+def pulls(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of :func:`benchmark.evidence.pull.pull` that have a method, as text cells, the hardest first."""
+    table = table[table["start"] > 0].sort_values("end", ascending=False, kind="stable")
+    return pd.DataFrame(
+        {
+            "Run": table["run"],
+            "Method": table["method_title"],
+            "loss by the detector's, first": [number(ratio, 2) for ratio in table["start"]],
+            "at the end": [number(ratio, 2) for ratio in table["end"]],
+            "steps clipped": [MISSING if pd.isna(share) else f"{share:.0%}" for share in table["clipped"]],
+            "outcome": table["flag"],
+        }
+    )
+
+
 def differences(records: pd.DataFrame, table: pd.DataFrame, metric: str = "AP") -> pd.DataFrame:
     """What each run has more of a metric than its baseline, one column a seed, as text cells."""
     rows = []

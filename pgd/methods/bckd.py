@@ -9,7 +9,8 @@ loss instead of a softmax over classes:
 
 m_i is the label weight of prediction i (0 in the padding and where the assigner ignores it), n the number of positives
 of the student's assigner, mean over processes, at least 1. The factor of L_cls takes gradient, that of L_box does not.
-A level of the batch without a positive is left out, as released; ``all_levels`` takes it in.
+A level of the batch on one GPU without a positive is left out, as released; ``all_levels`` takes it in. Two processes
+with half a batch each have n in common and add up to the whole, but for a level on which one of them has no positive.
 
 Shapes: class logits ``[N, P A, C]``, boxes ``[N, P A, 4]`` xyxy pixels (GIoU does not depend on the unit). Needs both
 predictions and the assignment. No adapters.

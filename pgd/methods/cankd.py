@@ -9,7 +9,8 @@ by what a non-local block finds for them in the teacher's, then both are compare
 
 theta, phi, g and W are 1x1 convolutions with C/2 inner channels, trained with the student; a max pooling by 2 behind
 phi and g leaves the K keys. BN starts at zero, so that z starts as the student's features. IN takes mean and deviation
-(ridge 1e-5 on the variance, nothing learned) of each channel of each image.
+(ridge 1e-5 on the variance, nothing learned) of each channel of each image, BN of each channel over all images on one
+GPU: two processes with half a batch each go by two statistics, and the rest is a mean over images.
 
 Adapters: the block of each level, and before it a 1x1 convolution where the widths differ. Shapes: ``F [N, C, H, W]`` a
 level. Needs no ground truth.

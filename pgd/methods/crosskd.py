@@ -15,7 +15,9 @@ teacher's own predictions z:
 m_i is the label weight of prediction i (0 in the padding and where the assigner ignores it), r_i = max_k y_ik where m_i
 is not 0, else 0. n is the number of positives of the student's assigner, or the sum of their centerness targets
 (``normaliser="centerness"``); mean over processes, at least 1. The factor |sigma - y| takes gradient. Gradients pass
-through the teacher's layers into the student's blocks up to i; its last blocks learn from the ground truth alone.
+through the teacher's layers into the student's blocks up to i; its last blocks learn from the ground truth alone. mean,
+std and, by "kl", sum r_i are over the images on one GPU: two processes with half a batch each standardise by their own
+statistics, and give the plain mean of two means by r_i.
 
 Shapes: tower features ``[N, C, H, W]`` a level, predictions ``[N, P A, ...]``. Needs both towers, the teacher's neck
 and predictions, and the assignment. Adapters: a 1x1 convolution a level and tower where the towers' widths differ.

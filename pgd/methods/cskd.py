@@ -14,7 +14,10 @@ student and teacher over the positions of a channel and along(n,p) that over the
 M_fg is 1 on the cells that a box covers: on every level, from the integer part of its near to that of its far corner,
 both included; boxes are scaled by (W/w, H/h), (h, w) the image without padding. RoI cuts every object from every level
 (RoIAlign, 7x7 bins, 2x2 samples). b is what the head puts out for boxes: logits of distributions (GFL), sides in
-strides (FCOS), deltas (anchors); q its third branch where there is one. The gradient passes through the cosines.
+strides (FCOS), deltas (anchors); q its third branch where there is one. The gradient passes through the cosines. #M and
+the means over RoIs are of the images on one GPU: two processes with half a batch each give the plain mean of theirs, in
+which cells and objects of the half with fewer weigh more. L_tower is that of the whole batch, and so is L_assistant as
+far as its counts, means over processes, come to 1.
 
 The assistant (:mod:`pgd.methods.cskd_assistant`) is a second last layer on the student's towers that the teacher
 trains. GFL: quality focal loss with the overlap of its box and the teacher's as quality, 2 GIoU with the teacher's box,

@@ -9,6 +9,9 @@ class (for each of the A predictions). With r Pearson's correlation of the stude
     L = weight (beta L_inter + gamma L_intra)
     r(a, b) = <a', b'> / (|a'| |b'| + 1e-8), a' = a - mean(a)
 
+A column has the positions of all images on one GPU: two processes with half a batch each give the mean of two L_intra,
+which is not that of the whole batch; L_inter is.
+
 Shapes: scores ``[N, P A, C]``, a level's table ``[N H W, A C]``. Needs no ground truth. No adapters.
 
 Settings at full scale: weight, beta and gamma 1 (RetinaNet; nothing is released for other dense detectors). Means: they

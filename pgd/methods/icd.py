@@ -19,6 +19,9 @@ gradient from L_icd. For the first ``warmup`` iterations F^S takes none either, 
 five fakes to a real instance, one in an image without any, at most 300 instances together: classes and centres uniform,
 sides from a normal distribution (the release's rule for data other than COCO).
 
+G and the mean of L_identify are over the instances on one GPU: two processes with half a batch each give the plain mean
+of theirs, in which those of the half with fewer objects weigh more; L_icd is that of the whole batch.
+
 Shapes: neck features ``[N, C, H, W]`` a level, attention ``[N, h, K, P]``, values ``[N, h, P, d]``. Needs ground truth.
 W_s goes from the student's width to the teacher's. All of the decoder belongs to the method.
 

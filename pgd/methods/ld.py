@@ -13,7 +13,8 @@ Positives are those of the student's assigner. The valuable localisation region 
 threshold that ATSS gives to box g (mean + standard deviation of the IoU of the 9 anchors a level that are
 nearest to g by centre), position i is in the region of g where thr_g / 4 <= DIoU(anchor_i, g) < thr_g; v_i is
 the largest IoU of anchor_i with the boxes in whose region it is. Positives are not taken out of the region,
-as released.
+as released. Sums and the means of L_KD are over the images on one GPU: two processes with half a batch each
+give half of the whole batch's L_LD and L_VLR, and the plain mean of two L_KD.
 
 Shapes: N images, P positions over all levels, G boxes; distributions ``[N, P, 4, bins]``, class logits ``[N,
 P, C]``, anchors ``[P, 4]`` xyxy. Needs ground truth and the assignment. No adapters.

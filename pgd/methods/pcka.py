@@ -2,8 +2,9 @@
 ``cka_loss.py`` of its mmrazor).
 
 Place: FPN outputs, the four finest levels (P7 of a one-stage detector is left out). Each channel is cut into squares of
-``side`` x ``side`` cells; X_c, ``[patches, N side^2]``, has a patch a row, the images of the batch side by side. With
-the uncentred alignment of two matrices by their Gram matrices,
+``side`` x ``side`` cells; X_c, ``[patches, N side^2]``, has a patch a row, the images on one GPU side by side (two
+processes with half a batch each align their own, and the mean of both is not A of the whole batch). With the uncentred
+alignment of two matrices by their Gram matrices,
 
     A(X, Y) = tr(X X^T Y Y^T) / (||X X^T||_F ||Y Y^T||_F)
     L = weight sum_l mean_c [ 1 - A(X^S_c, X^T_c)  +  1 - A(X^S_c^T, X^T_c^T) ]      the second with ``transposed``

@@ -10,6 +10,9 @@ of non-zeros of an image and level,
                   + delta [ 1/(NHW) sum |A^S-A^T| + s/N sum |P^S-P^T| ]
     L_reg = sum_l gamma mean_{W>0}[ W mean_c A (F^S-F^T)^2 ] + delta mean_{W>0} sum_c |A^S-A^T|
 
+The means of L_reg are over the positions of all images on one GPU: two processes with half a batch each give the plain
+mean of theirs, in which positions of the half with fewer weigh more; L_cls is that of the whole batch.
+
 Settings at full scale (256 channels, 4 images a GPU): beta = alpha/2, gamma = 1.6 alpha, delta = 8e-4, s = 1,
 w = 1, 1.25, 1.5, 1.75, 2; alpha 0.04 (FCOS, GFL) or 0.08 (ATSS, AutoAssign, DDOD); T 0.8 (AutoAssign 0.4);
 K 30 (ATSS 9); xi 0.8 / 0.6. delta is given as a multiple of alpha, so that a search over alpha keeps the balance of the

@@ -15,6 +15,9 @@ those that the setting ``faults`` names:
 | ``padding`` | the padding of a batch is background | anchor-free heads (FCOS, AutoAssign) |
 | ``assignment`` | the student's assigners judge the teacher's predictions | heads whose assigners do so (DDOD) |
 
+L_reg depends on the images on one GPU as in PGD. So does B1, which adds up their masks (of two processes with half a
+batch each, either adds half of them), and B3, whose i starts anew in each process.
+
 Regions without annotation are background (``ignored``), as the release knows none. docs/deviations.md says where each
 stands in the release and what it does.
 """

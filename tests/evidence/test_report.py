@@ -102,7 +102,7 @@ def test_every_link_of_the_page_leads_somewhere(reported):
     page = (reported / "report.html").read_text()
     targets = set(re.findall(r'<a href="([^"]+)"', page))
     folded = {one for one in targets if one.startswith("#")}
-    assert folded == {f"#settings-{run}" for run in ("teacher-gfl", *RUNS)}
+    assert {f"#settings-{run}" for run in ("teacher-gfl", *RUNS)} < folded
     assert all(f'id="{one[1:]}"' in page for one in folded)
     files = {(reported / one).resolve() for one in targets - folded}
     assert not [path for path in files if not path.is_file()]

@@ -2,44 +2,26 @@
 
 Gradients are averaged, so that losses that are means over images come out the same, and so does what is divided by a
 count that goes through ``reduce_mean``. The rest is listed with its reason: published as it is, but the figures of such
-a method depend on how many images a GPU takes, and not on the batch alone.
+a method depend on how many images a GPU takes, and not on the batch alone. The file of each says what it is.
 """
 
 from __future__ import annotations
 
 import functools
+import re
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from support.detectors import QUIET
-from support.parallel import ALL_BOXES, PROCESSES, Step, step, work
+from support.parallel import ALL_BOXES, APART, CLOSE, PROCESSES, TOGETHER, Step, step, terms_of, unlike, work
 from support.served import METHOD_NAMES
 from torch import multiprocessing
 
+from pgd.methods import METHODS
+
 pytestmark = [QUIET, pytest.mark.slow]
-#: what single precision leaves equal
-CLOSE = {"rtol": 1e-4, "atol": 1e-6}
-#: why half batches do not add up to a whole one, by method
-APART = {
-    "bckd": "a level on which one process has no positive is left out there",
-    "cankd": "batch norms take the statistics of one process",
-    "crosskd": "features are standardised over the images of one process",
-    "cskd": "cells of objects and background are counted in one process, and so are instances",
-    "defeat": "cells of objects and background are counted in one process",
-    "detkds": "relations are those among the images of one process",
-    "dist": "a class correlates over the positions of one process's images",
-    "fgfi": "chosen positions are counted in one process",
-    "fkd": "roots are of sums over one process's images",
-    "frs": "sums of richness are those of one process",
-    "gid": "instances, and their mean distance, are those of one process",
-    "icd": "objects are counted in one process",
-    "ld": "sums over positions grow with the images of a process",
-    "pcka": "patches are alike over the images of one process, side by side",
-    "pgd": "L_reg is divided by the key positions of one process",
-    "pgd_released": "as pgd, and its faults mix the images of one process",
-    "pkd": "features are standardised over the images of one process",
-}
 
 
 @pytest.fixture(scope="module")
@@ -53,17 +35,7 @@ def parallel(tmp_path_factory) -> dict[str, Step]:
 @functools.cache
 def whole(method: str) -> Step:
     """What one process finds."""
-    return step(method, 0, len(ALL_BOXES), parallel=False)
-
-
-def close(a: torch.Tensor, b: torch.Tensor) -> bool:
-    """Up to rounding, by the whole tensor's size."""
-    return bool((a - b).norm() <= CLOSE["atol"] + CLOSE["rtol"] * b.norm())
-
-
-def unlike(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> list[str]:
-    assert ours.keys() == theirs.keys()
-    return [name for name, value in theirs.items() if not close(ours[name], value)]
+    return step(method, 0, len(ALL_BOXES))
 
 
 def test_the_table_is_of_methods_that_there_are():
@@ -75,7 +47,7 @@ def test_two_processes_make_the_step_of_one(parallel, method):
     losses = unlike(parallel[method].losses, whole(method).losses)
     gradients = unlike(parallel[method].gradients, whole(method).gradients)
     # the detector's own are means over all processes, whatever the method
-    assert all(name.startswith(f"loss_{method.removesuffix('_released')}") for name in losses)
+    assert all(name.startswith(terms_of(method)) for name in losses)
     if method not in APART:
         assert losses == gradients == []
     else:
@@ -88,5 +60,17 @@ def test_sums_of_ld_grow_with_the_images(parallel):
         torch.testing.assert_close(PROCESSES * parallel["ld"].losses[name], whole("ld").losses[name], **CLOSE)
 
 
-def test_pgd_is_apart_in_its_regression_alone(parallel):
-    assert unlike(parallel["pgd"].losses, whole("pgd").losses) == ["loss_pgd_reg"]
+@pytest.mark.parametrize("method", TOGETHER)
+def test_some_terms_of_these_add_up(parallel, method):
+    """PGD's is apart in its regression alone, for one."""
+    terms = {name for name in whole(method).losses if name.startswith(terms_of(method))}
+    # its positives are counted by all processes together, and only then at least 1, as is the sum of its small scores
+    counted = {"loss_cskd_assistant_cls"}
+    assert set(unlike(parallel[method].losses, whole(method).losses)) == terms - counted - set(TOGETHER[method])
+
+
+def test_the_file_of_each_says_so():
+    """What a process or GPU sees, in words."""
+    for name in APART:
+        text = sys.modules[METHODS.get(name).__module__].__doc__
+        assert re.search(r"one\s+GPU|GPU\s+alone|on\s+a\s+GPU", text), f"{name}: what is it divided by?"
