@@ -26,8 +26,8 @@ from benchmark.evidence.record import ReportError, read_json
 from benchmark.evidence.tables import markdown, number
 from benchmark.experiment.cli import command_parser
 
-#: AP. Another CPU rounds differently, which makes a run one of another seed: docs/mini-setting.md argues from the spread
-#: of seeds. The same CPU and thread count give the same figures.
+#: AP. Another CPU rounds differently, which makes a run one of another seed: docs/mini-setting.md argues from the
+#: spread of seeds. The same CPU and thread count give the same figures.
 TOLERANCE = 1.5
 #: AP; metrics.json has three decimals
 SAME = 0.0006

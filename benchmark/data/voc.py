@@ -47,7 +47,7 @@ def _box(entry: Element, first_pixel: int) -> tuple[float, ...] | None:
     return (box[0] - first_pixel, box[1] - first_pixel, box[2], box[3])
 
 
-class _Names:
+class Names:
     """Finds the image of an annotation below the images' folder."""
 
     def __init__(self, folder: Path) -> None:
@@ -89,7 +89,7 @@ def read_voc(
     files = sorted(annotations.rglob("*.xml"))
     if not files:
         raise DataError(f"{annotations}: no XML file in it; give the folder of the annotations")
-    names, photos = _Names(images), []
+    names, photos = Names(images), []
     for path in files:
         root, own = _root(path), PurePosixPath(path.relative_to(annotations).as_posix())
         # tools write whole paths of their own machine

@@ -235,6 +235,7 @@ def _convert(parser: ArgumentParser) -> None:
     )
 
     _converted(formats.add_parser("yolo", help="YOLO: a text file an image"), "folder of the text files")
+    _converted(formats.add_parser("labelme", help="labelme: a JSON file an image"), "folder of the JSON files")
     _converted(formats.add_parser("csv", help="tables: a row an object"), "the table, or a folder of tables")
 
 

@@ -66,7 +66,7 @@ class Plain(Voc):
 
     def convert(self, *more: str) -> dict[str, dict]:
         split = ["--split", str(self.root / "val.txt")]
-        annotations = self.xml if self.format == "yolo" else self.root / "boxes.csv"
+        annotations = self.root / "boxes.csv" if self.format == "csv" else self.xml
         folders = ["--annotations", str(annotations), "--images", str(self.img), "--out", str(self.out)]
         sys.argv = ["convert", self.format, *folders, *split, *more]
         main()
