@@ -198,6 +198,29 @@ def made(records: pd.DataFrame) -> str:
     return "Records: " + "; ".join(f"{name} {', '.join(found)}" for name, found in parts.items() if found) + "."
 
 
+def elsewhere(one: Experiment) -> list[dict[str, str]]:
+    """What others measured, a row a run of theirs, beside what we have."""
+    if one.records is None:
+        return []
+    own = one.records.groupby("run")["AP"].mean()
+    rows = []
+    for who, records in one.others.items():
+        for run in dict.fromkeys(record.run for record in records):
+            theirs = [record for record in records if record.run == run]
+            gpu, cpu = (theirs[0].environment.get(key) for key in ("gpu", "cpu"))
+            rows.append(
+                {
+                    "who": who,
+                    "run": run,
+                    "AP": number(sum(record.accuracy["AP"] for record in theirs) / len(theirs)),
+                    "seeds": str(len(theirs)),
+                    "ours": number(own.get(run, float("nan"))),
+                    "machine": str(gpu or cpu or "?"),
+                }
+            )
+    return rows
+
+
 def links(one: Experiment, page: Path) -> list[tuple[str, str]]:
     """What there is to read of an experiment, as names and relative links."""
     files = {
@@ -227,6 +250,7 @@ def card(one: Experiment, page: Path) -> dict[str, Any]:
         "cut": len(found) if len(found) <= MANY else SHOWN,
         "zero": zero,
         "note": note(one.table) if found else "",
+        "elsewhere": elsewhere(one),
         "regions": regions,
         "made": "" if one.records is None else made(one.records),
         "links": links(one, page),

@@ -2,9 +2,10 @@
 
 ``FOLDER`` is their folder of this experiment, whole or with these parts alone: ``results/runs``, ``results/curves``,
 ``work/plan``, and ``work/evaluate/<run>/detections.json``. Typed in our folder of the same experiment, after `dvc repro
-plan`. Each record must be of a training that our params.yaml asks for, with the config and the data that our plan has;
-its curve must be complete, and its detections, evaluated again, must give its figures. A line a check; where all are
-good, records and curves are copied to ``results/others/<name>/``. Nothing that is theirs is executed or unpickled.
+plan`. Each record must be of a training that our params.yaml asks for, with the config, the code and the data that our
+plan has (other versions of libraries are told); its curve must be complete, and its detections, evaluated again, must
+give its figures. A line a check; where all are good, records and curves are copied to ``results/others/<name>/``, which
+the front page shows beside ours. Nothing that is theirs is executed or unpickled.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ def inside(folder: Path, path: Path) -> Path:
 
 
 def plan_fault(record: Record, job: Job, theirs: Workspace, ours: Workspace) -> str | None:
-    """How config or data of a record differ from what our plan says."""
+    """How config, code or data of a record differ from what our plan says."""
     name = f"{job.name}.json"
     if not (ours.plan / name).is_file():
         return f"we have no plan of it ({ours.plan / name}); run `dvc repro plan`"
@@ -78,7 +79,22 @@ def plan_fault(record: Record, job: Job, theirs: Workspace, ours: Workspace) -> 
         return f"config {record.config_digest}, planned is {planned['config']}; they changed settings or a config file"
     if record.seed != job.seed:
         return f"seed {record.seed}, planned is {job.seed}"
+    ours_code, code = planned["code"], own["code"]
+    if other := sorted(name for name in ours_code.keys() | code.keys() if ours_code.get(name) != code.get(name)):
+        return f"other code in {len(other)} of {len(ours_code)} modules (first: {other[0]}); take the same revision"
     return None if own["data"] == planned["data"] else f"data {own['data'][:12]}, ours are {planned['data'][:12]}"
+
+
+def versions(job: Job, theirs: Workspace, ours: Workspace) -> str:
+    """Whose libraries trained it; others are no fault, but are told."""
+    name = f"{job.name}.json"
+    own, planned = read_json(inside(theirs.root, theirs.plan / name)), read_json(ours.plan / name)
+    other = [
+        f"{library} {version} (ours {planned['libraries'].get(library)})"
+        for library, version in own["libraries"].items()
+        if version != planned["libraries"].get(library)
+    ]
+    return f"libraries: {', '.join(other) or 'ours'}"
 
 
 def curve_fault(curve: pd.DataFrame, iterations: int) -> str | None:
@@ -152,7 +168,10 @@ def checks(folder: Path, params: Params, ours: Workspace = HERE) -> Iterator[Che
         if job is None:
             yield Check(label, "params.yaml", f"asks for no such training; there are: {', '.join(jobs)}")
             continue
-        yield Check(label, "config and data", _told(lambda r=record, j=job: plan_fault(r, j, theirs, ours)))
+        fault = _told(lambda r=record, j=job: plan_fault(r, j, theirs, ours))
+        yield Check(label, "config, code and data", fault)
+        if not fault:
+            yield Check(label, versions(job, theirs, ours), None)
         curve = theirs.curve(job)
         yield Check(
             label,

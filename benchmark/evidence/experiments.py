@@ -50,6 +50,8 @@ class Experiment:
     table: pd.DataFrame | None = None
     #: record -> how it is not what ``params.yaml`` asks for
     stale: Mapping[str, list[str]] = field(default_factory=dict)
+    #: records that others made (``python -m benchmark.submit``), by who they are
+    others: Mapping[str, list[Record]] = field(default_factory=dict)
     #: why its records cannot be read
     broken: str | None = None
 
@@ -85,6 +87,14 @@ def differences(record: Record, job: Job) -> list[str]:
     return [f"{name} {found[name]}, now {value}" for name, value in now.items() if value != found[name]]
 
 
+def load_others(results: Path) -> dict[str, list[Record]]:
+    """The records that were taken in from others, by who they are."""
+    found = {}
+    for path in sorted((results / "others").glob("*/runs/*.json")):
+        found.setdefault(path.parents[1].name, []).append(Record.read(path))
+    return found
+
+
 def load_experiment(name: str, title: Title, folder: Path) -> Experiment:
     """An experiment with the records that are there."""
     params, results = folder / "params.yaml", folder / "results"
@@ -98,10 +108,11 @@ def load_experiment(name: str, title: Title, folder: Path) -> Experiment:
         read = [(job, Record.read(path)) for job, path in there]
         records = frame([record for _, record in read])
         table = with_intervals(with_bootstrap(records, aggregate(records), results), results)
+        others = load_others(results)
     except ReportError as error:
         return Experiment(name, title, folder, len(jobs), broken=str(error))
     stale = {record.key: found for job, record in read if (found := differences(record, job))}
-    return Experiment(name, title, folder, len(jobs), records, table, stale)
+    return Experiment(name, title, folder, len(jobs), records, table, stale, others)
 
 
 def load_experiments(folder: Path) -> list[Experiment]:

@@ -84,6 +84,22 @@ def test_a_whole_experiment_says_nothing_of_what_it_lacks(root):
     assert "Under way" not in own
 
 
+def test_what_others_measured_stands_beside_ours(root):
+    assert "Measured by others" not in page(root)
+    theirs = root / "results" / "others" / "ann" / "runs"
+    theirs.mkdir(parents=True)
+    for seed, ap in ((0, 26.0), (1, 27.0)):
+        content = json.loads((root / "results" / "runs" / f"pgd-{seed}.json").read_text())
+        content["accuracy"]["AP"] = ap
+        content["environment"] = {"gpu": "a <big> card"}
+        (theirs / f"pgd-{seed}.json").write_text(json.dumps(content))
+    own = card(page(root), "default")
+    assert "Measured by others (1)" in own
+    cells = re.findall(r"<t[hd][^>]*>([^<]*)</t[hd]>", own[own.index("Measured by others") :])
+    assert cells[6:] == ["pgd", "ann", "26.5", "28.0", "2", "a &lt;big&gt; card"]
+    assert "+4.0" in own, "ours are as they were"
+
+
 def test_gains_are_those_of_a_hand(root):
     found, zero = front.gains(experiments.load_experiments(root / "experiments")[0].table)
     assert [(one["run"], one["gain"]) for one in found] == [("pgd", "+4.0")]

@@ -17,7 +17,7 @@ from benchmark.experiment.workspace import Workspace
 from benchmark.submit import SubmitError, checks, curve_fault, take_in
 from pgd.evaluation.coco import coco_box_metrics
 
-PLAN = {"config": "abcd", "data": "d" * 64}
+PLAN = {"config": "abcd", "data": "d" * 64, "code": {"pgd.a": "1"}, "libraries": {"torch": "2.14"}}
 
 
 def detections() -> list[dict]:
@@ -68,9 +68,10 @@ def test_good_records_are_taken_in(ours, theirs, capsys):
     assert (out / "runs" / "plain-0.json").read_bytes() == (theirs / "results" / "runs" / "plain-0.json").read_bytes()
     assert sorted(p.name for p in out.rglob("*") if p.is_file()) == ["checks.json", "plain-0.csv", "plain-0.json"]
     said = capsys.readouterr().out.splitlines()
-    assert [line[:4] for line in said] == ["ok  "] * 4
+    assert [line[:4] for line in said] == ["ok  "] * 5
     assert said[0] == "ok   plain-0: record of version 2"
-    assert said[3].startswith("ok   plain-0: AP 50.")
+    assert said[2] == "ok   plain-0: libraries: ours"
+    assert said[4].startswith("ok   plain-0: AP 50.")
     with pytest.raises(SubmitError, match="there already; choose another --who"):
         take_in(theirs, "ann", load(ours.params), ours)
 
@@ -95,13 +96,23 @@ RUN, FOUND = "results/runs/plain-0.json", "work/evaluate/plain-0/detections.json
 WRONG: dict[str, tuple[Callable[[Path], None], str]] = {
     "version": (edited(RUN, lambda c: c.update(version=1)), "record: .* is no record of version 2"),
     "no JSON": (lambda root: (root / RUN).write_text("{"), "record: .* cannot be read"),
-    "config": (edited(RUN, lambda c: c.update(config_digest="efgh")), "config and data: config efgh, planned is abcd"),
+    "config": (
+        edited(RUN, lambda c: c.update(config_digest="efgh")),
+        "config, code and data: config efgh, planned is abcd",
+    ),
     "seed": (edited(RUN, lambda c: c.update(seed=3)), "record: .* holds another record, plain-3"),
     "data": (
         edited("work/plan/plain.json", lambda c: c.update(data="e" * 64)),
-        "config and data: data eeeeeeeeeeee, ours",
+        "config, code and data: data eeeeeeeeeeee, ours",
     ),
-    "no plan": (lambda root: (root / "work/plan/plain.json").unlink(), "config and data: .*plain.json is missing"),
+    "code": (
+        edited("work/plan/plain.json", lambda c: c.update(code={"pgd.a": "2", "pgd.b": "1"})),
+        r"config, code and data: other code in 2 of 1 modules \(first: pgd.a\)",
+    ),
+    "no plan": (
+        lambda root: (root / "work/plan/plain.json").unlink(),
+        "config, code and data: .*plain.json is missing",
+    ),
     "longer": (edited(RUN, lambda c: c.update(iterations=200)), r"10 of 20 steps have no loss \(first: 110\)"),
     "no curve": (lambda root: (root / "results/curves/plain-0.csv").unlink(), "curve of 100 steps: FileNotFoundError"),
     "a link": (linked, "curve of 100 steps: .* is a link out of the folder"),
