@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
+from mmengine.hub import get_config
 
 from benchmark.experiment.image_size import check_image_sizes, set_image_size
 from benchmark.experiment.names import hint
@@ -120,17 +121,24 @@ def key_count(detector: Detector) -> int:
 
 
 @functools.cache
-def _read(path: Path) -> Config:
+def _read(name: str) -> Config:
     # planning asks for the same few files once a run
+    if "::" in name:
+        try:
+            return get_config(name)
+        except (FileNotFoundError, AssertionError):
+            raise SettingsError(f"{name}: mmdet ships no such config; its folder `configs` has them all") from None
+    path = ROOT / name
+    if not path.is_file():
+        raise SettingsError(
+            f"{name}: no such config file (paths start at the repository; 'mmdet::gfl/...' is one of mmdet's)"
+        )
     return Config.fromfile(path)
 
 
 def detector_config(detector: Detector, extra_options: dict | None = None) -> Config:
-    """The config file of a detector with its overrides; errors name file and key."""
-    path = ROOT / detector.config
-    if not path.is_file():
-        raise SettingsError(f"{detector.config}: no such config file (paths start at the repository)")
-    cfg = copy.deepcopy(_read(path))
+    """The config file of a detector, or the one that mmdet ships, with its overrides; errors name file and key."""
+    cfg = copy.deepcopy(_read(detector.config))
     try:
         if detector.iterations is not None:
             _stretch(cfg, detector.iterations)

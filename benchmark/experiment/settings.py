@@ -48,7 +48,7 @@ Name = Annotated[StrictStr, StringConstraints(pattern=r"^[\w.-]+$")]
 class Detector:
     """A detector and its schedule."""
 
-    #: mmengine config file
+    #: mmengine config file, from the repository on, or one that mmdet ships (``mmdet::gfl/gfl_r50_fpn_1x_coco.py``)
     config: StrictStr
     #: length of the training; None: what the config says
     iterations: Annotated[StrictInt, Ge(2)] | None = None

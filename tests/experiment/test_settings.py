@@ -262,6 +262,16 @@ def test_config_file_that_is_not_there():
         detector_config(Detector("benchmark/configs/nope.py"))
 
 
+@pytest.mark.filterwarnings("ignore:pkg_resources is deprecated")
+def test_a_config_that_mmdet_ships():
+    shipped = "mmdet::gfl/gfl_r50_fpn_1x_coco.py"
+    cfg = detector_config(Detector(shipped, options={"model.backbone.frozen_stages": 2}))
+    assert cfg.model.type == "GFL"
+    assert cfg.model.backbone.frozen_stages == 2
+    with pytest.raises(SettingsError, match=r"^mmdet::gfl/nope\.py: mmdet ships no such config"):
+        detector_config(Detector("mmdet::gfl/nope.py"))
+
+
 def test_data_that_is_not_prepared(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SettingsError, match=r"mine/dataset\.json: not there; run `dvc repro prepare@mine`"):
