@@ -33,8 +33,8 @@ CROWD_NOTES = (
     "image; lower is better, a negative change an improvement. JI: Jaccard index at the best score."
 )
 BY_RUN = (
-    "A dot is one seed, the tick the mean of several; dashed lines mark the teacher, dotted ones the student trained "
-    "alone; what lies beyond an axis is written at its edge. Axes do not start at zero."
+    "A dot is one seed, the tick the mean of several. The teacher is a dashed line and the student trained alone a "
+    "dotted one, where they lie within the axes; what lies beyond is written at the edge. Axes do not start at zero."
 )
 CAPTIONS = {
     "ap": (

@@ -124,7 +124,8 @@ def draw_levels(axes: Axes, lines: list, table: pd.DataFrame, metric: str) -> se
                 axes.vlines(value, min(own) - 0.5, max(own) + 0.5, **line)
                 drawn.add(name)
             elif name == "teacher":
-                edge_mark(axes, value, min(own), f"teacher {number(value)}")
+                # above the first run, whose own line it is not
+                edge_mark(axes, value, min(own) - 0.62, f"teacher {number(value)}")
     return drawn
 
 
@@ -196,7 +197,7 @@ def _by_run(records: pd.DataFrame, table: pd.DataFrame, metrics: Sequence[str], 
             draw_seeds(axes, own, records, metric)
             axes.set_xlabel(name if metric == metrics[0] else f"{metric} (%)")
         for axes in panels:
-            axes.set(ylim=(len(own) - 0.4, -0.6))
+            axes.set(ylim=(len(own) - 0.4, -0.95))
             axes.set_yticks(range(len(own)), [text for text, _ in own] if axes is panels[0] else [])
             axes.grid(axis="y", visible=False)
             for y, (_, row) in enumerate(own):
