@@ -252,6 +252,8 @@ def report(results: Path, work: Path, params: Path) -> str:
     write(results / "seeds.csv", csv(records[[name for name in columns if name in records]]))
     write(results / "metrics.json", json.dumps(metrics(records), indent=2) + "\n")
     write(results / "plots" / "ap.csv", csv(records[["run", "seed", "AP"]]))
+    measured = load_curves(results, records).dropna(subset="AP")
+    write(results / "plots" / "curves.csv", csv(measured[["run", "seed", "step", "AP"]]))
     for name, image in images.items():
         write(results / "figures" / f"{name}.png", image)
     write(results / "verdict.md", outcome[1])
