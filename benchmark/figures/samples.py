@@ -23,7 +23,8 @@ from benchmark.evidence.records import baseline_of
 from benchmark.evidence.tables import method_name
 from benchmark.figures.plots import style
 
-TRUTH, CORRECT, FALSE, IGNORED = "#ffffff", "#56b4e9", "#ff3b30", "#d9d9d9"
+# false ones in a colour that few objects have
+TRUTH, CORRECT, FALSE, IGNORED = "#ffffff", "#56b4e9", "#ff6ee0", "#d9d9d9"
 LINES = {
     "truth": {"color": TRUTH, "linestyle": "-"},
     "correct": {"color": CORRECT, "linestyle": "-"},
@@ -32,6 +33,8 @@ LINES = {
 }
 MIN_SCORE = 0.4
 MIN_IOU = 0.5
+#: boxes that overlap so much stand on one spot
+SPOT = 0.3
 
 
 @dataclass(frozen=True)
@@ -58,9 +61,10 @@ class Samples:
 
 
 def sample_runs(records: pd.DataFrame) -> dict[str, str]:
-    """Which records the sample pictures show, column title to name: teacher, plain student, PGD of the first pair.
+    """Which records the sample pictures show, column title to name: of the first pair teacher, student, PGD, best.
 
-    PGD is the first run of that method (failing that, of any), the student its baseline; first seed each.
+    PGD is the first run of that method (failing that, of any), the student its baseline, the best the run of another
+    method with the highest AP on the same footing, where that is above PGD's; first seed each.
     """
     records = records[records["pair"] == records["pair"].iloc[0]]
     first = records.drop_duplicates("run")
@@ -75,6 +79,9 @@ def sample_runs(records: pd.DataFrame) -> dict[str, str]:
         chosen["student alone" if alone["inherit"] == "none" else "inheriting student"] = alone
     if len(distilled):
         chosen[method_name(shown)] = shown
+        alike = distilled[(distilled["inherit"] == shown["inherit"]) & (distilled["method"] != shown["method"])]
+        if len(alike) and (best := alike.sort_values("AP", kind="stable").iloc[-1])["AP"] > shown["AP"]:
+            chosen[f"{method_name(best)} (highest AP)"] = best
     return {title: record["key"] for title, record in chosen.items()}
 
 
@@ -124,7 +131,7 @@ def choose(own: Mapping[int, float], plain: Mapping[int, float]) -> dict[int, st
 def load_samples(work: Path, dataset: str, columns: Mapping[str, str]) -> Samples:
     """Pictures of the validation set, their ground truth and, for each column, that record's detections.
 
-    Of the images with at least three objects those of :func:`choose`, by the last two columns: student and method.
+    Of the images with at least three objects those of :func:`choose`, by the columns of student and PGD.
     """
     info = read_json(work / "dataset" / dataset / "dataset.json")
     folder = work.parent / info["val_images"]  # its paths are relative to where the pipeline runs
@@ -140,7 +147,7 @@ def load_samples(work: Path, dataset: str, columns: Mapping[str, str]) -> Sample
         title: boxes_by_image(read_json(work / "evaluate" / key / "detections.json"), files, names)
         for title, key in columns.items()
     }
-    plain, own = ([agreement(boxes[i], truth[i]) for i in rich or files] for boxes in list(found.values())[-2:])
+    plain, own = ([agreement(boxes[i], truth[i]) for i in rich or files] for boxes in list(found.values())[:3][-2:])
     shown = choose(dict(zip(rich or files, own, strict=True)), dict(zip(rich or files, plain, strict=True)))
     try:
         images = [np.asarray(Image.open(files[i]).convert("RGB")) for i in shown]
@@ -179,15 +186,21 @@ def judge(detections: Sequence[Box], truth: Sequence[Box]) -> Iterator[tuple[Box
             yield box, "false"
 
 
-def draw_box(axes: Axes, box: Box, kind: str, width: float, tagged: bool = True) -> None:
-    """One box with a dark halo, so that it shows on any picture; its class (and score) unless it is correct.
+def told(judged: Sequence[tuple[Box, str]]) -> list[Box]:
+    """The boxes, best first, whose class is written: of those on one spot the best alone, or words cover words."""
+    kept: list[Box] = []
+    for box, kind in judged:
+        if kind in ("truth", "ignored") or not any(overlap(box, other)[0] > SPOT for other in kept):
+            kept.append(box)
+    return kept
 
-    Where there is one class only, no class and thinner lines.
-    """
+
+def draw_box(axes: Axes, box: Box, kind: str, width: float, tagged: bool = True, thin: bool = False) -> None:
+    """One box with a dark halo, to show on any picture; where ``tagged``, its class and score unless correct."""
     x, y, w, h = box.xywh
     line = LINES[kind]
-    patch = Rectangle((x, y), w, h, fill=False, linewidth=1.5 if tagged else 0.9, **line)
-    patch.set_path_effects([withStroke(linewidth=2.8 if tagged else 1.8, foreground="#000000a0")])
+    patch = Rectangle((x, y), w, h, fill=False, linewidth=0.9 if thin else 1.5, **line)
+    patch.set_path_effects([withStroke(linewidth=1.8 if thin else 2.8, foreground="#000000a0")])
     axes.add_patch(patch)
     if not tagged or kind == "correct":
         return
@@ -201,7 +214,7 @@ def draw_box(axes: Axes, box: Box, kind: str, width: float, tagged: bool = True)
 
 
 def figure(shown: Samples) -> Figure:
-    """Rows: images. Columns: ground truth, then one a detector. Correct solid, false dashed red."""
+    """Rows: images. Columns: ground truth, then one a detector. Correct solid, false dashed."""
     style()
     columns = ["ground truth", *shown.detections]
     # The pictures of a data set have about the same shape; a cell is 2.45 inches wide.
@@ -221,8 +234,9 @@ def figure(shown: Samples) -> Figure:
             judged = list(judge(shown.detections[title][row], shown.truth[row]))
             kinds = [kind for _, kind in judged]
             note = f"{kinds.count('correct')} of {len(objects)} found, {kinds.count('false')} false"
+        named = told(judged)
         for box, kind in reversed(judged):  # the best on top
-            draw_box(axes, box, kind, image.shape[1], shown.tagged)
+            draw_box(axes, box, kind, image.shape[1], shown.tagged and box in named, not shown.tagged)
         axes.set_xlabel(note, fontsize=9)
         if row == 0:
             axes.set_title(title)

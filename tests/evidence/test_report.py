@@ -21,7 +21,7 @@ from benchmark.evidence import tables
 from benchmark.evidence.records import ReportError, aggregate
 from benchmark.evidence.tables import markdown, number
 from benchmark.figures import samples
-from benchmark.figures.samples import Box, sample_runs
+from benchmark.figures.samples import Box, sample_runs, told
 from benchmark.report import NOTEBOOKS
 
 
@@ -195,6 +195,18 @@ def test_samples_show_teacher_student_and_pgd(tree):
     assert list(sample_runs(records)) == ["teacher", "inheriting student", "PGD"]
     assert list(sample_runs(records).values()) == ["teacher-gfl", "inherit-0", "pgd-0"]
     assert sample_runs(records[records["method"] == "none"])["student alone"] == "plain-0"
+    # another method is shown where it is ahead of PGD, and starts alike
+    better = records[records["method"] == "pgd"].assign(method="fgd", method_title="FGD", run="fgd", AP=40.0)
+    better["key"] = [f"fgd-{seed}" for seed in better["seed"]]
+    assert sample_runs(pd.concat([records, better]))["FGD (highest AP)"] == "fgd-0"
+    for change in ({"AP": 1.0}, {"inherit": "none"}):
+        assert list(sample_runs(pd.concat([records, better.assign(**change)]))) == list(sample_runs(records)), change
+
+
+def test_of_boxes_on_one_spot_the_best_is_named():
+    first, close, far = (Box((x, 0, 10, 10), "a", 0.9 - x / 100) for x in (0, 2, 20))
+    assert told([(first, "false"), (close, "false"), (far, "correct")]) == [first, far]
+    assert told([(first, "truth"), (close, "truth")]) == [first, close], "objects are all named"
 
 
 def test_detections_are_judged_like_coco_does():
