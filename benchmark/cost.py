@@ -2,7 +2,8 @@
 
 ``python -m benchmark.cost`` takes the runs of the first pair of params.yaml, builds each as `distill` would and lets
 them take turns at training steps on the same batches, so that their ratios are fair whatever else the machine does.
-Writes ``results/cost.csv``, one row a run: medians over the turns, relative to the student alone.
+Writes ``results/cost.csv``, one row a run: medians over the turns, relative to the student alone, and, where a method
+has learned on the teacher before, the seconds that it took, once for all students.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ if __name__ == "__main__":
 
     answer_early("cost")
 
+import json
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -34,7 +36,7 @@ from benchmark.experiment.pretrained import local_weights
 from benchmark.experiment.quiet import quiet
 from benchmark.experiment.settings import Job, Params, Run, SettingsError, load
 from benchmark.experiment.workspace import HERE
-from benchmark.match import teacher_weights
+from benchmark.match import masks_folder, masks_of, teacher_weights
 from pgd.checkpoint import CheckpointError
 
 OUT = HERE.results / "cost.csv"
@@ -86,6 +88,13 @@ def peak_memory(step: Callable[[], None]) -> float:
     return float(held.max()) / MB
 
 
+def first_stage(job: Job) -> float:
+    """Seconds that the method of a run has learned on the teacher before; 0 for all but MasKD."""
+    if masks_of(job) is None:
+        return 0.0
+    return json.loads((masks_folder(job) / "masks.json").read_text(encoding="utf-8"))["seconds"]
+
+
 def _megabytes(module: torch.nn.Module | None) -> float:
     tensors = [] if module is None else [*module.parameters(), *module.buffers()]
     return sum(t.numel() * t.element_size() for t in tensors) / MB
@@ -130,6 +139,8 @@ def measure(params: Params, turns: int) -> pd.DataFrame:
                 "extra_mb": memory[name] + held - memory[alone],
             }
         )
+    if any(seconds := [first_stage(jobs[name]) for name in runs]):
+        rows = [row | {"first_stage_s": own} for row, own in zip(rows, seconds, strict=True)]
     return pd.DataFrame(rows).round({"step_ms": 1, "step_ratio": 3, "peak_mb": 1, "extra_mb": 1})
 
 

@@ -3,6 +3,9 @@
 ``python -m benchmark.match`` writes ``work/match/<run>.json``: the run's entry of ``work/plan`` and, where it needs a
 teacher, the digest of that one's weights and its AP. The stages of a run depend on this file: a teacher trained anew
 re-trains its own students and nobody else's.
+
+Where a method teaches behind masks that are learned on the teacher first (MasKD), they are learned here, once for all
+its students, and their digest stands in the file, too.
 """
 
 from __future__ import annotations
@@ -13,14 +16,21 @@ if __name__ == "__main__":
 
     answer_early("match")
 
+import importlib
 import json
 import math
 from pathlib import Path
 
+from benchmark.data.faults import DataError
 from benchmark.experiment.cli import command_parser, run_cli
 from benchmark.experiment.settings import Job, Params, SettingsError, load
 from benchmark.experiment.workspace import HERE, Workspace, file_digest, write_entries
 from pgd.checkpoint import CheckpointError, load_state
+
+#: Learns masks on a teacher. It is in the plans of the runs that need it; what it imports is nothing to all the others.
+LEARNER = "benchmark.training.masks"
+#: the setting of a method that takes their file
+TOKENS = "tokens"
 
 
 def teacher_of(pair: str, space: Workspace) -> dict:
@@ -46,6 +56,23 @@ def teacher_weights(job: Job, space: Workspace = HERE) -> Path:
     return weights
 
 
+def masks_folder(job: Job, space: Workspace = HERE) -> Path:
+    """Where the masks of a run's teacher lie."""
+    return space.work / "masks" / job.pair_name
+
+
+def masks_of(job: Job, space: Workspace = HERE) -> Path | None:
+    """The file of masks that a run was matched with; None where its method has none."""
+    wanted = json.loads(basis(job, space).read_text(encoding="utf-8")).get("masks")
+    path = masks_folder(job, space) / "masks.pth"
+    if wanted is None:
+        return None
+    if not path.is_file() or file_digest(path) != wanted:
+        problem = f"not the masks that {basis(job, space)} names" if path.is_file() else "not there"
+        raise CheckpointError(f"{path}: {problem}; run `python -m benchmark.match`, which learns them on the teacher")
+    return path
+
+
 def basis(job: Job, space: Workspace = HERE) -> Path:
     """The file that says what a training depends on."""
     path = (space.plan if job.run is None else space.match) / f"{job.name}.json"
@@ -62,6 +89,9 @@ def match(params: Params, space: Workspace = HERE) -> None:
     for name, run in params.runs.items():
         plan = json.loads((space.plan / f"{name}.json").read_text(encoding="utf-8"))
         entries[name] = {"plan": plan, "teacher": teachers[run.pair] if run.needs_teacher else None}
+        if LEARNER in plan["code"]:
+            learner = importlib.import_module(LEARNER)
+            entries[name]["masks"] = file_digest(learner.learned(params.student(name), space))
     write_entries(space.match, entries)
 
 
@@ -70,4 +100,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_cli(main, SettingsError, CheckpointError)
+    run_cli(main, SettingsError, CheckpointError, DataError, FloatingPointError)

@@ -58,9 +58,6 @@ ABSENT = """
 - **DETRDistill** and its kin for DETR: they match object queries and decoder stages, which dense heads do not have.
 - **ViTKD**: it compares the token grids of vision transformers, of which the benchmark has none; MGD holds its idea.
 - **AFD**, **AICSD**: made for segmentation; they need dense class maps or weights that nobody has set for detectors.
-- **MasKD** (ICLR 2023): its first stage learns tokens on the teacher alone, by the teacher's own loss on masked
-  features and an optimiser of its own. The release's tokens belong to its own teachers, so it needs a stage of the
-  pipeline; in one run with the student that learning would take a part of the student's schedule.
 - **AvatarKD** (ACM MM 2023): as released a dropout on the teacher's features around CWD, MGD or MasKD; which of them
   stands behind its figures on FCOS and with an R101 on RetinaNet is not said.
 - **FreeKD** (CVPR 2024): needs tokens as MasKD, and how they are learned is not released.

@@ -37,6 +37,7 @@ from benchmark.experiment.quiet import quiet
 from benchmark.experiment.settings import Job, Params, Run, SettingsError, load
 from benchmark.experiment.watching import check_watch
 from benchmark.experiment.workspace import HERE, Workspace, write_entries
+from benchmark.match import LEARNER, TOKENS
 from benchmark.training.run import DYNAMICS
 from pgd.dense import reader_of, served_heads
 from pgd.methods.base import METHODS, MethodError, method_class, settings_of
@@ -71,6 +72,8 @@ def sources(parts: set[type], run: Run | None) -> dict[str, str]:
     if run is not None and run.method != "none":
         roots.add("benchmark.training.stored")
         roots |= {cls.__module__ for cls in method_class(run.method).__mro__}
+        if TOKENS in settings_of(run.method):
+            roots.add(LEARNER)
     return closure({name for name in roots if name.split(".")[0] in PACKAGES}, BESIDE_TRAINING)
 
 
@@ -86,6 +89,8 @@ def check_run(name: str, params: Params) -> None:
             for key in run.settings:
                 if key not in known:
                     raise MethodError(f"settings.{key}: unknown to method '{run.method}'; {hint(key, known)}")
+                if key == TOKENS:
+                    raise MethodError(f"settings.{key}: learned by the stage `match`, which fills it in; delete the key")
         detector_config(job.detector, run.options)
     except (MethodError, SettingsError) as error:
         raise SettingsError(f"runs.{name}: {error}") from None

@@ -214,6 +214,13 @@ def captions(records: pd.DataFrame) -> dict[str, tuple[str, str]]:
     return CAPTIONS | own
 
 
+def with_first_stage(costs: pd.DataFrame, results: Path) -> pd.DataFrame:
+    """Costs with the seconds that methods have learned on the teacher before, where one has."""
+    if costs.empty or "first_stage_s" not in (measured := pd.read_csv(results / "cost.csv")):
+        return costs
+    return costs.merge(measured[["run", "first_stage_s"]], on="run")
+
+
 def figures(records: pd.DataFrame, table: pd.DataFrame, costs: pd.DataFrame, results: Path, work: Path) -> dict:
     """Every figure that there is something for, as PNG by name."""
     drawn = {
@@ -236,7 +243,7 @@ def report(results: Path, work: Path, params: Path) -> str:
     """Write every result; returns the line that tells about it."""
     records = load_records(results, params)
     table = tables.by_gain(with_bootstrap(records, aggregate(records), results))
-    costs = load_costs(results, table)
+    costs = with_first_stage(load_costs(results, table), results)
     expected = results / "expected.json"
     outcome = verdict(records, read_json(expected) if expected.exists() else None)
     images = figures(records, table, costs, results, work)

@@ -36,7 +36,7 @@ from benchmark.experiment.settings import Job, Params, SettingsError, load
 from benchmark.experiment.watching import announce, check_watch, watch
 from benchmark.experiment.workspace import HERE, Workspace
 from benchmark.look import check_unchanged
-from benchmark.match import basis, teacher_weights
+from benchmark.match import TOKENS, basis, masks_of, teacher_weights
 from benchmark.training import processes
 from benchmark.training.hooks import distiller
 from benchmark.training.result import Training
@@ -131,6 +131,7 @@ def train(job: Job, space: Workspace = HERE, params: Params | None = None) -> Pa
     # The basis names all that the result depends on but for the seed.
     mark = hashlib.sha256(f"{basis(job, space).read_text()}\n{job.seed}".encode()).hexdigest()
     teacher = teacher_weights(job, space) if job.run is not None and job.run.needs_teacher else None
+    masks = masks_of(job, space) if teacher is not None else None
     label = job.label
     work_dir, out = space.checkpoints(job), space.trained(job)
     cfg = training_config(job, data, teacher, work_dir)
@@ -145,6 +146,8 @@ def train(job: Job, space: Workspace = HERE, params: Params | None = None) -> Pa
     cfg.resume = resume = (work_dir / POINTER).is_file()
     if job.run is not None and job.run.method != "none":
         cfg.model.teacher_features = features_of(job, cfg, space)
+    if masks is not None:
+        cfg.model.method[TOKENS] = str(masks)
     if params is not None:
         watch(cfg, params, job, space)
         announce(cfg, params, job, space)

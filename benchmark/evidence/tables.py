@@ -140,6 +140,7 @@ def _miss_rate(row: pd.Series) -> dict[str, str]:
 def costs(table: pd.DataFrame) -> pd.DataFrame:
     """The rows of :func:`benchmark.evidence.records.load_costs` as text cells, the highest gain first."""
     table = table.sort_values("gain", ascending=False, na_position="first", kind="stable")
+    before = [number(seconds, 0) for seconds in table.get("first_stage_s", ())]
     return pd.DataFrame(
         {
             "Run": table["run"],
@@ -147,6 +148,7 @@ def costs(table: pd.DataFrame) -> pd.DataFrame:
             "extra parameters": [f"{round(count):,}" for count in table["extra_parameters"]],
             "step time / alone": [number(ratio, 2) for ratio in table["step_ratio"]],
             "extra memory (MB)": [number(megabytes, 0, sign=True) for megabytes in table["extra_mb"]],
+            **({"first stage (s)": before} if before else {}),
             "gain": [number(gain, sign=True) for gain in table["gain"]],
         }
     )
