@@ -90,7 +90,7 @@ def check_run(name: str, params: Params) -> None:
                 if key not in known:
                     raise MethodError(f"settings.{key}: unknown to method '{run.method}'; {hint(key, known)}")
                 if key == TOKENS:
-                    raise MethodError(f"settings.{key}: learned by the stage `match`, which fills it in; delete the key")
+                    raise MethodError(f"settings.{key}: filled in, the stage `match` learns them; delete the key")
         detector_config(job.detector, run.options)
     except (MethodError, SettingsError) as error:
         raise SettingsError(f"runs.{name}: {error}") from None

@@ -23,6 +23,7 @@ PLUG_INS = ("pgd.methods", "pgd.heads", "pgd.detectors")
 #: themselves, who starts it, how it looks, how long it took, and the metric. A later change of the metric leaves the AP
 #: in the curves as it was when they were written.
 BESIDE_TRAINING = (
+    "benchmark.check",
     "benchmark.data",
     "benchmark.experiment",
     "benchmark.look",
@@ -42,7 +43,13 @@ STAGES = {
     "look": ("benchmark.look",),
     "prepare": ("benchmark.prepare",),
     # it digests the code of all trainings
-    "plan": ("benchmark.plan", "benchmark.train", "benchmark.training.dynamics", *PLUG_INS),
+    "plan": (
+        "benchmark.plan",
+        "benchmark.train",
+        "benchmark.training.dynamics",
+        "benchmark.training.masks",
+        *PLUG_INS,
+    ),
     "match": ("benchmark.match",),
     "evaluate": ("benchmark.evaluate",),
     "cost": ("benchmark.cost", *PLUG_INS),

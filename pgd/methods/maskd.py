@@ -154,7 +154,7 @@ class MasKD(Method):
         levels = zip(self.adapters, self.masks, step.student.neck, step.teacher.neck, strict=True)
         total = 0.0
         for adapt, masks, student, teacher in levels:
-            student = adapt(student)
+            student, teacher = adapt(student), teacher.detach()
             own = torch.where(self.iteration >= self.warmup, masks.of(student.detach()), 1.0)
             total = total + masked_distance(student, teacher, masks.of(teacher) * own, masks.weights(teacher))
         if self.training:

@@ -16,6 +16,7 @@ from benchmark.closures import main as write_closures
 from benchmark.experiment import digest
 from benchmark.experiment.digest import BESIDE_TRAINING, PLUG_INS, STAGES, closure, imported, stage_closures
 from benchmark.experiment.workspace import HERE, ROOT, Workspace
+from benchmark.match import LEARNER
 from benchmark.training.run import DYNAMICS
 
 #: Runs a module as a command, with some plug-ins only (or all), and writes down which modules of this repository were
@@ -142,7 +143,8 @@ def test_evaluation_and_reporting_are_in_no_training():
 
 def test_the_plan_goes_through_the_code_of_all_trainings():
     """Or a change of it would leave the plan, and with it every training, as up to date."""
-    trainings = closure({"benchmark.training.run", "benchmark.training.stored", DYNAMICS, *PLUG_INS}, BESIDE_TRAINING)
+    roots = {"benchmark.training.run", "benchmark.training.stored", DYNAMICS, LEARNER, *PLUG_INS}
+    trainings = closure(roots, BESIDE_TRAINING)
     assert trainings.items() <= stage_closures()["plan"].items()
 
 

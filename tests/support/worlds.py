@@ -36,7 +36,7 @@ LIGHT = {
 
 
 #: methods with parameters of their own
-WITH_ADAPTERS = ("acamkd", "cankd", "cskd", "defeat", "fgd", "fkd", "frs", "icd", "mgd", "tinykd")
+WITH_ADAPTERS = ("acamkd", "cankd", "cskd", "defeat", "fgd", "fkd", "frs", "icd", "maskd", "mgd", "tinykd")
 
 
 def mini_settings(method: str) -> dict:

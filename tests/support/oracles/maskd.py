@@ -43,11 +43,11 @@ def overlap(masks_by_image):
     return np.mean(found)
 
 
-def distance(student, teacher, p, customised):
-    """One level of L without its weight, the student's behind its adapter; ``[N, C, H, W]``."""
+def distance(student, teacher, p, own=None):
+    """One level of L without its weight, the student's behind its adapter; masks of ``own`` count as well."""
     images = []
-    for s, t in zip(student, teacher, strict=True):
-        found = masks(t, p) * (masks(s, p) if customised else 1)
+    for n, (s, t) in enumerate(zip(student, teacher, strict=True)):
+        found = masks(t, p) * (1 if own is None else masks(own[n], p))
         total = 0.0
         for share, mask in zip(weights(t, p), found, strict=True):
             by_channel = [((mask * (a - b)) ** 2).sum() / mask.sum() for a, b in zip(s, t, strict=True)]
