@@ -25,7 +25,7 @@ from pathlib import Path
 
 import torch
 from mmengine.config import Config
-from mmengine.dist import barrier, is_main_process
+from mmengine.dist import barrier, get_world_size, is_main_process
 
 from benchmark.data.faults import DataError, room_to_load
 from benchmark.experiment.cli import command_parser, run_cli
@@ -42,7 +42,7 @@ from benchmark.training.hooks import distiller
 from benchmark.training.result import Training
 from benchmark.training.resuming import POINTER, point_to_newest
 from benchmark.training.run import run
-from benchmark.training.usage import effective_rate, machine, peak_memory_mb
+from benchmark.training.usage import effective_rate, machine, peak_memory_mb, rate_notice
 from pgd.checkpoint import CheckpointError, InheritReport, export
 from pgd.methods.base import Method, MethodError
 
@@ -142,6 +142,8 @@ def train(job: Job, space: Workspace = HERE, params: Params | None = None) -> Pa
         claim(work_dir, mark)
         if last := point_to_newest(work_dir, cfg.model, job.seed):
             print(f"{label}: going on from {last.name}")
+        if notice := rate_notice(cfg, get_world_size()):
+            print(f"{label}: {notice}", file=sys.stderr)
     barrier()
     cfg.resume = resume = (work_dir / POINTER).is_file()
     if job.run is not None and job.run.method != "none":

@@ -97,3 +97,20 @@ def effective_rate(cfg: Config, world_size: int = 1) -> dict:
         "optimizer": call(cfg.optim_wrapper.optimizer),
         "schedule": ", ".join(map(call, cfg.param_scheduler)),
     }
+
+
+def rate_notice(cfg: Config, world_size: int = 1) -> str | None:
+    """What is to be said where the rate is not the one that the config's own batch would have; None where it fits.
+
+    A config says by ``auto_scale_lr.base_batch_size`` what batch its rate was chosen for. Unless it is enabled nothing
+    scales the rate, and mmengine does not count accumulated steps.
+    """
+    base_batch, found = (cfg.get("auto_scale_lr") or {}).get("base_batch_size"), effective_rate(cfg, world_size)
+    fitting = found["base_lr"] * found["effective_batch"] / base_batch if base_batch else found["lr"]
+    if abs(found["lr"] - fitting) <= 0.01 * fitting:
+        return None
+    return (
+        f"the rate {found['lr']:g} with {found['effective_batch']} images a step: the config has {found['base_lr']:g} for "
+        f"{base_batch}, which would be {fitting:g} here; set optim_wrapper.optimizer.lr or auto_scale_lr.enable, unless "
+        "this is meant"
+    )

@@ -13,7 +13,7 @@ from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 
 from benchmark.train import repeat_on_gpus
-from benchmark.training.usage import effective_rate, flags, machine
+from benchmark.training.usage import effective_rate, flags, machine, rate_notice
 
 
 @pytest.mark.parametrize(
@@ -46,6 +46,37 @@ def test_rate_is_that_of_mmengine(scaling, batch, world_size):
     assert found["optimizer"] == "SGD(lr=0.01, momentum=0.9)"
     assert found["schedule"] == "LinearLR(begin=0, end=40), CosineAnnealingLR(begin=40)"
     assert found["effective_batch"] == 3 * batch * world_size
+
+
+@pytest.mark.parametrize(
+    ("batch", "world_size", "accumulated", "scaling", "said"),
+    [
+        (2, 1, 1, None, None),
+        (2, 8, 1, {"base_batch_size": 16}, None),
+        (2, 1, 1, {"base_batch_size": 16, "enable": True}, None),
+        (
+            2,
+            1,
+            1,
+            {"base_batch_size": 16},
+            "the rate 0.01 with 2 images a step: the config has 0.01 for 16, which would be",
+        ),
+        (2, 1, 8, {"base_batch_size": 16}, None),
+        (2, 1, 8, {"base_batch_size": 16, "enable": True}, "the rate 0.00125 with 16 images a step"),
+    ],
+)
+def test_a_rate_that_does_not_fit_the_batch_is_told(batch, world_size, accumulated, scaling, said):
+    cfg = Config(
+        {
+            "train_dataloader": {"batch_size": batch},
+            "optim_wrapper": {"optimizer": {"type": "SGD", "lr": 0.01}, "accumulative_counts": accumulated},
+            "auto_scale_lr": scaling,
+            "param_scheduler": [],
+        }
+    )
+    notice = rate_notice(cfg, world_size)
+    assert (notice is None) == (said is None)
+    assert (notice or "").startswith(said or "")
 
 
 CUDNN, MATMUL = torch.backends.cudnn, torch.backends.cuda.matmul
