@@ -53,7 +53,7 @@ def claim(work_dir: Path, mark: str) -> None:
     if not (stamp.is_file() and stamp.read_bytes() == mark.encode()):
         shutil.rmtree(work_dir, ignore_errors=True)
         work_dir.mkdir(parents=True)
-        stamp.write_text(mark)
+        stamp.write_text(mark, encoding="utf-8")
 
 
 def repeat_on_gpus() -> None:
@@ -92,9 +92,9 @@ def features_of(job: Job, cfg: Config, space: Workspace) -> str | None:
     kept = job.pair.teacher.features
     if kept == "live":
         return None
-    known = json.loads(basis(job, space).read_text())
+    known = json.loads(basis(job, space).read_text(encoding="utf-8"))
     # what the teacher's own training goes through, not what the method adds: students of all methods share the features
-    own = json.loads(basis(job.of_teacher, space).read_text())["code"]
+    own = json.loads(basis(job.of_teacher, space).read_text(encoding="utf-8"))["code"]
     code = {name: digest for name, digest in own.items() if not name.startswith("benchmark.")}
     plan = known["plan"]
     depends = {"teacher": known["teacher"], "data": plan["data"], "libraries": plan["libraries"], "code": code}
@@ -106,7 +106,7 @@ def features_of(job: Job, cfg: Config, space: Workspace) -> str | None:
 def planned_data(job: Job, space: Workspace) -> DatasetInfo:
     """The data of a training, once they are known to be those that it was planned for."""
     name = job.pair.dataset
-    data, planned = DatasetInfo.load(name, space), json.loads(basis(job, space).read_text())
+    data, planned = DatasetInfo.load(name, space), json.loads(basis(job, space).read_text(encoding="utf-8"))
     if data.digest != (planned if job.run is None else planned["plan"])["data"]:
         raise DataError(f"{space.dataset(name)}: not the data that {basis(job, space)} names; run `dvc repro match`")
     check_unchanged(name, space)
@@ -129,7 +129,7 @@ def train(job: Job, space: Workspace = HERE, params: Params | None = None) -> Pa
 
         return adopt(job, data, space)
     # The basis names all that the result depends on but for the seed.
-    mark = hashlib.sha256(f"{basis(job, space).read_text()}\n{job.seed}".encode()).hexdigest()
+    mark = hashlib.sha256(f"{basis(job, space).read_text(encoding='utf-8')}\n{job.seed}".encode()).hexdigest()
     teacher = teacher_weights(job, space) if job.run is not None and job.run.needs_teacher else None
     masks = masks_of(job, space) if teacher is not None else None
     label = job.label
@@ -163,7 +163,7 @@ def train(job: Job, space: Workspace = HERE, params: Params | None = None) -> Pa
         print(f"{label}: {report}")
     out.mkdir(parents=True, exist_ok=True)
     export(model.student, out / "weights.pth", data.classes)
-    (out / "inherit.json").write_text(json.dumps(report.as_dict(), indent=2) + "\n")
+    (out / "inherit.json").write_text(json.dumps(report.as_dict(), indent=2) + "\n", encoding="utf-8")
     shutil.copy(work_dir / "curve.jsonl", out / "curve.jsonl")
     Training(
         **describe(model.method),

@@ -68,7 +68,7 @@ class DatasetInfo:
         path = space.dataset(name)
         if not path.is_file():
             raise SettingsError(f"{path}: not there; run `dvc repro prepare@{name}`")
-        found = cls(**json.loads(path.read_text()))
+        found = cls(**json.loads(path.read_text(encoding="utf-8")))
         return found.placed(space.data_root)
 
     def placed(self, root: Path) -> DatasetInfo:
@@ -172,7 +172,7 @@ def use_dataset(cfg: Config, data: DatasetInfo, monitor: bool) -> None:
     val = cfg.val_dataloader.dataset
     val.update(ann_file=data.val_annotations, data_prefix={"img": data.val_images}, metainfo=meta)
     if monitor:
-        count = len(json.loads(Path(data.val_annotations).read_text())["images"])
+        count = len(json.loads(Path(data.val_annotations).read_text(encoding="utf-8"))["images"])
         val.indices = min(MONITOR_IMAGES, count)
     if data.metric == "crowdhuman":
         evaluator = {"type": "CrowdHumanBoxes", "ann_file": data.val_odgt}

@@ -110,7 +110,7 @@ def rate_notice(cfg: Config, world_size: int = 1) -> str | None:
     if abs(found["lr"] - fitting) <= 0.01 * fitting:
         return None
     return (
-        f"the rate {found['lr']:g} with {found['effective_batch']} images a step: the config has {found['base_lr']:g} for "
-        f"{base_batch}, which would be {fitting:g} here; set optim_wrapper.optimizer.lr or auto_scale_lr.enable, unless "
-        "this is meant"
+        f"the rate {found['lr']:g} with {found['effective_batch']} images a step: the config has {found['base_lr']:g} "
+        f"for {base_batch}, which would be {fitting:g} here; set optim_wrapper.optimizer.lr or auto_scale_lr.enable, "
+        "unless this is meant"
     )

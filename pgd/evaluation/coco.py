@@ -95,5 +95,5 @@ class CocoBoxes(BaseMetric):
         detections = [d for _, found in results for d in found]
         if self.out_file is not None:
             Path(self.out_file).parent.mkdir(parents=True, exist_ok=True)
-            Path(self.out_file).write_text(json.dumps(detections, separators=(",", ":")))
+            Path(self.out_file).write_text(json.dumps(detections, separators=(",", ":")), encoding="utf-8")
         return coco_box_metrics(self.truth, detections, image_ids, self.areas)

@@ -59,7 +59,7 @@ def test_rate_is_that_of_mmengine(scaling, batch, world_size):
             1,
             1,
             {"base_batch_size": 16},
-            "the rate 0.01 with 2 images a step: the config has 0.01 for 16, which would be",
+            "the rate 0.01 with 2 images a step: the config has 0.01 for 16, which",
         ),
         (2, 1, 8, {"base_batch_size": 16}, None),
         (2, 1, 8, {"base_batch_size": 16, "enable": True}, "the rate 0.00125 with 16 images a step"),
