@@ -37,7 +37,7 @@ from benchmark.experiment.watching import announce, check_watch, watch
 from benchmark.experiment.workspace import HERE, Workspace
 from benchmark.look import check_unchanged
 from benchmark.match import TOKENS, basis, masks_of, teacher_weights
-from benchmark.training import processes
+from benchmark.training import divergence, processes  # noqa: F401  the first registers its hook
 from benchmark.training.hooks import distiller
 from benchmark.training.result import Training
 from benchmark.training.resuming import POINTER, point_to_newest
@@ -150,6 +150,8 @@ def train(job: Job, space: Workspace = HERE, params: Params | None = None) -> Pa
         cfg.model.teacher_features = features_of(job, cfg, space)
     if masks is not None:
         cfg.model.method[TOKENS] = str(masks)
+    # like what follows, it is nothing that weights depend on
+    cfg.custom_hooks.append({"type": "Divergence"})
     if params is not None:
         watch(cfg, params, job, space)
         announce(cfg, params, job, space)

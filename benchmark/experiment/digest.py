@@ -29,6 +29,7 @@ BESIDE_TRAINING = (
     "benchmark.look",
     "benchmark.match",
     "benchmark.train",
+    "benchmark.training.divergence",
     "benchmark.training.processes",
     "benchmark.training.progress",
     "benchmark.training.result",
