@@ -26,6 +26,7 @@ import pgd.plugin  # noqa: F401  registers with mmdet
 from benchmark.data.manifest import parts_of
 from benchmark.experiment.config import DatasetInfo, detector_config, model_dict
 from benchmark.experiment.image_size import set_image_size
+from benchmark.experiment.pretrained import cache, remote_of
 from benchmark.experiment.settings import Dataset, Job, Params
 from benchmark.experiment.workspace import HERE, Workspace
 
@@ -272,23 +273,22 @@ def missing_of(params: Params, space: Workspace = HERE) -> list[str]:
         if gone := [str(path) for part in parts_of(settings) for path in part if not path.exists()]:
             fetch = f"; `python -m benchmark.fetch {settings.kind} --root {settings.root}`"
             found.append(f"{name}: {len(gone)} files and folders are not there (first: {gone[0]}){fetch}")
-    hub = Path(torch.hub.get_dir()) / "checkpoints"
-    needed: dict[str, None] = {}
+    needed: dict[str, bool] = {}
     for pair in params.pairs.values():
         for detector in (pair.teacher, pair.student):
             given = getattr(detector, "checkpoint", None)
             init = detector_config(detector).model.backbone.get("init_cfg") or {}
-            needed |= dict.fromkeys([given] if given else [init["checkpoint"]] if "checkpoint" in init else [])
-    for source in needed:
-        name = source.rpartition("/")[2]
-        if source.startswith("torchvision://"):
-            if not list(hub.glob(f"{name}-*.pth")):
-                found.append(f"{source}: downloaded by the first training that needs it, into {hub}")
-        elif "://" in source:
-            if not (space.work / "downloads" / name).is_file():
+            source = given or init.get("checkpoint")
+            needed |= {source: given is not None} if source else {}
+    for source, given in needed.items():
+        if "://" not in source:
+            if not Path(source).is_file():
+                found.append(f"{source}: not there; `dvc pull data` fetches backbones of the mini sets")
+        elif given:
+            if not (space.work / "downloads" / source.rpartition("/")[2]).is_file():
                 found.append(f"{source}: downloaded by the stage `teacher`")
-        elif not Path(source).is_file():
-            found.append(f"{source}: not there; `dvc pull data` fetches backbones of the mini sets")
+        elif not (cache() / remote_of(source).name).is_file():
+            found.append(f"{source}: downloaded by the first training that needs it, into {cache()}")
     return found
 
 

@@ -141,7 +141,8 @@ def test_what_is_missing(tmp_path, monkeypatch):
     told = missing_of(params, Workspace(tmp_path))
     assert told[0].startswith("coco: 4 files and folders are not there (first: ")
     assert told[0].endswith("`python -m benchmark.fetch coco --root ~/datasets/coco`")
-    assert [line.split(":")[0] for line in told[1:]] == ["crowdhuman", "torchvision", "torchvision"]
+    names = ["torchvision", "torchvision", "open-mmlab", "torchvision"]
+    assert [line.split(":")[0] for line in told[1:]] == ["crowdhuman", *names]
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / "resnet50-0676ba61.pth").write_bytes(b"")
     assert len(missing_of(params, Workspace(tmp_path))) == len(told) - 1

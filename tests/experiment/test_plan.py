@@ -204,7 +204,7 @@ def test_editing_a_method_touches_its_runs(before, tmp_path, monkeypatch, quick_
         "crosskd": {"bckd", "cskd"},
         "fgd": {"detkds", "tinykd"},
         "fkd": {"cankd"},
-        "pgd": {"pgd_released"},
+        "pgd": {"pgd_neck", "pgd_released"},
     }.get(method, set())
     assert method in same_file
     assert differing(before, planned(tmp_path)) == same_file | importers
@@ -229,7 +229,7 @@ def test_editing_a_method_touches_its_runs(before, tmp_path, monkeypatch, quick_
         ("progress", set()),
         ("coco", set()),
         ("cli", set()),
-        ("attention", {"cankd", "detkds", "fgd", "fkd", "pgd", "pgd_released", "tinykd"}),
+        ("attention", {"cankd", "detkds", "fgd", "fkd", "pgd", "pgd_neck", "pgd_released", "tinykd"}),
         ("regions", NEED_TEACHER),
         ("gfl", ALL_STUDENTS | {TEACHER}),
         ("fcos", set()),

@@ -12,7 +12,7 @@ import pytest
 import torch
 from mmdet.registry import MODELS
 from mmengine.config import Config
-from mmengine.runner.checkpoint import CheckpointLoader, get_torchvision_models
+from mmengine.runner.checkpoint import CheckpointLoader, get_external_models, get_torchvision_models
 from support.detectors import model_config
 from support.file_server import Site, serve
 from support.worlds import LIGHT, light_content, same
@@ -142,12 +142,15 @@ def test_wherever_in_a_model_they_are_named(site):
 def test_the_papers_backbones_are_those_that_mmengine_takes(config):
     """The first weights of torchvision, by which the paper's numbers came about, and not its best."""
     source = check_pretrained(detector_config(Detector(config)))
-    name = source.removeprefix("torchvision://")
+    name = source.rpartition("/")[2]
+    known = get_torchvision_models() if source.startswith("torchvision://") else get_external_models()
     remote = remote_of(source)
-    assert remote.url == get_torchvision_models()[name]
+    assert remote.url == known[source.partition("://")[2]]
     assert (remote.name, remote.sha256) == {
         "resnet50": ("resnet50-0676ba61.pth", "0676ba61"),
         "resnet101": ("resnet101-63fe2227.pth", "63fe2227"),
+        "resnet152": ("resnet152-394f9c45.pth", "394f9c45"),
+        "mobilenet_v2": ("mobilenet_v2_batch256_imagenet-ff34753d.pth", "ff34753d"),
     }[name]
 
 

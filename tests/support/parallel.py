@@ -36,6 +36,7 @@ APART = {
     "ld": "sums over positions grow with the images of a process",
     "pcka": "patches are alike over the images of one process, side by side",
     "pgd": "L_reg is divided by the key positions of one process",
+    "pgd_neck": "as pgd",
     "pgd_released": "as pgd, and its faults mix the images of one process",
     "pkd": "features are standardised over the images of one process",
 }
@@ -45,6 +46,7 @@ TOGETHER = {
     "dist": ["loss_dist_inter"],
     "icd": ["loss_icd"],
     "pgd": ["loss_pgd_cls"],
+    "pgd_neck": ["loss_pgd_cls"],
 }
 #: what single precision leaves equal
 CLOSE = {"rtol": 1e-4, "atol": 1e-6}
@@ -75,7 +77,7 @@ def unlike(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> list[str]:
 
 def terms_of(method: str) -> str:
     """How the names of a method's terms begin."""
-    return f"loss_{method.removesuffix('_released')}"
+    return f"loss_{method.removesuffix('_released').removesuffix('_neck')}"
 
 
 class Summed(nn.Module):
