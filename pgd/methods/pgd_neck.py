@@ -48,4 +48,5 @@ class PGDNeck(PGD):
         super().__init__(moved, **settings)
 
     def forward(self, step: DistillStep) -> dict[str, Tensor]:
-        return super().forward(replace(step, student=_at_neck(step.student), teacher=_at_neck(step.teacher)))
+        terms = super().forward(replace(step, student=_at_neck(step.student), teacher=_at_neck(step.teacher)))
+        return {name.replace("loss_pgd", "loss_pgd_neck"): value for name, value in terms.items()}

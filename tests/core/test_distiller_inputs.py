@@ -52,7 +52,7 @@ def test_who_was_made_for_other_images_is_refused(who, key):
     assert str(caught.value).endswith("with the same preprocessing, and give the Distiller theirs")
 
 
-@pytest.mark.parametrize("key", SHARED.keys() & INPUTS)
+@pytest.mark.parametrize("key", sorted(SHARED.keys() & INPUTS))
 def test_what_only_the_distiller_does_is_refused(key):
     """A key that is absent stands for mmdet's default."""
     with pytest.raises(ValueError, match=f"data_preprocessor.{key} is {INPUTS[key]} for the teacher"):

@@ -46,7 +46,7 @@ TOGETHER = {
     "dist": ["loss_dist_inter"],
     "icd": ["loss_icd"],
     "pgd": ["loss_pgd_cls"],
-    "pgd_neck": ["loss_pgd_cls"],
+    "pgd_neck": ["loss_pgd_neck_cls"],
 }
 #: what single precision leaves equal
 CLOSE = {"rtol": 1e-4, "atol": 1e-6}
@@ -77,7 +77,7 @@ def unlike(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> list[str]:
 
 def terms_of(method: str) -> str:
     """How the names of a method's terms begin."""
-    return f"loss_{method.removesuffix('_released').removesuffix('_neck')}"
+    return f"loss_{method.removesuffix('_released')}"
 
 
 class Summed(nn.Module):
