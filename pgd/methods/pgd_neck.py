@@ -7,6 +7,7 @@ attention and weights stay as they are:
 
 Adapters, shapes and needs are PGD's with the neck for the towers: what is left between the two is where they compare.
 Settings at full scale: PGD's; none has been published for this place, whose features no activation has cut off at zero.
+The means of L_reg are over the key positions of all images on one GPU, as in PGD.
 Deviations: those of PGD.
 """
 
