@@ -36,7 +36,7 @@ from benchmark.experiment.pretrained import local_weights
 from benchmark.experiment.quiet import quiet
 from benchmark.experiment.settings import Job, Params, Run, SettingsError, load
 from benchmark.experiment.workspace import HERE
-from benchmark.match import masks_folder, masks_of, teacher_weights
+from benchmark.match import masks_of, teacher_weights
 from pgd.checkpoint import CheckpointError
 
 OUT = HERE.results / "cost.csv"
@@ -90,9 +90,9 @@ def peak_memory(step: Callable[[], None]) -> float:
 
 def first_stage(job: Job) -> float:
     """Seconds that the method of a run has learned on the teacher before; 0 for all but MasKD."""
-    if masks_of(job) is None:
+    if (masks := masks_of(job)) is None:
         return 0.0
-    return json.loads((masks_folder(job) / "masks.json").read_text(encoding="utf-8"))["seconds"]
+    return json.loads(masks.with_suffix(".json").read_text(encoding="utf-8"))["seconds"]
 
 
 def _megabytes(module: torch.nn.Module | None) -> float:

@@ -56,15 +56,10 @@ def teacher_weights(job: Job, space: Workspace = HERE) -> Path:
     return weights
 
 
-def masks_folder(job: Job, space: Workspace = HERE) -> Path:
-    """Where the masks of a run's teacher lie."""
-    return space.work / "masks" / job.pair_name
-
-
 def masks_of(job: Job, space: Workspace = HERE) -> Path | None:
     """The file of masks that a run was matched with; None where its method has none."""
     wanted = json.loads(basis(job, space).read_text(encoding="utf-8")).get("masks")
-    path = masks_folder(job, space) / "masks.pth"
+    path = space.masks(job.pair_name) / "masks.pth"
     if wanted is None:
         return None
     if not path.is_file() or file_digest(path) != wanted:

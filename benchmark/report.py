@@ -214,18 +214,13 @@ def captions(records: pd.DataFrame) -> dict[str, tuple[str, str]]:
     return CAPTIONS | own
 
 
-def with_first_stage(costs: pd.DataFrame, results: Path) -> pd.DataFrame:
-    """Costs with the seconds that methods have learned on the teacher before, where one has."""
-    if costs.empty or "first_stage_s" not in (measured := pd.read_csv(results / "cost.csv")):
-        return costs
-    return costs.merge(measured[["run", "first_stage_s"]], on="run")
-
-
-def figures(records: pd.DataFrame, table: pd.DataFrame, costs: pd.DataFrame, results: Path, work: Path) -> dict:
+def figures(
+    records: pd.DataFrame, table: pd.DataFrame, costs: pd.DataFrame, curves: pd.DataFrame, work: Path
+) -> dict[str, bytes]:
     """Every figure that there is something for, as PNG by name."""
     drawn = {
         "ap": plots.ap_by_run(records, table),
-        "curves": plots.curves(load_curves(results, records)),
+        "curves": plots.curves(curves),
     }
     for name, own in pictured(records).items():
         shown = samples.load_samples(work, own["dataset"].iloc[0], samples.sample_runs(own))
@@ -243,10 +238,11 @@ def report(results: Path, work: Path, params: Path) -> str:
     """Write every result; returns the line that tells about it."""
     records = load_records(results, params)
     table = tables.by_gain(with_bootstrap(records, aggregate(records), results))
-    costs = with_first_stage(load_costs(results, table), results)
+    costs = load_costs(results, table)
     expected = results / "expected.json"
     outcome = verdict(records, read_json(expected) if expected.exists() else None)
-    images = figures(records, table, costs, results, work)
+    curves = load_curves(results, records)
+    images = figures(records, table, costs, curves, work)
     shown = blocks(records, table, results, work)
     write(results / "table.csv", csv(table))
     heading = "## {title}\n\n" if len(shown) > 1 else ""
@@ -259,8 +255,7 @@ def report(results: Path, work: Path, params: Path) -> str:
     write(results / "seeds.csv", csv(records[[name for name in columns if name in records]]))
     write(results / "metrics.json", json.dumps(metrics(records), indent=2) + "\n")
     write(results / "plots" / "ap.csv", csv(records[["run", "seed", "AP"]]))
-    measured = load_curves(results, records).dropna(subset="AP")
-    write(results / "plots" / "curves.csv", csv(measured[["run", "seed", "step", "AP"]]))
+    write(results / "plots" / "curves.csv", csv(curves.dropna(subset="AP")[["run", "seed", "step", "AP"]]))
     for name, image in images.items():
         write(results / "figures" / f"{name}.png", image)
     write(results / "verdict.md", outcome[1])

@@ -23,6 +23,8 @@ FOOTING = ("pair", "dataset", "detector", "backbone", "iterations", "batch_size"
 METHOD = ("method", "method_title", "method_place")
 #: Columns of ``results/cost.csv`` (benchmark/cost.py).
 COST_COLUMNS = ("run", "method", "extra_parameters", "step_ms", "step_ratio", "peak_mb", "extra_mb")
+#: And where a method has learned on the teacher before, the seconds that it took.
+FIRST_STAGE = "first_stage_s"
 
 
 def expected_jobs(params: Path) -> list[Job]:
@@ -174,7 +176,8 @@ def load_costs(results: Path, table: pd.DataFrame) -> pd.DataFrame:
     if not path.exists():
         return pd.DataFrame(columns=[*COST_COLUMNS, "gain"])
     try:
-        costs = pd.read_csv(path)[list(COST_COLUMNS)]
+        costs = pd.read_csv(path)
+        costs = costs[[*COST_COLUMNS, *(name for name in costs if name == FIRST_STAGE)]]
     except (KeyError, ValueError) as error:
         raise ReportError(f"{path} is not what `python -m benchmark.cost` writes: {error}") from None
     known = [name for name in ("run", "gain", "role", "method_title", "method_place") if name in table]

@@ -8,7 +8,7 @@ import pandas as pd
 
 from benchmark.evidence.markdown import markdown_table
 from benchmark.evidence.record import TEACHER
-from benchmark.evidence.records import paired
+from benchmark.evidence.records import FIRST_STAGE, paired
 
 #: What a reader calls the kinds of metric.
 KIND_NAMES = {"coco": "COCO's metric", "crowdhuman": "CrowdHuman's metric"}
@@ -140,7 +140,7 @@ def _miss_rate(row: pd.Series) -> dict[str, str]:
 def costs(table: pd.DataFrame) -> pd.DataFrame:
     """The rows of :func:`benchmark.evidence.records.load_costs` as text cells, the highest gain first."""
     table = table.sort_values("gain", ascending=False, na_position="first", kind="stable")
-    before = [number(seconds, 0) for seconds in table.get("first_stage_s", ())]
+    before = [number(seconds, 0) for seconds in table.get(FIRST_STAGE, ())]
     return pd.DataFrame(
         {
             "Run": table["run"],

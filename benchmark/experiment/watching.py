@@ -7,17 +7,14 @@ with and how much is still to come.
 from __future__ import annotations
 
 import importlib.util
-import json
-from pathlib import Path
 
 from mmengine.config import Config
 
 from benchmark.experiment.config import detector_config
 from benchmark.experiment.settings import Job, Params, SettingsError
 from benchmark.experiment.workspace import Workspace
+from benchmark.training.hooks import INTERVAL, read_curve
 
-#: steps between two points of a course, as in curve.jsonl
-INTERVAL = 10
 #: How mmengine names each; DVCLive shall leave the experiment's git history and its dvc.yaml alone.
 BACKENDS = {
     "tensorboard": {"type": "TensorboardVisBackend"},
@@ -69,7 +66,6 @@ def announce(cfg: Config, params: Params, job: Job, space: Workspace) -> None:
     others = [other for other in params.jobs if other.label != job.label]
     bar["after"] = sum(_length(other) for other in others if not space.trained(other).is_dir())
     against = _inheriting(params, job)
-    curve = space.trained(against) / "curve.jsonl" if against else Path()
-    if curve.is_file():
-        entries = map(json.loads, curve.read_text(encoding="utf-8").splitlines())
-        bar["compared"] = [(entry["step"], entry["AP"]) for entry in entries if "AP" in entry]
+    if against is not None:
+        curve = read_curve(space.trained(against) / "curve.jsonl")
+        bar["compared"] = [(entry["step"], entry["AP"]) for entry in curve if "AP" in entry]

@@ -82,6 +82,10 @@ class Workspace:
         """Folder of what a pair's teacher sees in the training images, for whoever needs it first to fill."""
         return self.work / "features" / pair
 
+    def masks(self, pair: str) -> Path:
+        """Folder of what MasKD learns on a pair's teacher before it teaches."""
+        return self.work / "masks" / pair
+
     def trained(self, job: Job) -> Path:
         """Folder in which a training leaves its weights."""
         return self.teacher(job.pair_name) if job.run is None else self.work / "runs" / job.label

@@ -30,7 +30,7 @@ from benchmark.experiment.digest import BESIDE_TRAINING, closure
 from benchmark.experiment.quiet import quiet
 from benchmark.experiment.settings import Job
 from benchmark.experiment.workspace import Workspace, file_digest
-from benchmark.match import LEARNER, basis, masks_folder
+from benchmark.match import LEARNER, basis
 from benchmark.train import planned_data, repeat_on_gpus
 from benchmark.training.usage import machine, peak_memory_mb
 from pgd.checkpoint import atomic_save, load_strict
@@ -131,7 +131,7 @@ def depends(teacher: Job, space: Workspace) -> dict:
 
 def learned(job: Job, space: Workspace) -> Path:
     """The file with the masks of the teacher of a run, learned if need be."""
-    own, folder = job.of_teacher, masks_folder(job, space)
+    own, folder = job.of_teacher, space.masks(job.pair_name)
     weights, record, known = folder / "masks.pth", folder / "masks.json", depends(own, space)
     if weights.is_file() and record.is_file():
         found = json.loads(record.read_text(encoding="utf-8"))

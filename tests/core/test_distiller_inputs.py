@@ -7,25 +7,18 @@ import copy
 import pytest
 from mmengine.config import Config
 from support.detectors import QUIET, model_config
+from support.preprocessors import OTHER
 
 from pgd.distiller import Distiller
 from pgd.inputs import INPUTS, other_input
 
 pytestmark = [QUIET, pytest.mark.filterwarnings("ignore:pkg_resources is deprecated")]
-#: that of the Distiller, and what a setting is changed to, by its key
+#: that of the Distiller
 SHARED = {
     "type": "DetDataPreprocessor",
     "mean": [123.675, 116.28, 103.53],
     "std": [58.395, 57.12, 57.375],
     "bgr_to_rgb": True,
-}
-OTHER = {
-    "mean": [103.53, 116.28, 123.675],
-    "std": [1.0, 1.0, 1.0],
-    "bgr_to_rgb": False,
-    "rgb_to_bgr": True,
-    "pad_size_divisor": 64,
-    "pad_value": 114,
 }
 
 

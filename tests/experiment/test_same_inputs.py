@@ -6,21 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from support.preprocessors import OTHER
 from support.worlds import light_content
 
 from benchmark.experiment.config import training_config
 from benchmark.experiment.settings import Detector, Params, SettingsError, parse
 from pgd.inputs import INPUTS
-
-#: what a setting is changed to, by its key
-OTHER = {
-    "mean": [103.53, 116.28, 123.675],
-    "std": [1.0, 1.0, 1.0],
-    "bgr_to_rgb": False,
-    "rgb_to_bgr": True,
-    "pad_size_divisor": 64,
-    "pad_value": 114,
-}
 
 
 @pytest.fixture

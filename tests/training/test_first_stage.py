@@ -14,7 +14,7 @@ from benchmark import cost
 from benchmark.experiment.config import detector_config, training_config
 from benchmark.experiment.settings import Detector, SettingsError
 from benchmark.experiment.workspace import HERE, file_digest
-from benchmark.match import LEARNER, basis, masks_folder, masks_of, match
+from benchmark.match import LEARNER, basis, masks_of, match
 from benchmark.training import masks
 from pgd.checkpoint import CheckpointError, load_state
 
@@ -74,7 +74,7 @@ def test_every_head_teaches_its_masks(name):
 
 def test_masks_are_learned_once_for_all_students(matched, monkeypatch):
     path = masks_of(matched.student("first"))
-    assert path == masks_folder(matched.student("second")) / "masks.pth"
+    assert path == HERE.masks(matched.student("second").pair_name) / "masks.pth"
     assert known("first")["masks"] == known("second")["masks"] == file_digest(path)
     record = json.loads(path.with_name("masks.json").read_text())
     assert (record["iterations"], record["parameters"]) == (2, sum(v.numel() for v in load_state(path).values()))
