@@ -160,7 +160,7 @@ def train(job: Job, space: Workspace = HERE, params: Params | None = None) -> Pa
     if not is_main_process():
         return out
     model = distiller(runner)
-    report = model.inherit_report or InheritReport()
+    report, pretrained = model.inherit_report or InheritReport(), model.pretrained_report or InheritReport()
     if model.inherit_report is not None:
         print(f"{label}: {report}")
     out.mkdir(parents=True, exist_ok=True)
@@ -181,6 +181,8 @@ def train(job: Job, space: Workspace = HERE, params: Params | None = None) -> Pa
         inherited_tensors=len(report.copied),
         left_tensors=len(report.skipped),
         left="; ".join(f"{name}: {why}" for name, why in report.skipped.items()),
+        pretrained_tensors=len(pretrained.copied),
+        pretrained_absent=len(pretrained.skipped),
         environment=machine(),
     ).write(out / "train.json")
     return out

@@ -141,8 +141,8 @@ def load_strict(module: nn.Module, path: str | Path, what: str) -> None:
     Only the second copy of mmdet 2's EMA may stand beside them (:func:`flat_copies`).
     """
     own = module.state_dict()
-    state = unwrapped(load_state(path), own)
-    state = {name: value for name, value in state.items() if name not in flat_copies(own)}
+    copies = flat_copies(own)
+    state = {name: value for name, value in unwrapped(load_state(path), own).items() if name not in copies}
     missing, extra = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
     shapes = sorted(k for k in own.keys() & state.keys() if own[k].shape != state[k].shape)
     if missing or extra or shapes:
@@ -224,23 +224,38 @@ def export(model: nn.Module, path: str | Path, classes: Sequence[str] | None = N
     atomic_save(content, Path(path))
 
 
-def require_pretrained(backbone: nn.Module) -> None:
-    """Refuse a backbone that names pretrained weights in its ``init_cfg`` and did not take them over.
+def require_pretrained(backbone: nn.Module) -> InheritReport | None:
+    """What a backbone took over from the weights that its ``init_cfg`` names; None where it names none.
 
     mmengine leaves out what does not fit and says so in a log that nobody reads; the student then starts from nothing.
+    Parts that the weights know nothing of, such as deformable convolutions' offsets, are reported.
+
+    Raises:
+        CheckpointError: an entry of these weights did not become the backbone's, or most of its entries are not there.
     """
     init = getattr(backbone, "init_cfg", None) or {}
     if not isinstance(init, dict) or init.get("type") != "Pretrained":
-        return
+        return None
     # mmengine takes a prefix with and without its dot, and where there is none, leaves data parallel's out
     source, prefix = init["checkpoint"], (init.get("prefix") or "module").removesuffix(".") + "."
     content = CheckpointLoader.load_checkpoint(source, map_location="cpu", logger="silent")
     content = content.get("state_dict", content)
     state = {name.removeprefix(prefix): value for name, value in content.items()}
     own = {name: value for name, value in backbone.state_dict().items() if value.is_floating_point()}
-    left = [name for name, value in own.items() if name not in state or not value.cpu().equal(state[name].to(value))]
-    if len(left) > len(own) / 2:
+    absent = [name for name in own if name not in state]
+    other = [name for name, value in own.items() if name in state and not value.cpu().equal(state[name].to(value))]
+    if other or len(absent) > len(own) / 2:
         raise CheckpointError(
-            f"{source}: {len(left)} of the backbone's {len(own)} entries are not from this file (first: {left[0]}); "
-            "give weights of this architecture"
+            f"{source}: {len(other) + len(absent)} of the backbone's {len(own)} entries are not from this file (first: "
+            f"{(other or absent)[0]}); give weights of this architecture"
         )
+    if absent:
+        print_log(
+            f"{source} lacks {len(absent)} of the backbone's {len(own)} entries (first: {absent[0]}); they start anew",
+            logger="current",
+            level=logging.WARNING,
+        )
+    return InheritReport(
+        copied=[name for name in own if name in state],
+        skipped=dict.fromkeys(absent, "the pretrained weights have no such entry"),
+    )

@@ -131,6 +131,7 @@ class Distiller(BaseDetector):
         self.student = MODELS.build(_as_model(student, "student", data_preprocessor))
         self.inherit = inherit
         self.inherit_report: InheritReport | None = None
+        self.pretrained_report: InheritReport | None = None
         # Held in a list, so that torch does not register it as a submodule.
         self._teacher: list[nn.Module] = []
         self.method: nn.Module | None = None
@@ -200,7 +201,7 @@ class Distiller(BaseDetector):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(torch.initial_seed())
             self.student.init_weights()
-        require_pretrained(self.student.backbone)
+        self.pretrained_report = require_pretrained(self.student.backbone)
         if self.method is not None and hasattr(self.method, "init_weights"):
             self.method.init_weights()
         if self.inherit != "none":

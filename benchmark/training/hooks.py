@@ -69,7 +69,7 @@ class Record(Hook):
         kept = shared[0]
         if is_main_process():
             self.file.parent.mkdir(parents=True, exist_ok=True)
-            self.file.write_text("".join(json.dumps(e) + "\n" for e in kept))
+            self.file.write_text("".join(json.dumps(e) + "\n" for e in kept), encoding="utf-8")
             if not runner.iter:
                 initial_file(runner.work_dir).write_text(weights_digest(distiller(runner).student))
         if runner.iter and due(runner) and not any("AP" in e and e["step"] == runner.iter for e in kept):
@@ -85,7 +85,7 @@ class Record(Hook):
         """Add an entry; its key ``step`` says when."""
         if not is_main_process():
             return
-        with self.file.open("a") as out:
+        with self.file.open("a", encoding="utf-8") as out:
             out.write(json.dumps(entry) + "\n")
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
@@ -144,9 +144,9 @@ def initial_file(work_dir: str | Path) -> Path:
 
 
 def weights_digest(model: nn.Module) -> str:
-    """SHA-256 of all entries of a model's state."""
+    """SHA-256 of what a model learns; buffers such as batch norm's means move without it."""
     found = hashlib.sha256()
-    for value in model.state_dict().values():
+    for value in model.parameters():
         found.update(value.detach().cpu().contiguous().numpy().tobytes())
     return found.hexdigest()
 
@@ -163,7 +163,7 @@ def read_curve(path: Path) -> list[dict]:
     """The entries of a ``curve.jsonl``; a last line that was cut off by a kill is dropped."""
     entries = []
     if path.is_file():
-        for line in path.read_text().splitlines():
+        for line in path.read_text(encoding="utf-8").splitlines():
             try:
                 entries.append(json.loads(line))
             except json.JSONDecodeError:

@@ -56,6 +56,9 @@ class Training:
     inherited_tensors: int = 0
     left_tensors: int = 0
     left: str = ""
+    #: how many tensors of the backbone are the pretrained weights', and how many these know nothing of
+    pretrained_tensors: int = 0
+    pretrained_absent: int = 0
     #: versions, hardware and torch's flags
     environment: dict[str, Any]
 

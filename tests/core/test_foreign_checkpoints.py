@@ -246,7 +246,26 @@ def test_a_backbone_that_was_loaded(tmp_path, backbone, prefix, init):
     torch.save({"state_dict": behind(prefix, state)}, tmp_path / "a.pth")
     model = initialised(backbone, tmp_path / "a.pth", **init)
     assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
-    assert require_pretrained(model) is None
+    report = require_pretrained(model)
+    assert set(report.copied) == {name for name, value in state.items() if value.is_floating_point()}
+    assert not report.skipped
+
+
+def test_parts_that_pretrained_weights_do_not_know_are_reported(tmp_path, backbone):
+    """As where deformable convolutions stand on an ordinary backbone's weights."""
+    state = MODELS.build(backbone).state_dict()
+    gone = next(name for name, value in state.items() if value.is_floating_point())
+    torch.save({name: value for name, value in state.items() if name != gone}, tmp_path / "a.pth")
+    report = require_pretrained(initialised(backbone, tmp_path / "a.pth"))
+    assert report.skipped == {gone: "the pretrained weights have no such entry"}
+
+
+def test_one_entry_of_another_shape_is_an_error(tmp_path, backbone):
+    state = MODELS.build(backbone).state_dict()
+    wide = next(name for name, value in state.items() if value.dim() == 4)
+    torch.save({**state, wide: torch.cat((state[wide], state[wide]))}, tmp_path / "a.pth")
+    with pytest.raises(CheckpointError, match=f"1 of the backbone's .* {wide}"):
+        require_pretrained(initialised(backbone, tmp_path / "a.pth"))
 
 
 @pytest.mark.parametrize("spoil", [other_names, other_shapes])
