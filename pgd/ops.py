@@ -10,15 +10,22 @@ on CPU and CUDA alike. A real ``mmcv._ext`` is used when there is one. Every ope
 from __future__ import annotations
 
 import importlib.util
-import math
 import sys
-from collections.abc import Iterator
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from pgd.deformable import (
+    deform_conv_backward_input,
+    deform_conv_backward_parameters,
+    deform_conv_forward,
+    modulated_deform_conv_backward,
+    modulated_deform_conv_forward,
+    wide,
+)
 
 EXT_NAME = "mmcv._ext"
 
@@ -125,102 +132,6 @@ def sigmoid_focal_loss_backward(
     grad_input.copy_((1 - 2 * hot) * balance * miss**gamma * (gamma * (1 - miss) * bce + miss))
 
 
-# -------------------------------------------------------------------------------------- deformable convolution
-
-
-def _wide(*tensors: Tensor | None) -> Iterator[Tensor | None]:
-    """torchvision's kernels know no bfloat16: they get float32, and what they return is copied to where it belongs."""
-    return (t.float() if t is not None and t.dtype == torch.bfloat16 else t for t in tensors)
-
-
-def _readable(offset: Tensor) -> Tensor:
-    """Offsets that are no number point outside of the image: torchvision's kernels would read from anywhere.
-
-    So the training of a model that diverged ends with a sentence on its loss and not with a segmentation fault.
-    """
-    return offset.nan_to_num(nan=math.inf, posinf=math.inf, neginf=-math.inf)
-
-
-def _deform_backward(
-    grad: Tensor, x: Tensor, weight: Tensor, offset: Tensor, mask: Tensor | None, geometry: tuple[int, ...]
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Gradients by (input, weight, offset, mask, bias), straight from torchvision's kernel."""
-    grad, x, weight, offset, mask = _wide(grad, x, weight, offset, mask)
-    bias = weight.new_zeros(weight.size(0))
-    used = mask is not None
-    mask = mask if used else x.new_zeros((x.size(0), 1))
-    offset = _readable(offset)
-    return torch.ops.torchvision._deform_conv2d_backward(grad, x, weight, offset, mask, bias, *geometry, used)
-
-
-def _deform_forward(
-    x: Tensor,
-    weight: Tensor,
-    offset: Tensor,
-    mask: Tensor | None,
-    bias: Tensor | None,
-    geometry: tuple[int, ...],
-    output: Tensor,
-) -> None:
-    x, weight, offset, mask, bias = _wide(x, weight, offset, mask, bias)
-    bias = weight.new_zeros(weight.size(0)) if bias is None else bias
-    used = mask is not None
-    mask = mask if used else x.new_zeros((x.size(0), 1))
-    output.copy_(torch.ops.torchvision.deform_conv2d(x, weight, _readable(offset), mask, bias, *geometry, used))
-    output.masked_fill_(offset.isnan().any(1, keepdim=True), math.nan)
-
-
-def _geometry_v1(kw: dict) -> tuple[int, ...]:
-    return (
-        *(kw["dH"], kw["dW"], kw["padH"], kw["padW"], kw["dilationH"], kw["dilationW"]),
-        *(kw["group"], kw["deformable_group"]),
-    )
-
-
-def _geometry_v2(kw: dict) -> tuple[int, ...]:
-    return (
-        *(kw["stride_h"], kw["stride_w"], kw["pad_h"], kw["pad_w"], kw["dilation_h"], kw["dilation_w"]),
-        *(kw["group"], kw["deformable_group"]),
-    )
-
-
-def deform_conv_forward(x, weight, offset, output, columns, ones, **kw) -> None:
-    """Deformable convolution v1 (Dai et al., 2017). ``offset [n, 2*k*k*groups, h, w]``, (y, x) interleaved."""
-    _deform_forward(x, weight, offset, None, None, _geometry_v1(kw), output)
-
-
-def deform_conv_backward_input(x, offset, grad, grad_input, grad_offset, weight, columns, **kw) -> None:
-    """Gradients of v1 by input and offset."""
-    by_input, _, by_offset, _, _ = _deform_backward(grad, x, weight, offset, None, _geometry_v1(kw))
-    grad_input.copy_(by_input)
-    grad_offset.copy_(by_offset)
-
-
-def deform_conv_backward_parameters(x, offset, grad, grad_weight, columns, ones, *, scale=1.0, **kw) -> None:
-    """Gradient of v1 by the weight, added to what is there."""
-    by_weight = _deform_backward(grad, x, grad_weight.new_ones(grad_weight.shape), offset, None, _geometry_v1(kw))[1]
-    grad_weight.add_(by_weight, alpha=scale)
-
-
-def modulated_deform_conv_forward(x, weight, bias, ones, offset, mask, output, columns, *, with_bias, **kw) -> None:
-    """Deformable convolution v2 (Zhu et al., 2019), modulated by ``mask [n, k*k*groups, h, w]``."""
-    _deform_forward(x, weight, offset, mask, bias if with_bias else None, _geometry_v2(kw), output)
-
-
-def modulated_deform_conv_backward(
-    x, weight, bias, ones, offset, mask, columns,
-    grad_input, grad_weight, grad_bias, grad_offset, grad_mask, grad, *, with_bias, **kw,
-) -> None:  # fmt: skip
-    """Gradients of v2 by input, weight, bias, offset and mask."""
-    by_input, by_weight, by_offset, by_mask, by_bias = _deform_backward(grad, x, weight, offset, mask, _geometry_v2(kw))
-    grad_input.copy_(by_input)
-    grad_weight.copy_(by_weight)
-    grad_offset.copy_(by_offset)
-    grad_mask.copy_(by_mask)
-    if with_bias:
-        grad_bias.copy_(by_bias)
-
-
 # ------------------------------------------------------------------------------------------------- RoI align
 
 
@@ -233,7 +144,7 @@ def roi_align_forward(x, rois, output, argmax_y, argmax_x, *, aligned_height, al
                       spatial_scale, sampling_ratio, pool_mode, aligned) -> None:  # fmt: skip
     """RoIAlign (He et al., 2017) with average pooling. ``rois [r, 5]``: image index, x1, y1, x2, y2."""
     _require_average(pool_mode)
-    x, rois = _wide(x, rois)
+    x, rois = wide(x, rois)
     pooled = torch.ops.torchvision.roi_align(
         x, rois, spatial_scale, aligned_height, aligned_width, sampling_ratio, aligned
     )
@@ -244,7 +155,7 @@ def roi_align_backward(grad, rois, argmax_y, argmax_x, grad_input, *, aligned_he
                        spatial_scale, sampling_ratio, pool_mode, aligned) -> None:  # fmt: skip
     """Gradient of :func:`roi_align_forward` by the feature map."""
     _require_average(pool_mode)
-    grad, rois = _wide(grad, rois)
+    grad, rois = wide(grad, rois)
     grad_input.copy_(
         torch.ops.torchvision._roi_align_backward(
             grad,

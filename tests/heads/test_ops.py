@@ -8,6 +8,7 @@ import sys
 
 import pgd.plugin  # noqa: F401  serves mmcv._ext, which mmcv.ops imports
 from pgd import ops
+from pgd.deformable import Geometry, deform_conv
 
 # isort: split
 import mmcv
@@ -18,6 +19,7 @@ from mmcv import ops as mm
 from torch.autograd import gradcheck
 from torch.nn.functional import conv2d, pad
 from torch.testing import assert_close
+from torchvision.ops import deform_conv2d
 
 DOUBLE = {"dtype": torch.float64}
 
@@ -230,6 +232,35 @@ def test_deform_conv_gradients(deform_groups, stride):
     settings = (stride, 1, 1, 1, deform_groups)
     assert gradcheck(lambda *a: mm.modulated_deform_conv2d(*a, *settings), (x, offset, mask, weight, bias))
     assert gradcheck(lambda *a: mm.modulated_deform_conv2d(*a, None, *settings), (x, offset, mask, weight))
+
+
+@pytest.mark.parametrize("modulated", [False, True])
+@pytest.mark.parametrize(
+    ("size", "stride", "padding", "dilation", "groups", "deform_groups"),
+    [
+        ((9, 14), (1, 1), (1, 1), (1, 1), 1, 1),
+        ((5, 1), (1, 1), (1, 1), (1, 1), 1, 1),
+        ((9, 14), (2, 1), (0, 2), (1, 2), 2, 1),
+        ((6, 5), (1, 2), (2, 1), (2, 1), 1, 4),
+        ((9, 14), (3, 3), (1, 0), (1, 1), 4, 2),
+    ],
+)
+def test_deform_conv_is_that_of_torchvision(modulated, size, stride, padding, dilation, groups, deform_groups):
+    """Which has kernels of its own for it; offsets reach far outside."""
+    g = generator(0)
+    h, w = ((a + 2 * b - 2 * c - 1) // d + 1 for a, b, c, d in zip(size, padding, dilation, stride, strict=True))
+    x, weight = (
+        torch.randn(3, 8, *size, generator=g, **DOUBLE),
+        torch.randn(4, 8 // groups, 3, 3, generator=g, **DOUBLE),
+    )
+    offset = 4 * torch.randn(3, 18 * deform_groups, h, w, generator=g, **DOUBLE)
+    mask = torch.rand(3, 9 * deform_groups, h, w, generator=g, **DOUBLE) if modulated else None
+    own = [t.requires_grad_() for t in (x, weight, offset, mask) if t is not None]
+    found = deform_conv(x, weight, offset, mask, None, Geometry(stride, padding, dilation, groups, deform_groups))
+    expected = deform_conv2d(x, offset, weight, None, stride, padding, dilation, mask)
+    assert_close(found, expected)
+    towards = torch.randn(expected.shape, generator=g, **DOUBLE)
+    assert_close(torch.autograd.grad(found, own, towards), torch.autograd.grad(expected, own, towards))
 
 
 def test_deform_conv_where_offsets_are_no_number():
