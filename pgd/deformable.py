@@ -56,7 +56,7 @@ def deform_conv(
     """
     n, channels = x.shape[:2]
     (kh, kw), (h, w), groups = weight.shape[2:], offset.shape[2:], geometry.deform_groups
-    moved = offset.view(n * groups, kh * kw, 2, h, w)
+    moved = offset.reshape(n * groups, kh * kw, 2, h, w)
     taps = torch.arange(kh, device=x.device).repeat_interleave(kw), torch.arange(kw, device=x.device).repeat(kh)
     positions = torch.arange(h, device=x.device).view(h, 1), torch.arange(w, device=x.device)
     grid = [
@@ -68,10 +68,11 @@ def deform_conv(
         align_corners=False,
     ).view(n, groups, channels // groups, kh * kw, h, w)
     if mask is not None:
-        columns = columns * mask.view(n, groups, 1, kh * kw, h, w)
-    # what is left is a convolution of one position
-    columns, weight = columns.view(n, channels * kh * kw, h, w), weight.flatten(1)[..., None, None]
-    return F.conv2d(columns, weight, bias, groups=geometry.groups)
+        columns = columns * mask.reshape(n, groups, 1, kh * kw, h, w)
+    # what is left is a product for each group of channels
+    product = weight.reshape(geometry.groups, -1, weight[0].numel()) @ columns.reshape(n, geometry.groups, -1, h * w)
+    product = product.view(n, -1, h, w)
+    return product if bias is None else product + bias.view(-1, 1, 1)
 
 
 def _places(moved: Tensor, tap: Tensor, position: Tensor, size: int, axis: int, geometry: Geometry) -> Tensor:
@@ -84,21 +85,27 @@ def _places(moved: Tensor, tap: Tensor, position: Tensor, size: int, axis: int, 
 
 
 def _backward(
-    grad: Tensor, x: Tensor, weight: Tensor, offset: Tensor, mask: Tensor | None, geometry: Geometry
-) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor]:
-    """Gradients by input, weight, offset, mask and bias."""
+    wanted: tuple[str, ...],
+    grad: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    offset: Tensor,
+    mask: Tensor | None,
+    geometry: Geometry,
+) -> list[Tensor]:
+    """Gradients by those of x, weight, offset and mask that are wanted: each costs time."""
     grad, x, weight, offset, mask = wide(grad, x, weight, offset, mask)
-    offset = _readable(offset)
+    own = {"x": x, "weight": weight, "offset": _readable(offset), "mask": mask}
     if not x.is_cuda:
+        own |= {name: own[name].detach().requires_grad_() for name in wanted}
         with torch.enable_grad():
-            own = [t if t is None else t.detach().requires_grad_() for t in (x, weight, offset, mask)]
-            output = deform_conv(*own, None, geometry)
-        found = torch.autograd.grad(output, [t for t in own if t is not None], grad)
-        return *found[:3], found[3] if mask is not None else None, grad.sum((0, 2, 3))
-    bias = weight.new_zeros(weight.size(0))
-    used = mask is not None
-    mask = mask if used else x.new_zeros((x.size(0), 1))
-    return torch.ops.torchvision._deform_conv2d_backward(grad, x, weight, offset, mask, bias, *_flat(geometry), used)
+            output = deform_conv(*own.values(), None, geometry)
+        return list(torch.autograd.grad(output, [own[name] for name in wanted], grad))
+    own["mask"] = x.new_zeros((x.size(0), 1)) if mask is None else mask
+    kernel = torch.ops.torchvision._deform_conv2d_backward
+    found = kernel(grad, *own.values(), weight.new_zeros(weight.size(0)), *_flat(geometry), mask is not None)
+    found = dict(zip(own, found, strict=False))
+    return [found[name] for name in wanted]
 
 
 def _forward(
@@ -146,15 +153,15 @@ def deform_conv_forward(x, weight, offset, output, columns, ones, **kw) -> None:
 
 def deform_conv_backward_input(x, offset, grad, grad_input, grad_offset, weight, columns, **kw) -> None:
     """Gradients of v1 by input and offset."""
-    by_input, _, by_offset, _, _ = _backward(grad, x, weight, offset, None, _v1(kw))
-    grad_input.copy_(by_input)
-    grad_offset.copy_(by_offset)
+    found = _backward(("x", "offset"), grad, x, weight, offset, None, _v1(kw))
+    for target, value in zip((grad_input, grad_offset), found, strict=True):
+        target.copy_(value)
 
 
 def deform_conv_backward_parameters(x, offset, grad, grad_weight, columns, ones, *, scale=1.0, **kw) -> None:
     """Gradient of v1 by the weight, added to what is there."""
-    by_weight = _backward(grad, x, grad_weight.new_ones(grad_weight.shape), offset, None, _v1(kw))[1]
-    grad_weight.add_(by_weight, alpha=scale)
+    (found,) = _backward(("weight",), grad, x, torch.ones_like(grad_weight), offset, None, _v1(kw))
+    grad_weight.add_(found, alpha=scale)
 
 
 def modulated_deform_conv_forward(x, weight, bias, ones, offset, mask, output, columns, *, with_bias, **kw) -> None:
@@ -167,10 +174,8 @@ def modulated_deform_conv_backward(
     grad_input, grad_weight, grad_bias, grad_offset, grad_mask, grad, *, with_bias, **kw,
 ) -> None:  # fmt: skip
     """Gradients of v2 by input, weight, bias, offset and mask."""
-    by_input, by_weight, by_offset, by_mask, by_bias = _backward(grad, x, weight, offset, mask, _v2(kw))
-    grad_input.copy_(by_input)
-    grad_weight.copy_(by_weight)
-    grad_offset.copy_(by_offset)
-    grad_mask.copy_(by_mask)
+    found = _backward(("x", "weight", "offset", "mask"), grad, x, weight, offset, mask, _v2(kw))
+    for target, value in zip((grad_input, grad_weight, grad_offset, grad_mask), found, strict=True):
+        target.copy_(value)
     if with_bias:
-        grad_bias.copy_(by_bias)
+        grad_bias.copy_(grad.sum((0, 2, 3)))

@@ -256,7 +256,9 @@ def test_deform_conv_is_that_of_torchvision(modulated, size, stride, padding, di
     offset = 4 * torch.randn(3, 18 * deform_groups, h, w, generator=g, **DOUBLE)
     mask = torch.rand(3, 9 * deform_groups, h, w, generator=g, **DOUBLE) if modulated else None
     own = [t.requires_grad_() for t in (x, weight, offset, mask) if t is not None]
-    found = deform_conv(x, weight, offset, mask, None, Geometry(stride, padding, dilation, groups, deform_groups))
+    # in whatever order of memory
+    last = [t if t is None else t.contiguous(memory_format=torch.channels_last) for t in (x, weight, offset, mask)]
+    found = deform_conv(*last, None, Geometry(stride, padding, dilation, groups, deform_groups))
     expected = deform_conv2d(x, offset, weight, None, stride, padding, dilation, mask)
     assert_close(found, expected)
     towards = torch.randn(expected.shape, generator=g, **DOUBLE)
