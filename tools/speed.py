@@ -10,6 +10,7 @@ in turns, so that their ratios are fair whatever else the machine does, and writ
 - ``growth``: PGD's maps and step against objects an image, images a batch and side of the image,
 - ``loader``: a batch of eight images, loaded and augmented by one process,
 - ``evaluation``: COCO's figures of many detections by pycocotools and as it is here,
+- ``deformable``: a deformable convolution of DDOD's mini head, there and back, by torchvision and as it is here,
 - ``start``: of a training until it is ready to build its model, and of ``--help``.
 """
 
@@ -32,6 +33,7 @@ from matplotlib.figure import Figure
 from mmdet.registry import MODELS
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
+from torchvision.ops import deform_conv2d
 from tqdm import tqdm
 
 import pgd.plugin  # noqa: F401  registers with mmdet
@@ -45,6 +47,7 @@ from benchmark.figures.plots import COLOURS, paint, style
 from benchmark.training.combinations import combinations
 from benchmark.training.usage import machine
 from pgd.checkpoint import export
+from pgd.deformable import Geometry, deform_conv
 from pgd.evaluation.matching import evaluated, figures
 from pgd.methods.base import method_class
 from tools.gpu_speed import QUICK, Subject, batch_of, spread, step_of
@@ -203,6 +206,22 @@ def evaluation(data: DatasetInfo, turns: int) -> dict[str, Any]:
     }
 
 
+def deformable(turns: int) -> dict[str, Any]:
+    """Of eight images of 160 pixels on the finest level."""
+    shapes = (8, 32, 20, 20), (32, 32, 3, 3), (8, 18, 20, 20)
+    inputs = [torch.randn(shape, requires_grad=True) for shape in shapes]
+    geometry = Geometry((1, 1), (1, 1), (1, 1), 1, 1)
+    variants = {
+        "torchvision": lambda turn: deform_conv2d(inputs[0], inputs[2], inputs[1], padding=1).sum().backward(),
+        "here": lambda turn: deform_conv(*inputs, None, None, geometry).sum().backward(),
+    }
+    times = in_turns(variants, turns, "deformable convolution")
+    return {
+        "ms": {name: spread(own) for name, own in times.items()},
+        "torchvision / here": spread(list(np.divide(times["torchvision"], times["here"]))),
+    }
+
+
 def start(turns: int) -> dict[str, Any]:
     """Of processes."""
     variants = {
@@ -252,6 +271,7 @@ def measure(data: DatasetInfo, turns: int, detectors: tuple[str, ...] = DETECTOR
         "growth": growth(max(3, turns // 2)),
         "loader": loader(data, 4 * turns),
         "evaluation": evaluation(data, max(3, turns // 4)),
+        "deformable": deformable(turns),
         "start": start(max(2, turns // 6)),
     }
 

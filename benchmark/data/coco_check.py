@@ -13,9 +13,10 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterable
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from benchmark.data.faults import SKIP, DataError, Faults, xywh
+from benchmark.data.image_names import leads_out
 from benchmark.data.image_sizes import CUT, FORBIDDEN, FOREIGN, HUGE, LINE, MISSING, STRIP, UNREADABLE
 from pgd.evaluation.matching import fast
 
@@ -30,7 +31,7 @@ BROKEN_BOX, NEGATIVE, NO_AREA = "boxes that are not four numbers", "boxes of neg
 #: mmdet trains on none of these, pycocotools counts them as missed
 TINY = "boxes less than a pixel wide or high"
 OUTSIDE, BAD_AREA = "boxes outside of their image", "areas that are no positive numbers"
-BAD_CROWD = "iscrowd that is neither 0 nor 1"
+BAD_CROWD, BAD_IGNORE = "iscrowd that is neither 0 nor 1", "ignore that is neither 0 nor 1"
 # So may images with these, or that are missing or broken, and their annotations with them.
 EXIF, DISAGREES = "photographs that their EXIF entry turns", "image sizes that disagree with the files"
 REMEDIES = {
@@ -50,6 +51,7 @@ REMEDIES = {
     OUTSIDE: "boxes are [x, y, width, height] in pixels of the image; mend or delete them",
     BAD_AREA: "mend the areas, or delete them: they are computed from the boxes then",
     BAD_CROWD: "iscrowd is a number: 1 for a region to ignore, 0 for an object",
+    BAD_IGNORE: "ignore is a number: 1 for a region to ignore, 0 for an object",
     MISSING: "copy the files or mend file_name, which starts from the images' folder",
     FORBIDDEN: "let this user read them (chmod u+r, and u+x of their folders)",
     UNREADABLE: "fetch the files again",
@@ -83,11 +85,6 @@ def is_id(value: object) -> bool:
 def has_size(image: dict) -> bool:
     """Whether an image has a width and a height."""
     return all(is_id(image.get(key)) and image[key] > 0 for key in ("width", "height"))
-
-
-def leads_out(name: str) -> bool:
-    """Whether a relative file name may name something that is not below the folder it starts from."""
-    return name.startswith(("/", "\\")) or ".." in PurePosixPath(name.replace("\\", "/")).parts or "\0" in name
 
 
 class Annotations:
@@ -202,6 +199,8 @@ class Annotations:
             kind, what = BAD_AREA, f"area {area!r}"
         elif (entry.get("iscrowd") or 0) not in (0, 1):
             kind, what = BAD_CROWD, f"iscrowd {entry['iscrowd']!r}"
+        elif (entry.get("ignore") or 0) not in (0, 1):
+            kind, what = BAD_IGNORE, f"ignore {entry['ignore']!r}"
         if kind:
             self.faults.add(kind, f"annotation {entry.get('id')}", what)
             return False

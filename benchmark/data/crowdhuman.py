@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmark.data.faults import DataError, Faults, Xywh, xywh
-from benchmark.data.image_names import image_names, near_names
+from benchmark.data.image_names import image_names, leads_out, near_names
 from benchmark.data.image_sizes import MISSING, Header, look, write_atomically
 from benchmark.experiment.workspace import file_digest
 
@@ -146,7 +146,7 @@ def read_odgt(path: Path, faults: Faults) -> list[Record]:
                 continue
             name = content.get("ID")
             # It names a file: what leads out of the images' folder is no ID.
-            if not isinstance(name, str) or not name or {"/", "\\", "\0"} & set(name):
+            if not isinstance(name, str) or not name or {"/", "\\"} & set(name) or leads_out(name):
                 faults.add(NO_ID, number, f"ID {name!r}" if "ID" in content else "")
                 continue
             if name in seen:

@@ -15,8 +15,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from benchmark.data.coco_check import DISAGREES, ESCAPES, EXIF, NO_AREA, OUTSIDE, TINY, leads_out
+from benchmark.data.coco_check import DISAGREES, ESCAPES, EXIF, NO_AREA, OUTSIDE, TINY
 from benchmark.data.faults import LIMIT, DataError, Faults
+from benchmark.data.image_names import image_names, leads_out
 from benchmark.data.image_sizes import PROBLEMS, TURNED, Header, look
 from benchmark.experiment.datasets import LAYOUT
 
@@ -141,6 +142,8 @@ def usable(photos: Sequence[Photo], images: Path, faults: Faults) -> list[tuple[
             faults.add(AGAIN, source, f"{photo.name} stands in {source_of(first[photo.name], faults)}")
         else:
             first[photo.name] = photo
+    for name in image_names(first, images, images)[1]:
+        faults.add(ESCAPES, source_of(first.pop(name), faults), f"{name} lies in {(images / name).resolve().parent}")
     headers, problems = look({name: images / name for name in first})
     kept = []
     for name, photo in first.items():

@@ -13,6 +13,15 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 
+def leads_out(name: str) -> bool:
+    """Whether a relative file name may name something that is not below the folder it starts from, or no file at all."""
+    try:
+        os.fsencode(name)
+    except UnicodeEncodeError:  # half of a character, which only JSON can write
+        return True
+    return name.startswith(("/", "\\")) or ".." in PurePosixPath(name.replace("\\", "/")).parts or "\0" in name
+
+
 def image_names(names: Iterable[str], folder: Path, root: Path) -> tuple[dict[str, str], list[str]]:
     """Names as the disk has them, where they differ in their Unicode form only, and those whose file lies elsewhere.
 
@@ -27,8 +36,8 @@ def image_names(names: Iterable[str], folder: Path, root: Path) -> tuple[dict[st
         forms = (name, *(unicodedata.normalize(form, name) for form in ("NFC", "NFD")))
         found[name] = own = next((form for form in forms if os.path.lexists(folder / form)), name)
         path = folder / own
-        # links are rare, and to follow one takes time
-        if path.is_symlink() and {*allowed, path.parent.resolve()}.isdisjoint(path.resolve().parents):
+        # links are rare, and to follow one takes time; a name too long for any file is none
+        if os.path.islink(path) and {*allowed, path.parent.resolve()}.isdisjoint(path.resolve().parents):
             outside.append(name)
     return found, outside
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import yaml
-from annotated_types import Ge, MinLen
+from annotated_types import Ge, Le, MinLen
 from pydantic import (
     AfterValidator,
     Strict,
@@ -39,7 +39,8 @@ def _distinct(seeds: tuple[int, ...]) -> tuple[int, ...]:
 
 # Nothing is converted but whole numbers to floats, and lists to tuples.
 Settings = Annotated[dict[Annotated[str, Strict()], Any], Strict()]
-Seed = Annotated[StrictInt, Ge(0)]
+#: numpy takes no larger one
+Seed = Annotated[StrictInt, Ge(0), Le(2**32 - 1)]
 #: may be part of a file's name
 Name = Annotated[StrictStr, StringConstraints(pattern=r"^[\w.-]+$")]
 
@@ -66,7 +67,7 @@ class Teacher(Detector):
 
     seed: Seed = 0
     #: distilling from a teacher below this AP (percent) is refused
-    min_ap: Number = 0.0
+    min_ap: Annotated[Number, Ge(0), Le(100)] = 0.0
     #: what it sees in the training images: stored in single precision where that can be done, which changes nothing but
     #: the time (``auto``), looked at anew in every step (``live``), or stored in half precision (``float16``)
     features: Literal["auto", "live", "float16"] = "auto"
@@ -290,6 +291,8 @@ class _UniqueKeys(yaml.SafeLoader):
         for key_node, _ in node.value:
             if key_node.tag == "tag:yaml.org,2002:merge":
                 continue
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise SettingsError(f"line {key_node.start_mark.line + 1}: a key is a name, not a list or a mapping")
             key = self.construct_object(key_node, deep=True)
             if key in seen:
                 raise SettingsError(f"line {key_node.start_mark.line + 1}: the key '{key}' stands twice; delete one")
@@ -305,9 +308,9 @@ def load(path: str | Path = "params.yaml") -> Params:
     try:
         params = parse(yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys))
         return replace(params, pairs={name: _placed(pair, path.parent) for name, pair in params.pairs.items()})
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
-        place = f" line {mark.line + 1}" if mark else ""
-        raise SettingsError(f"{path}{place}: not valid YAML ({getattr(error, 'problem', error)})") from None
+        place, what = f" line {mark.line + 1}" if mark else "", str(getattr(error, "problem", error))
+        raise SettingsError(f"{path}{place}: not valid YAML ({what.splitlines()[0]})") from None
     except SettingsError as error:
         raise SettingsError(f"{path}: {error}") from None

@@ -28,6 +28,7 @@ from benchmark.data.coco_check import Annotations, has_size
 from benchmark.data.faults import DataError
 from benchmark.data.image_names import image_names
 from benchmark.evidence.stats import indexed
+from benchmark.experiment.classes import listed_classes
 from benchmark.experiment.config import DatasetInfo, detector_config, model_dict
 from benchmark.experiment.image_size import set_image_size
 from benchmark.experiment.settings import Params, SettingsError
@@ -121,17 +122,14 @@ def class_names(subject: Subject, truth: COCO, count: int) -> tuple[str, ...]:
     known = [category["name"] for category in truth.dataset["categories"]]
     names, source = subject.classes, "the data set"
     if names is None:
-        meta = torch.load(subject.checkpoint, map_location="cpu", weights_only=True).get("meta") or {}
-        meta = meta.get("dataset_meta") or meta
-        # upper case: as mmdet before 3.0 wrote it
-        names, source = meta.get("classes", meta.get("CLASSES")), str(subject.checkpoint)
+        names, source = listed_classes(subject.checkpoint), str(subject.checkpoint)
     # the kind of data set may name classes that are not this detector's
     if names is None and len(own := configured_classes(subject.cfg)) == count:
         names, source = own, subject.config
     if names is None:
         names, source = known, str(subject.annotations)
         print(f"neither checkpoint nor config names the classes: taken in the order of {source}", file=sys.stderr)
-    names = (names,) if isinstance(names, str) else tuple(names)
+    names = tuple(names)
     if len(names) != count:
         raise SettingsError(f"{source}: {len(names)} classes, but the detector has {count}: they do not fit")
     shared = [name for name in known if name in names]

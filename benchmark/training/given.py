@@ -10,13 +10,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import torch
 from mmdet.registry import MODELS
 from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 
 import pgd.plugin  # noqa: F401  registers with mmdet
 from benchmark.data.download import Remote, fetch, named_digest
+from benchmark.experiment.classes import listed_classes
 from benchmark.experiment.config import DatasetInfo, detector_config, model_dict, training_digest
 from benchmark.experiment.settings import Job, Teacher
 from benchmark.experiment.workspace import HERE, Workspace, file_digest
@@ -82,35 +82,27 @@ def _misfit(path: Path, what: str) -> str:
     return f"{path}: does not fit the teacher: {what}; give its own config under teacher.config"
 
 
-def check_classes(path: Path, data: DatasetInfo) -> str | None:
-    """Compare the classes that a checkpoint names with the data set's; returns what is assumed of another order.
-
-    mmdet numbers classes as the annotation file that it trains on lists them, whatever the list that it keeps says: so
-    another order there is no error, but it may be the sign of one.
+def check_classes(path: Path, data: DatasetInfo) -> None:
+    """Compare the classes that a checkpoint names, if it does, with the data set's.
 
     Raises:
-        CheckpointError: the classes are others.
+        CheckpointError: they are others, or in another order. mmdet numbers classes by the annotation file that it
+            trains on and keeps the list of the config: which of the two orders the weights have, no file says.
     """
-    content = torch.load(path, map_location="cpu", weights_only=True)
-    meta = content.get("meta") or {} if isinstance(content, dict) else {}
-    meta = meta.get("dataset_meta") or meta
-    # upper case: as mmdet before 3.0 wrote it
-    names = meta.get("classes", meta.get("CLASSES"))
-    names = [names] if isinstance(names, str) else list(names or data.classes)
+    names = listed_classes(path) or tuple(data.classes)
     if other := sorted({*names} ^ {*data.classes}):
         raise CheckpointError(
             f"{path}: trained on {len({*names})} classes, the data set {data.name} has {len(data.classes)} (first that "
             f"only one of them has: '{other[0]}'); give a teacher of these classes"
         )
-    place = next((i for i, (own, ours) in enumerate(zip(names, data.classes, strict=False)) if own != ours), None)
-    if place is None:
-        return None
-    return (
-        f"{path.name} lists the classes in another order than {data.name} (number {place} is '{names[place]}' there, "
-        f"'{data.classes[place]}' here); assumed is that of {data.name}, since mmdet numbers classes by the annotation "
-        "file, whatever the list says; an AP far below what the teacher is known for shows that this is wrong, and "
-        "teacher.min_ap stops the students there"
-    )
+    for place, (own, ours) in enumerate(zip(names, data.classes, strict=False)):
+        if own != ours:
+            raise CheckpointError(
+                f"{path}: lists the classes in another order than {data.name} (number {place} is '{own}' there, "
+                f"'{ours}' here); give the categories of the annotation files its order, or, where those of its training "
+                f"had that of {data.name} (mmdet numbers classes by the file, whatever the list says), give a file of "
+                "its state_dict alone"
+            )
 
 
 def adopt(job: Job, data: DatasetInfo, space: Workspace = HERE) -> Path:
@@ -120,8 +112,7 @@ def adopt(job: Job, data: DatasetInfo, space: Workspace = HERE) -> Path:
     state, sha256 = load_state(path), file_digest(path)
     if not teacher.is_address and sha256 != json.loads(basis(job, space).read_text())["checkpoint"]:
         raise CheckpointError(f"{path}: changed since it was planned; run `dvc repro` again")
-    if assumed := check_classes(path, data):
-        print(f"{job.label}: {assumed}")
+    check_classes(path, data)
     init_default_scope("mmdet")
     model = detector_config(teacher)
     model.model.backbone.init_cfg = None

@@ -16,6 +16,7 @@ from support.worlds import World, runs, same
 from benchmark.data.faults import DataError
 from benchmark.data.manifest import changed_since
 from benchmark.evidence.record import Record
+from benchmark.experiment.classes import listed_classes
 from benchmark.experiment.config import detector_config, model_dict
 from benchmark.experiment.settings import TEACHER, Dataset, Detector, SettingsError, Teacher, parse
 from benchmark.experiment.workspace import Workspace, file_digest
@@ -138,6 +139,7 @@ def test_the_plan_names_the_file_and_nothing_else_changes(tiny_world, weights):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
+        (given("zoo"), r"pairs\.gfl\.teacher\.checkpoint: .*zoo is no file \(paths start at params"),
         (given("zoo/none.pth"), r"pairs\.gfl\.teacher\.checkpoint: .*zoo/none\.pth is no file \(paths start at params"),
         (
             given("zoo/t.pth", sha256="0" * 64),
@@ -196,36 +198,71 @@ def test_names_of_mmdet_before_its_second_version():
 
 @pytest.mark.parametrize("key", ["CLASSES", "classes"])
 def test_classes(tiny_data, tmp_path, key):
-    """Another order is told, and assumed to say nothing; other names are other classes."""
+    """Other names are other classes; of the same ones in another order nobody knows which is which."""
     names = tuple(tiny_data.classes)
     torch.save({"state_dict": {}, "meta": {key: names}}, tmp_path / "t.pth")
-    assert check_classes(tmp_path / "t.pth", tiny_data) is None
+    check_classes(tmp_path / "t.pth", tiny_data)
+    with pytest.raises(CheckpointError, match=r"only one of them has: 'aardvark'\); give a teacher of these classes"):
+        check_classes(tmp_path / "t.pth", replace(tiny_data, classes=[*names[1:], "aardvark"]))
+    with pytest.raises(CheckpointError, match=r"on 10 classes, the data set minicoco has 11 \(.* has: 'zebra'\)"):
+        check_classes(tmp_path / "t.pth", replace(tiny_data, classes=[*names, "zebra"]))
     swapped = (names[0], names[2], names[1], *names[3:])
     torch.save({"state_dict": {}, "meta": {key: swapped}}, tmp_path / "t.pth")
-    assert check_classes(tmp_path / "t.pth", tiny_data) == (
-        f"t.pth lists the classes in another order than minicoco (number 1 is '{names[2]}' there, '{names[1]}' here); "
-        "assumed is that of minicoco, since mmdet numbers classes by the annotation file, whatever the list says; an "
-        "AP far below what the teacher is known for shows that this is wrong, and teacher.min_ap stops the students "
-        "there"
+    with pytest.raises(CheckpointError) as caught:
+        check_classes(tmp_path / "t.pth", tiny_data)
+    assert str(caught.value) == (
+        f"{tmp_path / 't.pth'}: lists the classes in another order than minicoco (number 1 is '{names[2]}' there, "
+        f"'{names[1]}' here); give the categories of the annotation files its order, or, where those of its training "
+        "had that of minicoco (mmdet numbers classes by the file, whatever the list says), give a file of its "
+        "state_dict alone"
     )
-    with pytest.raises(CheckpointError, match=r"only one of them has: 'zebra'"):
-        check_classes(tmp_path / "t.pth", replace(tiny_data, classes=[*tiny_data.classes, "zebra"]))
+    check_classes(tmp_path / "t.pth", replace(tiny_data, classes=list(swapped)))
+
+
+@pytest.mark.parametrize(
+    "meta",
+    [
+        [1],
+        "v1",
+        torch.ones(2),
+        {"dataset_meta": ["a"]},
+        {"classes": 8},
+        {"classes": [1, 2]},
+        {"classes": [{"id": 1}]},
+        {"classes": {"a": 0}},
+        {"classes": None},
+        {"classes": []},
+    ],
+    ids=str,
+)
+def test_what_is_no_list_of_names_says_nothing(tiny_data, tmp_path, meta):
+    """Other libraries keep other things there."""
+    torch.save({"state_dict": {}, "meta": meta}, tmp_path / "t.pth")
+    assert listed_classes(tmp_path / "t.pth") is None
+    check_classes(tmp_path / "t.pth", tiny_data)
 
 
 def test_one_class(tiny_data, tmp_path):
     """mmdet takes a name for the list of it."""
     torch.save({"state_dict": {}, "meta": {"CLASSES": "cell"}}, tmp_path / "t.pth")
-    assert check_classes(tmp_path / "t.pth", replace(tiny_data, classes=["cell"])) is None
+    assert listed_classes(tmp_path / "t.pth") == ("cell",)
+    check_classes(tmp_path / "t.pth", replace(tiny_data, classes=["cell"]))
 
 
-def test_another_order_of_classes_is_told_when_the_teacher_is_taken_over(tiny_world, weights, capsys):
+def test_another_order_of_classes_is_refused_before_anything_is_written(tiny_world, weights, capsys):
+    """The weights alone, of a training on files of this order, are taken."""
     world = tiny_world
     names = list(reversed(world.data.classes))
-    put(world, {"state_dict": weights, "meta": {"dataset_meta": {"classes": names}}})
+    content = {"state_dict": weights, "meta": {"dataset_meta": {"classes": names}}}
+    path = put(world, content)
+    params = world.settle(given("zoo/t.pth"))
+    with pytest.raises(CheckpointError, match=rf"^{path}: lists the classes in another order than minicoco \(number 0 "):
+        world.train(params, TEACHER)
+    assert not world.space.teacher("gfl").exists()
+    assert same(load_state(path), weights)
+    put(world, weights)
     out = world.train(world.settle(given("zoo/t.pth")), TEACHER)
-    notice, entries = capsys.readouterr().out.splitlines()
-    assert notice.startswith("teacher-gfl: t.pth lists the classes in another order than minicoco (number 0 is ")
-    assert entries == f"teacher-gfl: all {len(weights)} entries are from t.pth"
+    assert capsys.readouterr().out.splitlines() == [f"teacher-gfl: all {len(weights)} entries are from t.pth"]
     exported = torch.load(out / "weights.pth", weights_only=True)
     assert list(exported["meta"]["dataset_meta"]["classes"]) == world.data.classes
     assert same(exported["state_dict"], weights)
