@@ -132,11 +132,11 @@ def analyse(subject: Subject, options: Options, limit: int | None = None, batch_
                 objects = truth_of(truth, image_id, label_of, meta["scale_factor"], view.boxes.device)
                 chosen = choose(view, image, objects, options, number)
                 for mode, tally in by_mode.items():
-                    own = chosen
+                    choice = chosen
                     if mode == "features" and view.grid.per_position > 1:
-                        own = choose(view, image, objects, options, number, mode)
-                    dropped = own.in_box & ~own.kept
-                    tally.add(image_id, dropper.detect(mode, dropped, view.grid, image, meta), own)
+                        choice = choose(view, image, objects, options, number, mode)
+                    dropped = choice.in_box & ~choice.kept
+                    tally.add(image_id, dropper.detect(mode, dropped, view.grid, image, meta), choice)
                 levels += by_level(chosen.kept[: len(options.percents)], view.grid).cpu()
                 number += 1
                 bar.update()

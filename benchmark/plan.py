@@ -31,7 +31,7 @@ from benchmark.data.manifest import file_state
 from benchmark.experiment.cli import command_parser, run_cli
 from benchmark.experiment.config import DatasetInfo, detector_config, training_digest
 from benchmark.experiment.digest import BESIDE_TRAINING, PACKAGES, closure
-from benchmark.experiment.names import hint, unknown
+from benchmark.experiment.names import hint, unknown, wrong_kind
 from benchmark.experiment.pretrained import remote_of
 from benchmark.experiment.quiet import quiet
 from benchmark.experiment.settings import Job, Params, Run, SettingsError, load
@@ -78,7 +78,7 @@ def sources(parts: set[type], run: Run | None) -> dict[str, str]:
 
 
 def check_run(name: str, params: Params) -> None:
-    """Build nothing, but find every misspelt method, setting or config key."""
+    """Build nothing, but find every misspelt method, setting or config key, and values that are none of their kind."""
     job = params.student(name)
     run = job.run
     try:
@@ -86,9 +86,11 @@ def check_run(name: str, params: Params) -> None:
             if run.method not in METHODS.module_dict:
                 raise MethodError(unknown("distillation method", run.method, sorted(METHODS.module_dict)))
             known = settings_of(run.method)
-            for key in run.settings:
+            for key, value in run.settings.items():
                 if key not in known:
                     raise MethodError(f"settings.{key}: unknown to method '{run.method}'; {hint(key, known)}")
+                if wrong := wrong_kind(value, known[key]):
+                    raise MethodError(f"settings.{key}: {wrong}")
                 if key == TOKENS:
                     raise MethodError(f"settings.{key}: filled in, the stage `match` learns them; delete the key")
         detector_config(job.detector, run.options)

@@ -78,12 +78,12 @@ def _coco_splits(parts: dict[str, tuple[Path, Path]], settings: Dataset, work: P
         if settings.kind == "minicoco":
             _check_count(ARCHIVE, name, split.listed, MINI_IMAGES)
         if limit or split.changes:
-            own = work / (f"{name}_first{limit}.json" if limit else f"{name}.json")
-            own.write_text(json.dumps(split.content), encoding="utf-8")
+            written = work / (f"{name}_first{limit}.json" if limit else f"{name}.json")
+            written.write_text(json.dumps(split.content), encoding="utf-8")
             if computed := split.changes.get("computed"):
                 told = ", ".join(f"{count} {what}" for what, count in computed.items())
-                print(f"{split.annotations}: computed {told}; written to {own}")
-            split = replace(split, annotations=own)
+                print(f"{split.annotations}: computed {told}; written to {written}")
+            split = replace(split, annotations=written)
         splits[name] = split
     return splits
 

@@ -23,10 +23,9 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
 
 from benchmark.experiment.cli import command_parser, run_cli
-from benchmark.figures.plots import style
+from benchmark.figures.plots import WIDTH, style
 
 #: Okabe and Ito's colours, without their yellow, and marks, one a detector
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#4d4d4d")
@@ -42,10 +41,12 @@ SELECTION_NAMES = {"top": "best by quality", "central": "central", "random": "ra
 MODE_TITLES = {"predictions": "Predictions dropped", "features": "Features flattened"}
 SIZES = {"AP_small": "Small", "AP_medium": "Medium", "AP_large": "Large"}
 SHARE_LABEL = "kept in each box (%)"
+#: COCO's metric, whatever that of the experiment is: CrowdHuman's AP of the same detector is another figure
+AP_LABEL = "COCO AP (%)"
 #: average number in a box up to which a percentage means one; smaller percentages are the same and not drawn
 ONE = 1.2
-#: Okabe and Ito's colours from fine levels to coarse ones
-STRIDES = ("#0072b2", "#56b4e9", "#009e73", "#e69f00", "#d55e00", "#cc79a7", "#4d4d4d")
+#: shares of the levels that their axis names; it is a square root's, as one level often has nearly all
+TICKS = (0, 1, 5, 20, 50, 100)
 #: share of boxes from which on a mark is hollow: the percentage is less than one prediction there, and one is kept
 HOLLOW = 0.5
 
@@ -91,11 +92,11 @@ def draw(axes: Axes, rows: pd.DataFrame, figure: str, colour: str, mark: str, **
     axes.plot(x, y, color=colour, zorder=3, **line)
     axes.fill_between(x, *band(rows, figure), color=colour, alpha=0.13, linewidth=0, zorder=1)
     for empty in (True, False):
-        own = (hollow == empty).to_numpy()
+        at = (hollow == empty).to_numpy()
         face = "white" if empty else colour
         # a line without points, not clipped, would spoil the layout
-        if own.any():
-            axes.plot(x[own], y[own], mark, color=colour, markerfacecolor=face, markersize=5.5, clip_on=False, zorder=4)
+        if at.any():
+            axes.plot(x[at], y[at], mark, color=colour, markerfacecolor=face, markersize=5.5, clip_on=False, zorder=4)
 
 
 def from_one(table: pd.DataFrame) -> tuple[pd.DataFrame, dict[float, str]]:
@@ -122,7 +123,7 @@ def hollow_handle() -> Line2D:
     return Line2D([], [], color="#4d4d4d", marker="o", linestyle="", markerfacecolor="white", label="one in most boxes")
 
 
-def detector_legend(figure: Figure, table: pd.DataFrame, columns: int = 4) -> None:
+def detector_legend(figure: Figure, table: pd.DataFrame, columns: int) -> None:
     """Which colour is whose, what is solid, what dashed, what hollow."""
     handles = [
         Line2D([], [], color=colour, marker=mark, markersize=5.5, linewidth=2, label=name)
@@ -142,7 +143,7 @@ def by_detector(table: pd.DataFrame, panels: Sequence[tuple[str, str, str]], sta
     """
     style()
     count = len(panels)
-    size = (4.4, 1.3 + 3.1 * count) if stacked else (max(5.8, 0.8 + 3.5 * count), 4.6)
+    size = (4.4, 1.3 + 3.1 * count) if stacked else (WIDTH, 4.6)
     figure = Figure(figsize=size, layout="constrained")
     table, labels = from_one(table)
     shape = (count, 1) if stacked else (1, count)
@@ -152,14 +153,14 @@ def by_detector(table: pd.DataFrame, panels: Sequence[tuple[str, str, str]], sta
             rows = table[(table["name"] == name) & (table["mode"] == mode)]
             for selection, width in (("random", 1.4), ("top", 2.0)):
                 dashes = SELECTIONS[selection][1]
-                own = rows[rows["selection"] == selection]
-                draw(axes, own, measure, colour, mark, linestyle=dashes, linewidth=width)
+                drawn = rows[rows["selection"] == selection]
+                draw(axes, drawn, measure, colour, mark, linestyle=dashes, linewidth=width)
         share_axis(axes, labels)
         axes.set(title=title, xlabel="" if stacked and axes is not row[-1] else SHARE_LABEL)
-        axes.set_ylabel("AP (%)" if stacked or axes is row[0] else "")
+        axes.set_ylabel(AP_LABEL if stacked or axes is row[0] else "")
     # the panels share it; once set, it does not grow any more
     figure.axes[0].set_ylim(bottom=0)
-    detector_legend(figure, table, columns=2 if stacked else 4)
+    detector_legend(figure, table, columns=2 if stacked else 3)
     return figure
 
 
@@ -172,7 +173,7 @@ def accuracy(table: pd.DataFrame, stacked: bool = False) -> Figure:
 def sizes(table: pd.DataFrame) -> Figure:
     """AP by kept share for small, medium and large objects, in the first mode."""
     mode = next(mode for mode in MODE_TITLES if (table["mode"] == mode).any())
-    return by_detector(table, [(title, mode, measure) for measure, title in SIZES.items()])
+    return by_detector(table, [(title, mode, measure) for measure, title in SIZES.items()], stacked=True)
 
 
 def controls(table: pd.DataFrame) -> Figure:
@@ -180,24 +181,24 @@ def controls(table: pd.DataFrame) -> Figure:
     style()
     names = list(looks(table))
     modes = [mode for mode in MODE_TITLES if (table["mode"] == mode).any()]
-    figure = Figure(figsize=(max(5.8, 3.7 * len(modes)), 1.1 + 1.9 * len(names)), layout="constrained")
-    grid = figure.subplots(len(names), len(modes), sharex=True, sharey=True, squeeze=False)
+    figure = Figure(figsize=(WIDTH, 1.1 + 1.9 * len(names)), layout="constrained")
+    panels = figure.subplots(len(names), len(modes), sharex=True, sharey=True, squeeze=False)
     table, labels = from_one(table)
-    for line, name in zip(grid, names, strict=True):
+    for line, name in zip(panels, names, strict=True):
         for axes, mode in zip(line, modes, strict=True):
             rows = table[(table["name"] == name) & (table["mode"] == mode)]
             for everything in rows["AP"][rows["percent"] == 100].head(1):
                 axes.axhline(everything, color="#9a9a9a", linewidth=0.9, zorder=0)
             for selection, (colour, dashes, mark) in SELECTIONS.items():
-                own = rows[rows["selection"] == selection]
-                draw(axes, own, "AP", colour, mark, linestyle=dashes, linewidth=2.0 if selection == "top" else 1.5)
+                drawn = rows[rows["selection"] == selection]
+                draw(axes, drawn, "AP", colour, mark, linestyle=dashes, linewidth=2.0 if selection == "top" else 1.5)
             share_axis(axes, labels)
-        line[0].set_ylabel(f"{name}\nAP (%)")
+        line[0].set_ylabel(f"{name}\n{AP_LABEL}")
     # all panels share it; once set, it does not grow any more
-    grid[0, 0].set_ylim(bottom=0)
-    for axes, mode in zip(grid[0], modes, strict=True):
+    panels[0, 0].set_ylim(bottom=0)
+    for axes, mode in zip(panels[0], modes, strict=True):
         axes.set_title(MODE_TITLES[mode])
-    for axes in grid[-1]:
+    for axes in panels[-1]:
         axes.set_xlabel(SHARE_LABEL)
     handles = [
         Line2D([], [], color=c, linestyle=d, marker=m, linewidth=1.8, markersize=5.5, label=SELECTION_NAMES[selection])
@@ -208,30 +209,32 @@ def controls(table: pd.DataFrame) -> Figure:
 
 
 def levels(table: pd.DataFrame) -> Figure:
-    """Shares of the pyramid's levels in what the best by quality keep: a panel a detector, a bar a share."""
+    """Shares of the pyramid's levels in what the best by quality keep: a panel a detector, a line a level."""
     style()
     names, strides = table["name"].unique(), sorted(table["stride"].unique())
-    paints = dict(zip(strides, STRIDES, strict=False))
-    columns = min(3, len(names))
+    looks_of = dict(zip(strides, zip(COLOURS, MARKS, strict=True), strict=False))
+    columns = min(2, len(names))
     rows = -(-len(names) // columns)
-    figure = Figure(figsize=(max(5.8, 0.6 + 2.8 * columns), 1.2 + 2.3 * rows), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 1.2 + 2.1 * rows), layout="constrained")
     panels = figure.subplots(rows, columns, sharey=True, squeeze=False).flatten()
     for axes, name in zip(panels, names, strict=False):
         shares = table[table["name"] == name].pivot(index="percent", columns="stride", values="share") * 100
-        places, below = np.arange(len(shares)), np.zeros(len(shares))
         for stride in shares.columns:
-            axes.bar(places, shares[stride], 0.82, bottom=below, color=paints[stride], edgecolor="white", linewidth=0.6)
-            below += shares[stride].to_numpy()
-        axes.set_xticks(places, [f"{p:g}" for p in shares.index])
+            colour, mark = looks_of[stride]
+            axes.plot(shares.index, shares[stride], color=colour, marker=mark, markersize=5, linewidth=1.8, clip_on=False)
+        share_axis(axes, {percent: f"{percent:g}" for percent in shares.index})
+        axes.set_yscale("function", functions=(np.sqrt, np.square))
+        axes.set_yticks(TICKS)
         axes.set(title=name, xlabel=SHARE_LABEL, ylim=(0, 100))
-        axes.grid(axis="x", visible=False)
-        sns.despine(ax=axes)
     for axes in panels[len(names) :]:
         axes.set_visible(False)
     for axes in panels[::columns]:
         axes.set_ylabel("share of the kept (%)")
-    handles = [Patch(facecolor=paint, label=f"stride {stride}") for stride, paint in paints.items()]
-    figure.legend(handles=handles, loc="outside lower center", ncols=5 if columns > 2 else 3)
+    handles = [
+        Line2D([], [], color=colour, marker=mark, markersize=5, linewidth=1.8, label=f"stride {stride}")
+        for stride, (colour, mark) in looks_of.items()
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), columnspacing=1.2, handlelength=1.6)
     return figure
 
 

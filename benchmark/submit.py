@@ -74,24 +74,24 @@ def plan_fault(record: Record, job: Job, theirs: Workspace, ours: Workspace) -> 
     name = f"{job.name}.json"
     if not (ours.plan / name).is_file():
         return f"we have no plan of it ({ours.plan / name}); run `dvc repro plan`"
-    planned, own = read_json(ours.plan / name), read_json(inside(theirs.root, theirs.plan / name))
+    planned, sent = read_json(ours.plan / name), read_json(inside(theirs.root, theirs.plan / name))
     if record.config_digest != planned["config"]:
         return f"config {record.config_digest}, planned is {planned['config']}; they changed settings or a config file"
     if record.seed != job.seed:
         return f"seed {record.seed}, planned is {job.seed}"
-    ours_code, code = planned["code"], own["code"]
+    ours_code, code = planned["code"], sent["code"]
     if other := sorted(name for name in ours_code.keys() | code.keys() if ours_code.get(name) != code.get(name)):
         return f"other code in {len(other)} of {len(ours_code)} modules (first: {other[0]}); take the same revision"
-    return None if own["data"] == planned["data"] else f"data {own['data'][:12]}, ours are {planned['data'][:12]}"
+    return None if sent["data"] == planned["data"] else f"data {sent['data'][:12]}, ours are {planned['data'][:12]}"
 
 
 def versions(job: Job, theirs: Workspace, ours: Workspace) -> str:
     """Whose libraries trained it; others are no fault, but are told."""
     name = f"{job.name}.json"
-    own, planned = read_json(inside(theirs.root, theirs.plan / name)), read_json(ours.plan / name)
+    sent, planned = read_json(inside(theirs.root, theirs.plan / name)), read_json(ours.plan / name)
     other = [
         f"{library} {version} (ours {planned['libraries'].get(library)})"
-        for library, version in own["libraries"].items()
+        for library, version in sent["libraries"].items()
         if version != planned["libraries"].get(library)
     ]
     return f"libraries: {', '.join(other) or 'ours'}"

@@ -99,12 +99,12 @@ def weights(methods: list[str], params: Params, pair: str) -> dict[str, Run]:
     for method in methods:
         cls, published = method_class(method), published_settings(method, detector, MINI)
         # what goes with the size of a detector or was published for this one
-        own = {name: published[name] for name in {**cls.scaling, **cls.published.get(detector, {})}}
+        carried = {name: published[name] for name in {**cls.scaling, **cls.published.get(detector, {})}}
         for place, factor in enumerate(FACTORS):
             weight = float(f"{published[cls.weight_setting] * factor:.2g}")
             second = SECOND.get(method, {}) if place % 2 else {}
             found[f"{method}_{weight:g}"] = Run(
-                method, "head+neck", pair, {**own, cls.weight_setting: weight, **second}
+                method, "head+neck", pair, {**carried, cls.weight_setting: weight, **second}
             )
     return found
 
@@ -117,10 +117,10 @@ def named(path: Path, params: Params, pair: str) -> dict[str, Run]:
     return parse({**asdict(params), "runs": content, "seeds": list(params.seeds)}).runs
 
 
-def held_out(params: Params, pair: str, space: Workspace, own: Workspace) -> None:
-    """Put the pair's data set, split anew, into the workspace ``own``."""
+def held_out(params: Params, pair: str, space: Workspace, trials: Workspace) -> None:
+    """Put the pair's data set, split anew, into the workspace ``trials``."""
     name = params.pairs[pair].dataset
-    path = own.dataset(name)
+    path = trials.dataset(name)
     data = split_train(DatasetInfo.load(name, space), path.parent).placed(space.root.absolute())
     path.write_text(json.dumps(asdict(data), indent=2), encoding="utf-8")
 

@@ -1,1 +1,1 @@
-"""Measurements of speed; nothing of the pipeline needs them."""
+"""Measurements of speed, and many more scenes for the metrics; nothing of the pipeline needs them."""

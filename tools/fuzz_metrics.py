@@ -7,7 +7,12 @@ packages of the tests (``pip install -e .[dev]``).
 
 from __future__ import annotations
 
-import argparse
+if __name__ == "__main__":
+    # help and usage errors come before the imports that take seconds
+    from benchmark.experiment.cli import answer_early
+
+    answer_early("fuzz_metrics", "tools")
+
 import sys
 import time
 from collections.abc import Callable
@@ -15,6 +20,8 @@ from pathlib import Path
 
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis.strategies import SearchStrategy
+
+from benchmark.experiment.cli import command_parser
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 from support.attack import ATTACKS, Compared
@@ -57,10 +64,7 @@ def attack(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m tools.fuzz_metrics", description=__doc__.split("\n\n")[0])
-    parser.add_argument("--scenes", type=int, default=1000, help="for each evaluator (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of the draws (default: %(default)s)")
-    args = parser.parse_args()
+    args = command_parser("fuzz_metrics", "tools").parse_args()
     for name, (check, scenes) in ATTACKS.items():
         begun = time.perf_counter()
         held, compared, largest = attack(check, scenes, args.scenes, args.seed)

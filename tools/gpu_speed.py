@@ -17,7 +17,12 @@ device. What is done is written after every block of one detector, batch and pre
 
 from __future__ import annotations
 
-import argparse
+if __name__ == "__main__":
+    # help and usage errors come before the imports that take seconds
+    from benchmark.experiment.cli import answer_early
+
+    answer_early("gpu_speed", "tools")
+
 import json
 import os
 import platform
@@ -26,58 +31,22 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from statistics import median, quantiles
 
 import torch
-from mmdet.structures import DetDataSample
 from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
-from mmengine.runner import set_random_seed
-from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-from benchmark.experiment.cli import run_cli
-from benchmark.experiment.config import MINI, ROOT, detector_config, model_dict
+from benchmark.experiment.cli import command_parser, run_cli
 from benchmark.experiment.quiet import quiet
-from benchmark.experiment.settings import Detector
 from pgd.dense import DistillStep, View
-from pgd.distiller import Distiller
-from pgd.scaling import FULL, published_settings
+from tools.arguments import DETECTORS
+from tools.steps import OBJECTS, PAPER, QUICK, Scale, Subject, batch_of, spread, step_of
 
-DETECTORS = ("gfl", "atss", "fcos")
 METHODS = ("pgd", "fgd", "crosskd")
 PRECISIONS = ("fp32", "tf32", "amp")
-CLASSES, OBJECTS = 80, 7
-#: smallest and largest side of an object by the image's height
-SMALLEST, LARGEST = 0.02, 0.7
-#: what becomes of the last batch norm of a residual block, whose zero would leave nothing to compute
-RESIDUAL = 0.2
-LEARNING_RATE = 1e-6
 MIB = 2**20
-
-
-@dataclass(frozen=True)
-class Scale:
-    """How large and how long."""
-
-    #: config files of teacher and student, by the detector's name
-    teacher: str
-    student: str
-    #: of the images, and padded
-    image: tuple[int, int]
-    padded: tuple[int, int]
-    batches: tuple[int, ...]
-    #: steps a turn, turns to warm up, turns at least and at most
-    steps: int
-    warm_up: int
-    least: int
-    most: int
-
-
-PAPER = Scale("paper/{}_r101_3x.py", "paper/{}_r50_1x.py", (800, 1333), (800, 1344), (2, 8), 2, 2, 3, 12)
-QUICK = Scale("mini/{}_r34.py", "mini/{}_r18.py", (96, 120), (96, 128), (1,), 1, 1, 2, 2)
 
 
 class Clock:
@@ -123,48 +92,6 @@ class Clock:
         return torch.cuda.max_memory_allocated() - before
 
 
-def model_of(path: str) -> dict:
-    """The model of a config file for COCO's classes, without pretrained weights."""
-    cfg = detector_config(Detector(f"benchmark/configs/{path}", options={"model.backbone.init_cfg": None}))
-    return {key: value for key, value in model_dict(cfg, CLASSES).items() if key != "data_preprocessor"}
-
-
-def fill_residuals(model: nn.Module) -> None:
-    """Make every residual block compute something other than zeros, which a GPU multiplies faster."""
-    with torch.no_grad():
-        for name, parameter in model.backbone.named_parameters():
-            last = "bn3" if ".bn3." in name else "bn2"
-            if name.endswith(f"{last}.weight") and not parameter.any():
-                parameter.fill_(RESIDUAL)
-
-
-class Subject:
-    """One method on one detector: a student with its optimiser and a teacher."""
-
-    def __init__(self, method: str, detector: str, scale: Scale, device: str) -> None:
-        set_random_seed(0)
-        settings = published_settings(method, detector, FULL if scale is PAPER else MINI)
-        if "warmup" in settings:
-            settings["warmup"] = 0
-        teacher, student = (model_of(path.format(detector)) for path in (scale.teacher, scale.student))
-        self.model = Distiller(student=student, teacher=teacher, method={"type": method, **settings})
-        self.model.init_weights()
-        self.model.teacher.init_weights()
-        for part in (self.model.student, self.model.teacher):
-            fill_residuals(part)
-        self.model.to(device).train()
-        trained = [p for p in self.model.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.SGD(trained, lr=LEARNING_RATE, momentum=0.9)
-
-    def held(self, teacher: bool = True) -> int:
-        """Bytes of the weights and of the optimiser's state."""
-        tensors = [*self.model.parameters(), *self.model.buffers()]
-        if teacher:
-            tensors += [*self.model.teacher.parameters(), *self.model.teacher.buffers()]
-        tensors += [v for s in self.optimizer.state.values() for v in s.values() if isinstance(v, Tensor)]
-        return sum(t.numel() * t.element_size() for t in tensors)
-
-
 class Precision:
     """A kind of arithmetic, as a training has it."""
 
@@ -188,34 +115,6 @@ class Precision:
     def cast(self) -> torch.autocast:
         dtype = torch.float16 if self.device == "cuda" else torch.bfloat16
         return torch.autocast(self.device, dtype, enabled=self.name == "amp")
-
-
-def batch_of(count: int, scale: Scale, device: str, objects: int = OBJECTS) -> tuple[Tensor, list[DetDataSample]]:
-    """Random images, as normalised, and random boxes of log-uniform sides; the same every time."""
-    g = torch.Generator().manual_seed(0)
-    inputs = torch.zeros(count, 3, *scale.padded)
-    height, width = scale.image
-    inputs[..., :height, :width] = torch.randn(count, 3, height, width, generator=g)
-    samples = []
-    for _ in range(count):
-        side = height * SMALLEST * (LARGEST / SMALLEST) ** torch.rand(objects, 2, generator=g)
-        corner = torch.rand(objects, 2, generator=g) * (torch.tensor([width, height]) - side)
-        meta = {"img_shape": scale.image, "ori_shape": scale.image, "scale_factor": (1.0, 1.0)}
-        meta |= {"pad_shape": scale.padded, "batch_input_shape": scale.padded}
-        data = DetDataSample(metainfo=meta)
-        labels = torch.randint(CLASSES, (objects,), generator=g)
-        data.gt_instances = InstanceData(bboxes=torch.cat((corner, corner + side), dim=1), labels=labels)
-        samples.append(data.to(device))
-    return inputs.to(device), samples
-
-
-def step_of(model: Distiller, inputs: Tensor, samples: list[DetDataSample]) -> DistillStep:
-    """What the method is given in a step on this batch."""
-    kept: list[DistillStep] = []
-    handle = model.method.register_forward_pre_hook(lambda module, arguments: kept.append(arguments[0]))
-    model.loss(inputs, samples)
-    handle.remove()
-    return kept[0]
 
 
 class Turns:
@@ -266,13 +165,6 @@ class Turns:
         """Free the gradients."""
         for subject in self.subjects.values():
             subject.optimizer.zero_grad()
-
-
-def spread(times: list[float]) -> dict[str, float]:
-    """Median, quartiles, least and count."""
-    low, _, high = quantiles(times, n=4, method="inclusive")
-    figures = {"median": median(times), "lower": low, "upper": high, "least": min(times)}
-    return {**{key: round(value, 4) for key, value in figures.items()}, "turns": len(times)}
 
 
 def block(turns: Turns, scale: Scale, clock: Clock, until: float) -> dict:
@@ -392,12 +284,7 @@ def measure(scale: Scale, device: str, minutes: float, out: Path, detectors: tup
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="tools.gpu_speed", description=__doc__.split("\n\n")[0])
-    parser.add_argument("--out", type=Path, default=ROOT / "results" / "gpu", help="folder of the figures")
-    parser.add_argument("--minutes", type=float, default=5.0, help="no block is begun that would end later")
-    parser.add_argument("--detectors", nargs="+", choices=DETECTORS, default=list(DETECTORS))
-    parser.add_argument("--quick", action="store_true", help="mini detectors, on the CPU too")
-    args = parser.parse_args()
+    args = command_parser("gpu_speed", "tools").parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cpu" and not args.quick:
         print("no CUDA device, so nothing is timed; --quick times mini detectors on the CPU")

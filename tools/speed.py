@@ -16,7 +16,12 @@ in turns, so that their ratios are fair whatever else the machine does, and writ
 
 from __future__ import annotations
 
-import argparse
+if __name__ == "__main__":
+    # help and usage errors come before the imports that take seconds
+    from benchmark.experiment.cli import answer_early
+
+    answer_early("speed", "tools")
+
 import json
 import subprocess
 import sys
@@ -38,7 +43,7 @@ from tqdm import tqdm
 
 import pgd.plugin  # noqa: F401  registers with mmdet
 from benchmark.cost import build, first_batches
-from benchmark.experiment.cli import run_cli
+from benchmark.experiment.cli import command_parser, run_cli
 from benchmark.experiment.config import DatasetInfo, detector_config, model_dict, training_config
 from benchmark.experiment.quiet import quiet
 from benchmark.experiment.settings import Job, Params, SettingsError, parse
@@ -50,7 +55,7 @@ from pgd.checkpoint import export
 from pgd.deformable import Geometry, deform_conv
 from pgd.evaluation.matching import evaluated, figures
 from pgd.methods.base import method_class
-from tools.gpu_speed import QUICK, Subject, batch_of, spread, step_of
+from tools.steps import QUICK, Subject, batch_of, spread, step_of
 
 DETECTORS = ("gfl", "atss")
 BATCHES = 4
@@ -135,7 +140,7 @@ def steps(detector: str, data: DatasetInfo, turns: int, folder: Path) -> dict[st
     times = in_turns(variants, turns, detector)
     base = np.add(times["student"], times["teacher"])
     return {
-        "ms": {name: spread(own) for name, own in times.items()},
+        "ms": {name: spread(ms) for name, ms in times.items()},
         "ratio": {run.method: spread(list(np.divide(times[run.method], base))) for run in runs.values()},
         "student, literal / student": spread(list(np.divide(times["student, literal"], times["student"]))),
         "place": places,
@@ -157,9 +162,9 @@ def growth(turns: int) -> dict[str, Any]:
     for quantity, values in GROWTH.items():
         variants: dict[str, Work] = {}
         for value in values:
-            own = {**USUAL, quantity: value}
-            scale = replace(QUICK, image=(own["side"],) * 2, padded=(own["side"],) * 2)
-            batch = batch_of(own["images"], scale, "cpu", own["objects"])
+            sizes = {**USUAL, quantity: value}
+            scale = replace(QUICK, image=(sizes["side"],) * 2, padded=(sizes["side"],) * 2)
+            batch = batch_of(sizes["images"], scale, "cpu", sizes["objects"])
             step = step_of(subject.model, *batch)
             variants[f"maps {value}"] = lambda turn, step=step: subject.model.method.masks(step)
             variants[f"step {value}"] = lambda turn, batch=batch: train(subject, batch)
@@ -201,7 +206,7 @@ def evaluation(data: DatasetInfo, turns: int) -> dict[str, Any]:
     return {
         "detections": len(found),
         "largest difference": max(abs(a - b) for a, b in zip(ours, theirs, strict=True)),
-        "ms": {name: spread(own) for name, own in times.items()},
+        "ms": {name: spread(ms) for name, ms in times.items()},
         "pycocotools / here": spread(list(np.divide(times["pycocotools"], times["here"]))),
     }
 
@@ -217,7 +222,7 @@ def deformable(turns: int) -> dict[str, Any]:
     }
     times = in_turns(variants, turns, "deformable convolution")
     return {
-        "ms": {name: spread(own) for name, own in times.items()},
+        "ms": {name: spread(ms) for name, ms in times.items()},
         "torchvision / here": spread(list(np.divide(times["torchvision"], times["here"]))),
     }
 
@@ -228,7 +233,7 @@ def start(turns: int) -> dict[str, Any]:
         name: lambda turn, command=command: subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
         for name, command in (("training", TRAIN), ("--help", HELP))
     }
-    return {name: spread(own) for name, own in in_turns(variants, turns, "start-up").items()}
+    return {name: spread(ms) for name, ms in in_turns(variants, turns, "start-up").items()}
 
 
 def draw(content: dict[str, Any]) -> Figure:
@@ -237,18 +242,18 @@ def draw(content: dict[str, Any]) -> Figure:
     shown = content["steps"]
     figure = Figure(figsize=(9.6, 7.4), layout="constrained")
     upper, lower = figure.subfigures(2, 1, height_ratios=[1.35, 1])
-    for axes, (detector, own) in zip(upper.subplots(1, len(shown), squeeze=False)[0], shown.items(), strict=True):
-        ratios = dict(sorted(own["ratio"].items(), key=lambda item: item[1]["median"]))
+    for axes, (detector, found) in zip(upper.subplots(1, len(shown), squeeze=False)[0], shown.items(), strict=True):
+        ratios = dict(sorted(found["ratio"].items(), key=lambda item: item[1]["median"]))
         for y, (method, ratio) in enumerate(ratios.items()):
-            tint = paint({"method_place": own["place"][method]})
+            tint = paint({"method_place": found["place"][method]})
             axes.hlines(y, ratio["lower"], ratio["upper"], color=tint, linewidth=2)
             axes.plot(ratio["median"], y, "o", color=tint)
         axes.axvline(1, color=COLOURS["none"], linewidth=1.1)
         axes.set_yticks(range(len(ratios)), [method_class(name).title or name for name in ratios])
         axes.set(title=detector.upper(), xlabel="step / (student's step + teacher's pass)")
         axes.grid(axis="y", visible=False)
-    for axes, (quantity, own) in zip(lower.subplots(1, len(GROWTH)), content["growth"].items(), strict=True):
-        for what, points in own.items():
+    for axes, (quantity, found) in zip(lower.subplots(1, len(GROWTH)), content["growth"].items(), strict=True):
+        for what, points in found.items():
             x = [int(value) for value in points]
             axes.plot(x, [point["median"] for point in points.values()], "o-", label=f"PGD's {what}")
         axes.set(xscale="log", yscale="log", xlabel={"side": "side of the image"}.get(quantity, f"{quantity}"))
@@ -277,11 +282,7 @@ def measure(data: DatasetInfo, turns: int, detectors: tuple[str, ...] = DETECTOR
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m tools.speed", description=__doc__.split("\n\n")[0])
-    parser.add_argument("--quick", action="store_true", help="three turns, GFL alone")
-    parser.add_argument("--turns", type=int, default=24, help="of each variant (default: %(default)s)")
-    parser.add_argument("--out", type=Path, default=Path("results"), help="folder of speed.json and speed.png")
-    args = parser.parse_args()
+    args = command_parser("speed", "tools").parse_args()
     quiet()
     init_default_scope("mmdet")
     turns, detectors = (3, DETECTORS[:1]) if args.quick else (args.turns, DETECTORS)
@@ -289,9 +290,9 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / "speed.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     draw(content).savefig(args.out / "speed.png", dpi=110)
-    for detector, own in content["steps"].items():
-        print(f"{detector}: literal / ours {own['student, literal / student']['median']:.2f}", end="")
-        print("".join(f", {method} {ratio['median']:.2f}" for method, ratio in own["ratio"].items()))
+    for detector, found in content["steps"].items():
+        print(f"{detector}: literal / ours {found['student, literal / student']['median']:.2f}", end="")
+        print("".join(f", {method} {ratio['median']:.2f}" for method, ratio in found["ratio"].items()))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,12 @@ runs on the machine; the variants take turns, so that their ratios are fair.
 
 from __future__ import annotations
 
-import argparse
+if __name__ == "__main__":
+    # help and usage errors come before the imports that take seconds
+    from benchmark.experiment.cli import answer_early
+
+    answer_early("speed_crowdhuman", "tools")
+
 import json
 import tempfile
 import time
@@ -22,7 +27,7 @@ from mmdet.registry import METRICS
 from mmengine.logging import MMLogger
 
 import pgd.plugin  # noqa: F401  (serves mmcv's operators, which mmdet imports, and registers CrowdHumanBoxes)
-from benchmark.experiment.cli import run_cli
+from benchmark.experiment.cli import command_parser, run_cli
 
 PERSONS, REGIONS = 23, 6
 #: height of the smallest and of the largest person, pixels; width by height
@@ -113,12 +118,7 @@ def measure(annotations: str, samples: list[dict], repeats: int) -> dict[str, li
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="tools.speed_crowdhuman", description=__doc__.split("\n\n")[0])
-    parser.add_argument("--images", type=int, default=300)
-    parser.add_argument("--detections", type=int, default=20_000, help="in all images together")
-    parser.add_argument("--repeats", type=int, default=3, help="timings of each variant")
-    parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
+    args = command_parser("speed_crowdhuman", "tools").parse_args()
     torch.set_num_threads(1)
     MMLogger.get_current_instance().setLevel("ERROR")
     records, samples = crowd(args.images, args.detections, args.seed)

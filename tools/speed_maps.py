@@ -8,7 +8,12 @@ calls in a row, as for the images of a batch.
 
 from __future__ import annotations
 
-import argparse
+if __name__ == "__main__":
+    # help and usage errors come before the imports that take seconds
+    from benchmark.experiment.cli import answer_early
+
+    answer_early("speed_maps", "tools")
+
 import time
 from collections.abc import Callable
 from statistics import median
@@ -16,7 +21,7 @@ from statistics import median
 import torch
 from torch import Tensor
 
-from benchmark.experiment.cli import run_cli
+from benchmark.experiment.cli import command_parser, run_cli
 from pgd.dense import Grid
 from pgd.maths.regions import RIDGE, Objects, Predictions, background_mask, gaussian_weights, inside, quality
 from pgd.methods.base import MethodContext
@@ -60,7 +65,7 @@ def scene(objects: int, seed: int = 0) -> Scene:
 
 
 def one_by_one(method: PGD, grid: Grid, scores: Tensor, boxes: Tensor, gt_boxes: Tensor, gt_labels: Tensor) -> Maps:
-    """Each map by itself, each object against every position, as in the released code (METHODS.md 1.2 to 1.4)."""
+    """Each map by itself, each object against every position, as in the released code."""
     points = grid.centers
 
     def distances(box: Tensor) -> Tensor:
@@ -160,12 +165,7 @@ def measure(objects: int, repeats: int, seed: int = 0) -> dict[str, list[float]]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="tools.speed_maps", description=__doc__.split("\n\n")[0])
-    parser.add_argument("--objects", type=int, nargs="+", default=[7, 50, 200], help="boxes in the image")
-    parser.add_argument("--repeats", type=int, default=9, help="timings of each variant")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=1, help="of torch")
-    args = parser.parse_args()
+    args = command_parser("speed_maps", "tools").parse_args()
     torch.set_num_threads(args.threads)
     print(f"{'objects':>7}  {'variant':<10}  {'median ms':>9}  {'least ms':>8}  {'times faster':>12}")
     for objects in args.objects:

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 
 
 def leads_out(name: str) -> bool:
-    """Whether a relative file name may name something that is not below the folder it starts from, or no file at all."""
+    """Whether a relative file name may name something that is not below the folder it starts from, or no file."""
     try:
         os.fsencode(name)
     except UnicodeEncodeError:  # half of a character, which only JSON can write

@@ -61,8 +61,8 @@ class Names:
         folders = (annotation.parent, PurePosixPath())
         for folder in folders:
             if found := self.stems.get(folder / annotation.stem):
-                own = (folder / said).as_posix()
-                return own if own in found else found[0]
+                beside = (folder / said).as_posix()
+                return beside if beside in found else found[0]
         return next((name for folder in folders if (name := (folder / said).as_posix()) in self.all), None)
 
 

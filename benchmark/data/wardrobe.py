@@ -14,7 +14,6 @@ HAIRS = np.array(
     [(26, 22, 20), (44, 32, 24), (72, 48, 32), (110, 74, 44), (160, 116, 66), (206, 170, 110), (150, 70, 36)]
 )
 GREY_HAIR = np.array((176, 174, 172))
-PATTERNS = ("plain", "stripes", "bars", "checks", "dots", "panel", "jacket")
 
 
 @dataclass(frozen=True)

@@ -112,10 +112,10 @@ def _figures(results: Path, run: str, seeds: Sequence[int], metric: str) -> tupl
 
 
 def _shared_seeds(results: Path, *runs: str) -> list[int]:
-    own = [seeds_of(results, run) for run in runs]
-    if lacking := [run for run, seeds in zip(runs, own, strict=True) if not seeds]:
+    each = [seeds_of(results, run) for run in runs]
+    if lacking := [run for run, seeds in zip(runs, each, strict=True) if not seeds]:
         raise Missing(f"no record of {', '.join(lacking)}")
-    return sorted(set.intersection(*map(set, own)))
+    return sorted(set.intersection(*map(set, each)))
 
 
 def gain(results: Path, better: str, worse: str, metric: str = "AP") -> tuple[float, np.ndarray, int]:
@@ -125,8 +125,8 @@ def gain(results: Path, better: str, worse: str, metric: str = "AP") -> tuple[fl
     """
     seeds = _shared_seeds(results, better, worse)
     sign = -1.0 if metric == "MR" else 1.0
-    (own, own_b), (other, other_b) = (_figures(results, run, seeds, metric) for run in (better, worse))
-    return sign * float((own - other).mean()), sign * over_seeds(own_b - other_b), len(seeds)
+    (ours, ours_b), (other, other_b) = (_figures(results, run, seeds, metric) for run in (better, worse))
+    return sign * float((ours - other).mean()), sign * over_seeds(ours_b - other_b), len(seeds)
 
 
 def share_of_gap(results: Path, run: str, student: str) -> tuple[float, np.ndarray, int]:
@@ -140,9 +140,9 @@ def share_of_gap(results: Path, run: str, student: str) -> tuple[float, np.ndarr
     top, top_b = Record.read(results / "runs" / f"{key}.json").accuracy["AP"], load_bootstrap(results, [key], "AP")
     if top_b is None:
         raise Missing(f"{results}/bootstrap lacks {key}")
-    (own, own_b), (plain, plain_b) = (_figures(results, name, seeds, "AP") for name in (run, student))
-    closed, gap = over_seeds(own_b - plain_b), over_seeds(top_b - plain_b)
-    return 100 * float((own - plain).mean() / (top - plain).mean()), 100 * closed / gap, len(seeds)
+    (taught, taught_b), (plain, plain_b) = (_figures(results, name, seeds, "AP") for name in (run, student))
+    closed, gap = over_seeds(taught_b - plain_b), over_seeds(top_b - plain_b)
+    return 100 * float((taught - plain).mean() / (top - plain).mean()), 100 * closed / gap, len(seeds)
 
 
 def kept(results: Path, regions: Regions) -> tuple[float, float, float]:

@@ -105,12 +105,12 @@ def with_bootstrap(records: pd.DataFrame, table: pd.DataFrame, results: Path) ->
         for name, metric in GAINS.items():
             if name not in table or pd.isna(table.loc[row, name]):
                 continue
-            own, base = (
+            ours, base = (
                 load_bootstrap(results, [f"{which}-{seed}" for seed in seeds], metric) for which in (run, plain)
             )
-            if own is None or base is None:
+            if ours is None or base is None:
                 continue
-            values = over_seeds(own - base)
+            values = over_seeds(ours - base)
             table.loc[row, [f"{name}_low", f"{name}_high"]] = percentile_interval(values)
             table.loc[row, "interval"] = "both" if len(seeds) > 1 else "images"
             if name == "gain" and len(seeds) > 1:

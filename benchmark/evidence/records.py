@@ -68,17 +68,17 @@ def load_kind(results: Path, kind: str, otherwise: Path) -> tuple[Path, pd.DataF
     """
     for folder in (results, otherwise):
         records = load_records(folder, folder.parent / "params.yaml")
-        own = records[records["metric"] == kind]
-        if len(own):
-            return folder, own
+        of_kind = records[records["metric"] == kind]
+        if len(of_kind):
+            return folder, of_kind
     raise ReportError(f"{results} holds no run with the metric '{kind}'")
 
 
 def by_kind(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
     """The kinds of metric that there are, COCO's first, with their rows of records or of an aggregated table."""
     for kind in METRICS:
-        if len(own := rows[rows["metric"] == kind]):
-            yield kind, own
+        if len(of_kind := rows[rows["metric"] == kind]):
+            yield kind, of_kind
 
 
 def metrics_of(records: pd.DataFrame) -> list[str]:
@@ -89,11 +89,11 @@ def metrics_of(records: pd.DataFrame) -> list[str]:
 def baseline_of(records: pd.DataFrame, run: str) -> str | None:
     """The run on the same footing without a method; None for the teacher, such a run, or without one."""
     first = records.drop_duplicates("run").set_index("run")
-    own = first.loc[run]
-    if own["role"] == TEACHER or own["method"] == "none":
+    record = first.loc[run]
+    if record["role"] == TEACHER or record["method"] == "none":
         return None
     plain = first[(first["role"] != TEACHER) & (first["method"] == "none")]
-    same = [name for name, row in plain.iterrows() if all(row[key] == own[key] for key in FOOTING)]
+    same = [name for name, row in plain.iterrows() if all(row[key] == record[key] for key in FOOTING)]
     if len(same) > 1:
         raise ReportError(f"run '{run}' has more than one baseline on the same footing: {', '.join(same)}")
     return same[0] if same else None
@@ -101,8 +101,8 @@ def baseline_of(records: pd.DataFrame, run: str) -> str | None:
 
 def paired(records: pd.DataFrame, run: str, baseline: str | None, metric: str) -> pd.Series:
     """What a run has more of a metric than its baseline, by seed: these share initialisation and data order."""
-    own, plain = (records[records["run"] == name].set_index("seed")[metric] for name in (run, baseline))
-    return (own - plain).dropna().astype(float)
+    taught, plain = (records[records["run"] == name].set_index("seed")[metric] for name in (run, baseline))
+    return (taught - plain).dropna().astype(float)
 
 
 def aggregate(records: pd.DataFrame) -> pd.DataFrame:

@@ -24,13 +24,13 @@ def shares_sentence(table: pd.DataFrame) -> str:
     """
     averages, sentences = means(table), []
     for name in table["name"].unique():
-        own = table[(table["name"] == name) & (table["mode"] == "predictions") & (table["selection"] == "top")]
-        own = own.dropna(subset="AP").set_index("percent").sort_index()
-        if 100 not in own.index:
+        curve = table[(table["name"] == name) & (table["mode"] == "predictions") & (table["selection"] == "top")]
+        curve = curve.dropna(subset="AP").set_index("percent").sort_index()
+        if 100 not in curve.index:
             continue
-        whole = own["AP"][100]
-        few = own.index[own["AP"] >= ENOUGH * whole][0]
-        best = own.loc[few]
+        whole = curve["AP"][100]
+        few = curve.index[curve["AP"] >= ENOUGH * whole][0]
+        best = curve.loc[few]
         if best["below_one"] > HOLLOW:
             what = "the one best prediction of each box gives"
         else:

@@ -98,9 +98,9 @@ def holm(p: np.ndarray) -> np.ndarray:
     return adjusted[np.argsort(order)]
 
 
-def improvement(own: Sequence[float], other: Sequence[float]) -> float:
+def improvement(one: Sequence[float], other: Sequence[float]) -> float:
     """Chance that a training of one kind is better than one of another: the share of pairs, ties by half."""
-    a, b = np.asarray(own, dtype=float)[:, None], np.asarray(other, dtype=float)[None]
+    a, b = np.asarray(one, dtype=float)[:, None], np.asarray(other, dtype=float)[None]
     return float(np.mean((a > b) + 0.5 * (a == b)))
 
 
@@ -189,8 +189,8 @@ def _category_ap(categories: Sequence[Category], weights: np.ndarray) -> np.ndar
     for category in categories:
         objects = weights @ category.objects
         counted += objects > 0
-        own = weights[:, category.image]  # [B, D]
-        before = own.cumsum(axis=1, dtype=np.int32)
+        drawn = weights[:, category.image]  # [B, D]
+        before = drawn.cumsum(axis=1, dtype=np.int32)
         for matched, ignored in zip(category.matched, category.ignored, strict=True):
             hits = np.flatnonzero(matched)
             if not len(hits):
@@ -198,9 +198,9 @@ def _category_ap(categories: Sequence[Category], weights: np.ndarray) -> np.ndar
             seen = before[:, hits]
             if ignored.any():
                 places = np.flatnonzero(ignored)
-                passed = np.pad(own[:, places].cumsum(axis=1), ((0, 0), (1, 0)))
+                passed = np.pad(drawn[:, places].cumsum(axis=1), ((0, 0), (1, 0)))
                 seen = seen - passed[:, np.searchsorted(places, hits)]
-            right = own[:, hits].cumsum(axis=1)
+            right = drawn[:, hits].cumsum(axis=1)
             precision = right / np.maximum(seen, 1)
             best = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
             recall = right / np.maximum(objects, 1)[:, None]
@@ -280,17 +280,17 @@ def _crowd_image(found: np.ndarray, persons: np.ndarray, regions: np.ndarray) ->
 def crowd_ap_mr(crowd: Crowd, weights: np.ndarray) -> np.ndarray:
     """[B, 2] AP and MR^-2 in percent when images count as often as ``weights`` [B, I] say; NaN without persons."""
     figures = np.full((len(weights), 2), np.nan)
-    for figure, own in zip(figures, weights, strict=True):
-        persons = own @ crowd.persons
+    for figure, weight in zip(figures, weights, strict=True):
+        persons = weight @ crowd.persons
         if not persons:
             continue
-        hit = np.repeat(crowd.hit, own[crowd.image])
+        hit = np.repeat(crowd.hit, weight[crowd.image])
         if not len(hit):
             figure[:] = 0, 1
             continue
         right = np.cumsum(hit)
         precision = right / np.arange(1, len(hit) + 1)
-        alarms = np.cumsum(~hit) / own.sum()
+        alarms = np.cumsum(~hit) / weight.sum()
         missed = 1 - right[np.minimum(np.searchsorted(alarms, FPPI), len(hit) - 1)] / persons
         with np.errstate(divide="ignore"):
             mr = np.exp(np.log(missed).mean())

@@ -1,7 +1,7 @@
 """The arguments of every command, apart from the commands: nothing here imports torch or mmdet.
 
 So help and usage errors are answered at once. One function a command adds its arguments; a check, where there is one,
-says what is wrong with their combination.
+says what is wrong with their combination. Those of commands on data sets: :mod:`benchmark.data.arguments`.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from benchmark.data import arguments as data
 from benchmark.experiment.names import unknown
-from benchmark.experiment.workspace import ROOT
+from benchmark.experiment.workspace import HERE, ROOT
 from benchmark.probe.options import EXAMPLE, FILES, MODES, ORDERS, PERCENTS
 
 
@@ -121,7 +122,7 @@ def _key_regions(parser: ArgumentParser) -> None:
         "--draws", type=number(0, several, int), default=3, metavar="N", help="random ones (default: 3)"
     )
     parser.add_argument("--seed", type=number(0, several, int), default=0, help="of the first draw (default: 0)")
-    out = Path("results/key_regions")
+    out = HERE.results / "key_regions"
     parser.add_argument("--out", type=Path, default=out, help="folder of the results (default: %(default)s)")
 
 
@@ -133,23 +134,23 @@ def _one_subject(args: Namespace) -> str | None:
 
 
 def _region_figures(parser: ArgumentParser) -> None:
-    results, out = Path("results/key_regions"), Path("results/key_regions_figures")
+    results, out = HERE.results / "key_regions", HERE.results / "key_regions_figures"
     parser.add_argument("--results", type=Path, default=results, help="what was measured (default: %(default)s)")
     parser.add_argument("--out", type=Path, default=out, help="where figures go (default: %(default)s)")
 
 
 def _report(parser: ArgumentParser) -> None:
-    parser.add_argument("--results", type=Path, default=Path("results"), help="records in, tables out")
-    parser.add_argument("--work", type=Path, default=Path("work"), help="folder of data set and detections")
-    parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="names the runs and seeds")
+    parser.add_argument("--results", type=Path, default=HERE.results, help="records in, tables out")
+    parser.add_argument("--work", type=Path, default=HERE.work, help="folder of data set and detections")
+    parser.add_argument("--params", type=Path, default=HERE.params, help="names the runs and seeds")
 
 
 def _summary(parser: ArgumentParser) -> None:
-    parser.add_argument("--results", type=Path, default=Path("results"), help="folder of table.csv")
+    parser.add_argument("--results", type=Path, default=HERE.results, help="folder of table.csv")
 
 
 def _verdict(parser: ArgumentParser) -> None:
-    parser.add_argument("--results", type=Path, default=Path("results"), help="folder of metrics.json")
+    parser.add_argument("--results", type=Path, default=HERE.results, help="folder of metrics.json")
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--against", type=Path, metavar="FILE", help="instead of the committed metrics.json")
     source.add_argument("--from-diff", metavar="FILE", help="a dvc diff as JSON; - is stdin")
@@ -161,7 +162,7 @@ def _verdict(parser: ArgumentParser) -> None:
 
 def _claims(parser: ArgumentParser) -> None:
     parser.add_argument("--experiments", type=Path, default=Path("experiments"), help="claims.yaml and results")
-    parser.add_argument("--out", type=Path, default=Path("results"), help="folder of claims.md and claims.csv")
+    parser.add_argument("--out", type=Path, default=HERE.results, help="folder of claims.md and claims.csv")
     parser.add_argument(
         "--readme", type=Path, default=Path("README.md"), help="its block of what was found is rewritten"
     )
@@ -170,9 +171,9 @@ def _claims(parser: ArgumentParser) -> None:
 def _front(parser: ArgumentParser) -> None:
     parser.add_argument("--experiments", type=Path, default=Path("experiments"), help="titles.yaml and results")
     parser.add_argument(
-        "--claims", type=Path, default=Path("results/claims.csv"), help="the verdicts (default: %(default)s)"
+        "--claims", type=Path, default=HERE.results / "claims.csv", help="the verdicts (default: %(default)s)"
     )
-    parser.add_argument("--out", type=Path, default=Path("results"), help="folder of index.html (default: %(default)s)")
+    parser.add_argument("--out", type=Path, default=HERE.results, help="folder of index.html (default: %(default)s)")
 
 
 def _notebooks(parser: ArgumentParser) -> None:
@@ -207,71 +208,6 @@ def _one_kind_of_trial(args: Namespace) -> str | None:
     return "name methods (see docs/methods.md) or a file of trials" if bool(args.methods) == bool(args.trials) else None
 
 
-def _archive(name: str) -> Callable[[ArgumentParser], None]:
-    def add(parser: ArgumentParser) -> None:
-        target = Path("data") / f"{name}.zip"
-        parser.add_argument("archive", type=Path, nargs="?", default=target, help="zip file to write")
-        parser.add_argument("--workers", type=int, default=2, help="processes (default: %(default)s)")
-
-    return add
-
-
-def _convert(parser: ArgumentParser) -> None:
-    formats = parser.add_subparsers(dest="format", required=True)
-    voc = formats.add_parser("voc", help="Pascal VOC: an XML file an image")
-    _converted(voc, "folder of the XML files")
-    voc.add_argument(
-        "--first-pixel",
-        type=int,
-        choices=(0, 1),
-        default=1,
-        help="where pixels are counted from: 1 as VOC does, both ends part of the box; 0: edges (default: 1)",
-    )
-    voc.add_argument(
-        "--difficult",
-        choices=("ignore", "keep"),
-        default="ignore",
-        help="difficult objects are regions to ignore, or objects like others (default: ignore)",
-    )
-
-    _converted(formats.add_parser("yolo", help="YOLO: a text file an image"), "folder of the text files")
-    _converted(formats.add_parser("labelme", help="labelme: a JSON file an image"), "folder of the JSON files")
-    _converted(formats.add_parser("csv", help="tables: a row an object"), "the table, or a folder of tables")
-
-
-def _converted(parser: ArgumentParser, annotations: str) -> None:
-    """What all formats share."""
-    parser.add_argument("--annotations", type=Path, required=True, help=annotations)
-    parser.add_argument("--images", type=Path, required=True, help="folder of the images")
-    parser.add_argument(
-        "--split",
-        nargs="+",
-        required=True,
-        metavar="PART",
-        help="val's share of the images, by a hash of their names (0.2); or val, or train and val, each a file of "
-        "image names or a folder",
-    )
-    parser.add_argument("--out", type=Path, required=True, help="folder of the COCO tree, a new one")
-    parser.add_argument(
-        "--classes", nargs="+", default=[], metavar="NAME", help="in this order (default: alphabetical)"
-    )
-    parser.add_argument("--copy", action="store_true", help="copy images instead of linking them")
-
-
-def _sound_conversion(args: Namespace) -> str | None:
-    if len(set(args.classes)) < len(args.classes):
-        return f"--classes {' '.join(args.classes)}: a class stands twice"
-    if len(args.split) > 2:
-        return "--split takes a share, or val, or train and val"
-    try:
-        share = float(args.split[0])
-    except ValueError:
-        return None
-    if len(args.split) > 1 or not 0 < share < 1:
-        return f"--split {' '.join(args.split)}: give one share between 0 and 1, or files or folders"
-    return None
-
-
 def _who(text: str) -> str:
     if not re.fullmatch(r"\w[\w.-]*", text):
         raise argparse.ArgumentTypeError(f"'{text}' names a folder: letters, digits, '_', '.' and '-'")
@@ -282,26 +218,6 @@ def _submit(parser: ArgumentParser) -> None:
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="somebody's folder of this experiment")
     parser.add_argument("--who", type=_who, required=True, metavar="NAME", help="names the folder that they get")
     _params(parser)
-
-
-def _fetch(parser: ArgumentParser) -> None:
-    parser.add_argument("name", choices=("coco", "bccd", "crowdhuman"))
-    parser.add_argument("--root", type=Path, required=True, metavar="DIR", help="folder of the data set")
-    parser.add_argument("--mirror", metavar="URL", help="the same files from another place")
-    parser.add_argument("--check", action="store_true", help="fetch nothing; compare what is there")
-    parser.add_argument("--keep", action="store_true", help="keep COCO's archives after unpacking")
-
-
-def _what_is_fetched(args: Namespace) -> str | None:
-    if args.mirror and (args.check or args.name == "crowdhuman"):
-        return "--mirror: nothing is fetched here"
-    return "--keep: only for coco, without --check" if args.keep and (args.name != "coco" or args.check) else None
-
-
-def _pretrain(parser: ArgumentParser) -> None:
-    parser.add_argument("names", nargs="+", choices=("resnet18_c16", "resnet18_c8", "resnet34_c16"))
-    parser.add_argument("--out", type=Path, default=Path("data/pretrained"))
-    parser.add_argument("--cache", type=Path, default=Path("work/crops"), help="drawn crops are kept here")
 
 
 def _launch(parser: ArgumentParser) -> None:
@@ -337,18 +253,18 @@ COMMANDS = {
     "summary": Command(_summary),
     "notebooks": Command(_notebooks, _known_notebooks),
     "check": Command(_params),
-    "fetch": Command(_fetch, _what_is_fetched),
+    "fetch": Command(data.fetch, data.what_is_fetched),
     "launch": Command(_launch, _pairs_of_text),
     "submit": Command(_submit),
     "verdict": Command(_verdict),
     "claims": Command(_claims),
-    "convert": Command(_convert, _sound_conversion),
+    "convert": Command(data.convert, data.sound_conversion),
     "front": Command(_front),
     "smoke": Command(_nothing),
     "training.combinations": Command(_params),
     "tune": Command(_tune, _one_kind_of_trial),
     "methods": Command(_methods),
-    "data.minicoco": Command(_archive("minicoco")),
-    "data.minicrowd": Command(_archive("minicrowd")),
-    "data.pretrain": Command(_pretrain),
+    "data.minicoco": Command(data.archive("minicoco")),
+    "data.minicrowd": Command(data.archive("minicrowd")),
+    "data.pretrain": Command(data.pretrain),
 }

@@ -31,38 +31,45 @@ class _Parser(argparse.ArgumentParser):
         return found
 
 
-def _docstring(command: str) -> str:
+def _docstring(command: str, package: str) -> str:
     """The docstring of a command's module, which is read and not imported."""
-    path = Path(__file__).parents[1].joinpath(*command.split(".")).with_suffix(".py")
+    path = Path(__file__).parents[2].joinpath(package, *command.split(".")).with_suffix(".py")
     return ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
 
 
 def _summary(command: str) -> str:
     """What a command does: the first line of its docstring without what the overview says anyway."""
-    line = _docstring(command).splitlines()[0]
+    line = _docstring(command, "benchmark").splitlines()[0]
     return re.sub(r"^Stages? [^:]*: |:? *``python -m [^`]*``\.?", "", line)
 
 
 def _add_version(parser: argparse.ArgumentParser) -> None:
-    version = f"pgd {importlib.metadata.version('pgd')}"
-    parser.add_argument("--version", action="version", version=version)
+    try:
+        version = importlib.metadata.version("pgd")
+    except importlib.metadata.PackageNotFoundError:
+        version = "(not installed)"
+    parser.add_argument("--version", action="version", version=f"pgd {version}")
 
 
-def _commands() -> dict:
+#: where the arguments of a package's commands stand
+ARGUMENTS = {"benchmark": "benchmark.experiment.arguments", "tools": "tools.arguments"}
+
+
+def _commands(package: str) -> dict:
     # By name: the arguments of all commands are nothing that a result of one depends on, and who follows imports for a
     # digest shall not come upon them.
-    return importlib.import_module("benchmark.experiment.arguments").COMMANDS
+    return importlib.import_module(ARGUMENTS[package]).COMMANDS
 
 
-def command_parser(command: str) -> argparse.ArgumentParser:
-    """The parser of ``python -m benchmark.<command>``."""
+def command_parser(command: str, package: str = "benchmark") -> argparse.ArgumentParser:
+    """The parser of ``python -m <package>.<command>``."""
     parser = _Parser(
-        prog=f"python -m benchmark.{command}",
-        description=_docstring(command),
+        prog=f"python -m {package}.{command}",
+        description=_docstring(command, package),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     _add_version(parser)
-    add, parser.check = _commands()[command]
+    add, parser.check = _commands(package)[command]
     add(parser)
     return parser
 
@@ -82,20 +89,20 @@ def take_utf8() -> None:
     os.execv(sys.executable, sys.orig_argv)
 
 
-def answer_early(command: str) -> None:
+def answer_early(command: str, package: str = "benchmark") -> None:
     """Answer ``--help``, ``--version`` and usage errors; to be called before the imports that take seconds.
 
     A process of a command of :data:`PLAIN` then has no seaborn, which mmdet takes for one that is not installed.
     """
     take_utf8()
-    command_parser(command).parse_args()
-    if command in PLAIN:
+    command_parser(command, package).parse_args()
+    if package == "benchmark" and command in PLAIN:
         sys.modules.setdefault("seaborn", None)
 
 
 def overview_parser() -> argparse.ArgumentParser:
     """The parser of ``python -m benchmark``: it lists the commands."""
-    names = _commands()
+    names = _commands("benchmark")
     width = max(map(len, names))
     lines = [f"  {name:<{width}}  {_summary(name)}" for name in names]
     parser = _Parser(

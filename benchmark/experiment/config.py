@@ -14,7 +14,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.hub import get_config
 
 from benchmark.experiment.image_size import check_image_sizes, set_image_size
-from benchmark.experiment.names import hint
+from benchmark.experiment.names import hint, wrong_kind
 from benchmark.experiment.settings import Detector, Job, SettingsError
 from benchmark.experiment.workspace import HERE, ROOT, Workspace
 from pgd.inputs import other_input
@@ -78,7 +78,7 @@ class DatasetInfo:
 
 
 def _set_existing(cfg: Config, key: str, value: Any) -> None:
-    """Set a dotted key that must exist already, so that a misspelt one is an error and not a no-op."""
+    """Set a dotted key that must exist already, so that a misspelt one is an error, and to a value of its kind."""
     node, path = cfg, key.split(".")
     for i, part in enumerate(path):
         is_list = isinstance(node, list)
@@ -89,6 +89,8 @@ def _set_existing(cfg: Config, key: str, value: Any) -> None:
         if i < len(path) - 1:
             node = node[int(part) if is_list else part]
     last = int(path[-1]) if isinstance(node, list) else path[-1]
+    if wrong := wrong_kind(value, node[last]):
+        raise SettingsError(f"options.{key}: {wrong}")
     # YAML has lists only, but some libraries tell a pair from a list of choices (mmcv's Resize).
     node[last] = tuple(value) if isinstance(node[last], tuple) and isinstance(value, list) else value
 

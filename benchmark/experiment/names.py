@@ -1,9 +1,12 @@
-"""What to say of a name that nobody knows: the known one that it is nearest to."""
+"""What to say of a name that nobody knows, and of a value that is none of its kind."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+
+#: of single values; the rest (None, lists, mappings) may take each other's place
+KINDS = {bool: "true or false", int: "a number", float: "a number", str: "text"}
 
 
 def hint(name: str, known: Iterable[str], listed: str = "there are") -> str:
@@ -24,3 +27,13 @@ def hint(name: str, known: Iterable[str], listed: str = "there are") -> str:
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     """``no run 'pdg'; did you mean 'pgd'?``"""
     return f"no {kind} '{name}'; {hint(name, known)}"
+
+
+def wrong_kind(value: object, own: object) -> str | None:
+    """Why a value cannot take the place of ``own``: one is a number, and the other is text, say; None where it can."""
+    wanted, found = KINDS.get(type(own)), KINDS.get(type(value))
+    if None in (wanted, found) or wanted == found:
+        return None
+    told = f"{value!r} should be {wanted}, as {own!r} is"
+    # the one that everybody meets: a learning rate of 1e-3
+    return f"{told} (YAML takes 1e-3 for text, write 1.0e-3)" if (wanted, found) == ("a number", "text") else told

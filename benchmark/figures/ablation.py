@@ -12,16 +12,16 @@ from matplotlib.figure import Figure
 
 from benchmark.evidence.record import TEACHER, ReportError
 from benchmark.evidence.records import FOOTING, load_records
-from benchmark.figures.plots import ROW, draw_gains, paint, style
+from benchmark.figures.plots import ROW, WIDTH, draw_gains, paint, style
 
 PREFIX = "method."
 
 
 def settings_of(record: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of a run's method; those that are None are left out."""
-    own = {key[len(PREFIX) :]: value for key, value in record.items() if key.startswith(PREFIX)}
+    settings = {key[len(PREFIX) :]: value for key, value in record.items() if key.startswith(PREFIX)}
     # pandas looks into lists (faults, level_weights); only the cell of a run without the setting is NaN
-    return {key: value for key, value in own.items() if isinstance(value, list) or pd.notna(value)}
+    return {key: value for key, value in settings.items() if isinstance(value, list) or pd.notna(value)}
 
 
 def changed(base: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
@@ -39,12 +39,12 @@ def variants(records: pd.DataFrame) -> pd.DataFrame:
     students = records[(records["role"] != TEACHER) & (records["method"] != "none")]
     rows = []
     for _, group in students.drop_duplicates("run").groupby(["method", *FOOTING], sort=False, dropna=False):
-        own = {record["run"]: settings_of(record) for record in group.to_dict("records")}
-        if len(own) < 3:
+        by_run = {record["run"]: settings_of(record) for record in group.to_dict("records")}
+        if len(by_run) < 3:
             continue
-        base = min(own, key=lambda run: sum(len(changed(own[run], other)) for other in own.values()))
-        for run, settings in own.items():
-            if change := dict(sorted(changed(own[base], settings).items())):
+        base = min(by_run, key=lambda run: sum(len(changed(by_run[run], other)) for other in by_run.values()))
+        for run, settings in by_run.items():
+            if change := dict(sorted(changed(by_run[base], settings).items())):
                 row = {"base": base, "setting": ", ".join(change), "value": list(change.values()), "run": run}
                 rows.append(row)
     found = pd.DataFrame(rows, columns=["base", "setting", "value", "run"])
@@ -96,15 +96,15 @@ def ablation(records: pd.DataFrame, table: pd.DataFrame) -> Figure:
         lines.append((base, by_run.loc[base]))
         lines += [(f"{row['setting']} = {text(row['value'])}", by_run.loc[row["run"]]) for _, row in rows.iterrows()]
         spans.append((start, len(lines), by_run.loc[base]))
-    figure = Figure(figsize=(6.6, ROW * len(lines) + 0.95), layout="constrained")
+    figure = Figure(figsize=(WIDTH, ROW * len(lines) + 0.95), layout="constrained")
     axes = figure.subplots()
     draw_gains(axes, lines, "gain")
     for start, end, base in spans:
-        own = {"ymin": start - 0.5, "ymax": end - 0.5, "color": paint(base)}
-        axes.vlines(base["gain"], **own, linewidth=1.1, linestyle=(0, (5, 3)), zorder=1)
+        box = {"ymin": start - 0.5, "ymax": end - 0.5, "color": paint(base)}
+        axes.vlines(base["gain"], **box, linewidth=1.1, linestyle=(0, (5, 3)), zorder=1)
         if pd.notna(base["gain_low"]):
             area = [base["gain_low"], base["gain_high"]]
-            axes.fill_betweenx([own["ymin"], own["ymax"]], *area, color=own["color"], alpha=0.1, linewidth=0, zorder=0)
+            axes.fill_betweenx([box["ymin"], box["ymax"]], *area, color=box["color"], alpha=0.1, linewidth=0, zorder=0)
     axes.set(ylim=(len(lines) - 0.4, -0.6), xlabel="gain in AP (95% interval)")
     axes.set_yticks(range(len(lines)), [name for name, _ in lines])
     bases = [start for start, _, _ in spans]

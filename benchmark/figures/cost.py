@@ -11,8 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
 
-from benchmark.figures.plots import COLOURS, legend_of, paint, style
+from benchmark.figures.plots import COLOURS, WIDTH, legend_of, paint, style
 
 #: marker areas in points^2: of no extra memory, and of the most
 SMALLEST, LARGEST = 18.0, 220.0
@@ -78,7 +79,9 @@ def name_points(
     far = np.linalg.norm(nearest - pixels, axis=1) > radii + 8
     ends = axes.transData.inverted().transform(nearest)
     for i, text in enumerate(texts):
-        text.set(position=middle[i], ha="center", va="center_baseline", zorder=5)
+        # with a halo, as the lines of no gain and no cost go through names
+        halo = [withStroke(linewidth=2.5, foreground="white")]
+        text.set(position=middle[i], ha="center", va="center_baseline", zorder=5, path_effects=halo)
         if far[i]:
             axes.plot(*np.stack((points[i], ends[i])).T, color=colours[i], linewidth=0.7, zorder=2)
 
@@ -90,7 +93,7 @@ def cost(costs: pd.DataFrame) -> Figure:
     """
     style()
     rows = costs[costs["gain"].notna()].reset_index(drop=True)
-    figure = Figure(figsize=(8.8, 5.4), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 5), layout="constrained")
     axes = figure.subplots()
     most = float(rows["extra_mb"].max())
     areas, tints = marker_areas(rows["extra_mb"], most), [paint(row) for _, row in rows.iterrows()]
@@ -107,6 +110,7 @@ def cost(costs: pd.DataFrame) -> Figure:
         size = np.sqrt(marker_areas(pd.Series([megabytes]), most)[0])
         look = {"color": "#c4c4c4", "marker": "o", "markersize": size, "linestyle": ""}
         handles.append(Line2D([], [], label=f"+{megabytes:.0f} MB", **look))
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), columnspacing=1.4, handletextpad=0.5)
+    place = {"loc": "outside lower center", "ncols": min(4, len(handles))}
+    figure.legend(handles=handles, columnspacing=1.4, handletextpad=0.5, **place)
     name_points(axes, points, areas, rows["run"].tolist(), tints)
     return figure

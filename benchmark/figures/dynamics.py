@@ -86,9 +86,9 @@ def gradient_shares(points: pd.DataFrame) -> pd.DataFrame:
     ``low`` and ``high`` are the least and the largest share on key positions at any point. Points without a gradient
     (a method that warms up from nothing) have no shares.
     """
-    own = points.dropna(subset=GRADIENTS)
-    own = own[own[GRADIENTS].sum(axis=1) > 0]
-    groups = own.groupby("run", sort=False)
+    known = points.dropna(subset=GRADIENTS)
+    known = known[known[GRADIENTS].sum(axis=1) > 0]
+    groups = known.groupby("run", sort=False)
     means = groups[GRADIENTS].mean().set_axis(list(REGIONS), axis=1)
     key = groups["gradient.key"].agg(["min", "max"]).set_axis(["low", "high"], axis=1)
     return means.join(key)
@@ -98,10 +98,10 @@ def gradient_sentence(points: pd.DataFrame, positions: Mapping[str, float] | Non
     """One Markdown sentence: PGD's share of gradient on key positions beside the others', and that of positions."""
     shares = gradient_shares(points)["key"]
     places = points.drop_duplicates("run").set_index("run")["method_place"].reindex(shares.index)
-    own, others = shares[places == "key regions"], shares[places != "key regions"]
+    guided, others = shares[places == "key regions"], shares[places != "key regions"]
     parts = []
-    if len(own):
-        parts.append(f"**{own.index[0]}** puts {own.iloc[0]:.0%} of its gradient on key positions")
+    if len(guided):
+        parts.append(f"**{guided.index[0]}** puts {guided.iloc[0]:.0%} of its gradient on key positions")
     if len(others):
         parts.append(f"the other methods {others.min():.0%} to {others.max():.0%} (median {others.median():.0%})")
     if parts and positions:
@@ -130,11 +130,11 @@ def distances(points: pd.DataFrame) -> Figure:
     style()
     places, colour = measured(points), tints(points)
     figure = Figure(figsize=(WIDTH, 2.15 * len(REGIONS) + 0.75), layout="constrained")
-    grid = figure.subplots(len(REGIONS), len(places), squeeze=False, sharex=True, sharey="row")
+    panels = figure.subplots(len(REGIONS), len(places), squeeze=False, sharex=True, sharey="row")
     long = by_distance(points)
     for (row, region), (column, place) in product(enumerate(REGIONS), enumerate(places)):
-        axes, own = grid[row, column], long[(long["region"] == region) & (long["features"] == place)]
-        for run, rows in own.groupby("run", sort=False):
+        axes, part = panels[row, column], long[(long["region"] == region) & (long["features"] == place)]
+        for run, rows in part.groupby("run", sort=False):
             strong = colour[run] in (COLOURS["none"], COLOURS["key regions"])
             look = {"linewidth": 2.4, "zorder": 4} if strong else {"linewidth": 1.2, "alpha": 0.75, "zorder": 3}
             dashes = (0, (4, 1.6)) if colour[run] == COLOURS["none"] else "-"
@@ -145,11 +145,11 @@ def distances(points: pd.DataFrame) -> Figure:
         axes.grid(axis="x", visible=False)
         axes.set_xlim(left=0)
         sns.despine(ax=axes)
-    for axes, place in zip(grid[0], places, strict=True):
+    for axes, place in zip(panels[0], places, strict=True):
         axes.set_title(FEATURE_TITLES[place])
-    for axes, region in zip(grid[:, 0], REGIONS, strict=True):
+    for axes, region in zip(panels[:, 0], REGIONS, strict=True):
         axes.set_ylabel(f"{REGION_NAMES[region]}\ndistance")
-    for axes in grid[-1]:
+    for axes in panels[-1]:
         axes.set_xlabel("iteration")
     place_legend(figure, points)
     return figure
@@ -208,12 +208,12 @@ def shrunk(points: pd.DataFrame) -> Figure:
     figure = Figure(figsize=(WIDTH, ROW * len(runs) + 1.35), layout="constrained")
     panels = figure.subplots(1, len(places), squeeze=False)[0]
     for axes, place in zip(panels, places, strict=True):
-        own = table[table["features"] == place].pivot(index="run", columns="region", values="ratio").reindex(runs)
-        axes.hlines(range(len(runs)), own.min(axis=1), own.max(axis=1), color="#c9c9c9", linewidth=1.6, zorder=2)
-        for region in (region for region in reversed(REGIONS) if region in own):
+        ratios = table[table["features"] == place].pivot(index="run", columns="region", values="ratio").reindex(runs)
+        axes.hlines(range(len(runs)), ratios.min(axis=1), ratios.max(axis=1), color="#c9c9c9", linewidth=1.6, zorder=2)
+        for region in (region for region in reversed(REGIONS) if region in ratios):
             tint, mark = REGION_LOOKS[region]
             dots = {"color": tint, "marker": mark, "edgecolor": "#4d4d4d", "linewidth": 0.6, "s": 42, "zorder": 3}
-            axes.scatter(own[region], range(len(runs)), **dots)
+            axes.scatter(ratios[region], range(len(runs)), **dots)
         axes.axvline(1, color=COLOURS["none"], linewidth=1.1, zorder=1)
         axes.set_xscale("log")
         axes.margins(x=0.08)
@@ -238,13 +238,13 @@ def gradients(points: pd.DataFrame, positions: Mapping[str, float] | None = None
     colour = colour | {"all positions": "#222222"}
     figure = Figure(figsize=(WIDTH, ROW * len(bars) + 1.2), layout="constrained")
     axes = figure.subplots()
-    for y, (name, own) in enumerate(bars.items()):
-        ends = np.concatenate(([0.0], np.cumsum([own[region] for region in REGIONS]))) * 100
+    for y, (name, share) in enumerate(bars.items()):
+        ends = np.concatenate(([0.0], np.cumsum([share[region] for region in REGIONS]))) * 100
         axes.barh(y, np.diff(ends), left=ends[:-1], color=[REGION_LOOKS[r][0] for r in REGIONS], height=0.72)
         if name in shares.index:
             axes.hlines(y, *(shares.loc[name, ["low", "high"]] * 100), color="#f0a030", linewidth=1.8, zorder=3)
             if positions and positions["key"] > 0:
-                axes.text(101.5, y, f"\u00d7 {own['key'] / positions['key']:.1f}", va="center", fontsize=10)
+                axes.text(101.5, y, f"\u00d7 {share['key'] / positions['key']:.1f}", va="center", fontsize=10)
     if positions:
         for edge in (positions["key"], positions["key"] + positions["box"]):
             axes.axvline(edge * 100, color="#222222", linewidth=1.0, linestyle=(0, (3, 2)), zorder=4)

@@ -123,23 +123,23 @@ def by_level(scene: Scene, branches: Mapping[str, Maps], background: Tensor) -> 
     levels, rows = scene.grid.num_levels, 2 * len(branches) + 1
     figure = Figure(figsize=(WIDTH, rows * (panel_height(scene, levels) + 0.06) + 0.75), layout="constrained")
     figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.01, hspace=0.01)
-    grid = figure.subplots(rows, levels, squeeze=False)
+    panels = figure.subplots(rows, levels, squeeze=False)
     names = [f"{kind}\n({branch})" for branch in branches for kind in ("quality", "weights")]
-    maps = [flat for own in branches.values() for flat in (own.quality, own.weights)]
+    maps = [flat for shown in branches.values() for flat in (shown.quality, shown.weights)]
     looks = [QUALITY, WEIGHTS] * len(branches)
     for axes, name, flat, look in zip(
-        grid, [*names, "background"], [*maps, background], [*looks, BACKGROUND], strict=True
+        panels, [*names, "background"], [*maps, background], [*looks, BACKGROUND], strict=True
     ):
         for level, (panel, cells) in enumerate(zip(axes, level_cells(scene, flat), strict=True)):
             draw_scene(panel, scene)
             draw_map(panel, cells, cell_extent(scene, level), look)
         axes[0].set_ylabel(name)
-    for axes, own in zip(grid[::2], branches.values(), strict=False):
-        ring_top(axes, scene, own.top)
-    for panel, level in zip(grid[0], scene.grid.levels, strict=True):
+    for axes, shown in zip(panels[::2], branches.values(), strict=False):
+        ring_top(axes, scene, shown.top)
+    for panel, level in zip(panels[0], scene.grid.levels, strict=True):
         panel.set_title(f"stride {float(scene.grid.strides[level.start]):g}")
     for i, (look, label) in enumerate(zip(looks, names, strict=True)):
-        colour_bar(figure, grid[i], look, label.split("\n")[0])
+        colour_bar(figure, panels[i], look, label.split("\n")[0])
     handles = [
         Line2D([], [], color=RING, marker="o", markerfacecolor="none", linestyle="", label="among a box's top-K"),
         Patch(facecolor="none", edgecolor=BOX, label="object"),
@@ -153,8 +153,8 @@ def ring_top(axes: Sequence[Axes], scene: Scene, top: Tensor) -> None:
     """Rings on the positions of the top-K, on the panel of their level."""
     chosen = top.numpy() > 0
     for panel, level in zip(axes, scene.grid.levels, strict=True):
-        own = slice(level.start, level.start + level.height * level.width)
-        points = scene.grid.centers[own].numpy()[chosen[own]]
+        positions = slice(level.start, level.start + level.height * level.width)
+        points = scene.grid.centers[positions].numpy()[chosen[positions]]
         panel.scatter(*points.T, s=16, facecolor="none", edgecolor=RING, linewidth=1.1, zorder=4)
 
 
@@ -209,9 +209,9 @@ def released(scene: Scene, weights: Mapping[str, Tensor], backgrounds: Mapping[s
     style()
     columns = len(weights)
     figure = Figure(figsize=(WIDTH, 2 * panel_height(scene, columns) + 1.0), layout="constrained")
-    grid = figure.subplots(2, columns, squeeze=False)
+    panels = figure.subplots(2, columns, squeeze=False)
     height, width = scene.picture.shape[:2]
-    for upper, lower, name in zip(*grid, weights, strict=True):
+    for upper, lower, name in zip(*panels, weights, strict=True):
         count = int((weights[name] > 0).sum())
         draw_scene(upper, scene)
         draw_map(upper, on_pixels(scene, weights[name]), (0, width, height, 0), WEIGHTS)
@@ -221,9 +221,9 @@ def released(scene: Scene, weights: Mapping[str, Tensor], backgrounds: Mapping[s
         for panel in (upper, lower) if name == swapped else ():
             turned = scene.gt_boxes.numpy()[:, [1, 0, 3, 2]]
             draw_boxes(panel, turned, edgecolor=SWAPPED, linewidth=1.4, linestyle=(0, (3, 1.5)))
-    grid[0, 0].set_ylabel("weights")
-    grid[1, 0].set_ylabel("background\n(finest level)")
-    colour_bar(figure, grid[0], WEIGHTS, "weight")
+    panels[0, 0].set_ylabel("weights")
+    panels[1, 0].set_ylabel("background\n(finest level)")
+    colour_bar(figure, panels[0], WEIGHTS, "weight")
     handles = [
         Patch(facecolor="none", edgecolor=BOX, label="object"),
         Patch(facecolor="none", edgecolor=SWAPPED, linestyle="--", label="where the transposed test looks for it"),

@@ -33,8 +33,10 @@ PLACE_NAMES = {"none": "no method", "key regions": "key regions (PGD)"}
 PALE = "#b4b4b4"
 #: The two levels that a method's figure lies between.
 LEVELS = {"teacher": (0, (5, 3)), "student alone": (0, (1.2, 1.8))}
+#: inches that a figure is wide, so that its letters can be read on a telephone too
+WIDTH = 6.6
 #: panels of a row of small ones
-COLUMNS = 5
+COLUMNS = 4
 #: inches a row of a figure with a row for each run
 ROW = 0.29
 
@@ -113,19 +115,19 @@ def draw_levels(axes: Axes, lines: list, table: pd.DataFrame, metric: str) -> se
     low, high = axes.get_xlim()
     drawn = set()
     for pair, rows in table.groupby("pair", sort=False):
-        own = [y for y, (_, row) in enumerate(lines) if row is not None and row["pair"] == pair]
+        places = [y for y, (_, row) in enumerate(lines) if row is not None and row["pair"] == pair]
         plain = rows[(rows["role"] != TEACHER) & (rows["method"] == "none") & (rows["inherit"] == "none")]
         for name, level in {"teacher": rows[rows["role"] == TEACHER], "student alone": plain}.items():
-            if not len(level) or not own:
+            if not len(level) or not places:
                 continue
             value = level[metric].mean()
             if low <= value <= high:
                 line = {"color": COLOURS["none"], "linewidth": 1.2, "linestyle": LEVELS[name], "zorder": 1}
-                axes.vlines(value, min(own) - 0.5, max(own) + 0.5, **line)
+                axes.vlines(value, min(places) - 0.5, max(places) + 0.5, **line)
                 drawn.add(name)
             elif name == "teacher":
                 # above the first run, whose own line it is not
-                edge_mark(axes, value, min(own) - 0.62, f"teacher {number(value)}")
+                edge_mark(axes, value, min(places) - 0.62, f"teacher {number(value)}")
     return drawn
 
 
@@ -178,40 +180,41 @@ def _by_run(records: pd.DataFrame, table: pd.DataFrame, metrics: Sequence[str], 
     style()
     kinds = list(by_kind(by_gain(table)))
     lines = {kind: lines_of(rows) for kind, rows in kinds}
-    counts = [len(own) for own in lines.values()]
+    counts = [len(entries) for entries in lines.values()]
     height = max(2.6, ROW * sum(counts) + 0.95 * len(kinds) + 0.45)
-    figure = Figure(figsize=(8.8, height), layout="constrained")
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
     ratios = [1.25, 1, *[1] * (len(metrics) - 1)]
     drawn: set[str] = set()
     grid = figure.subplots(len(kinds), len(ratios), squeeze=False, width_ratios=ratios, height_ratios=counts)
     for (kind, rows), panels in zip(kinds, grid, strict=True):
-        own = lines[kind]
+        entries = lines[kind]
         name = f"{metrics[0]} (%)" if len(kinds) == 1 else f"{metrics[0]} (%), {', '.join(rows['dataset'].unique())}"
-        draw_gains(panels[1], own, gain)
+        draw_gains(panels[1], entries, gain)
         panels[1].margins(x=0.08)
         panels[1].set_xlabel(f"{label}\n(95% interval)")
         for metric, axes in zip(metrics, (panels[0], *panels[2:]), strict=True):
-            axes.xaxis.set_major_locator(MaxNLocator(5))
+            axes.xaxis.set_major_locator(MaxNLocator(6 - len(metrics)))
             axes.set_xlim(span_of(rows, records[records["run"].isin(rows["run"])], metric))
-            drawn |= draw_levels(axes, own, rows, metric)
-            draw_seeds(axes, own, records, metric)
+            drawn |= draw_levels(axes, entries, rows, metric)
+            draw_seeds(axes, entries, records, metric)
             axes.set_xlabel(name if metric == metrics[0] else f"{metric} (%)")
         for axes in panels:
-            axes.set(ylim=(len(own) - 0.4, -0.95))
-            axes.set_yticks(range(len(own)), [text for text, _ in own] if axes is panels[0] else [])
+            axes.set(ylim=(len(entries) - 0.4, -0.95))
+            axes.set_yticks(range(len(entries)), [text for text, _ in entries] if axes is panels[0] else [])
             axes.grid(axis="y", visible=False)
-            for y, (_, row) in enumerate(own):
+            for y, (_, row) in enumerate(entries):
                 if row is not None:
                     axes.axhline(y, color="#ededed", linewidth=0.8, zorder=0)
             sns.despine(ax=axes)
-        for text, (_, row) in zip(panels[0].get_yticklabels(), own, strict=True):
+        for text, (_, row) in zip(panels[0].get_yticklabels(), entries, strict=True):
             text.set_fontweight("bold" if row is None else "normal")
-    used = legend_of(row for own in lines.values() for _, row in own if row is not None)
+    used = legend_of(row for entries in lines.values() for _, row in entries if row is not None)
     handles = [
         Line2D([], [], color=COLOURS["none"], linestyle=LEVELS[name], label=name) for name in LEVELS if name in drawn
     ]
     handles += [Line2D([], [], color=tint, marker="o", linestyle="", label=name) for name, tint in used.items()]
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), columnspacing=1.2, handletextpad=0.4)
+    place = {"loc": "outside lower center", "ncols": min(4, len(handles))}
+    figure.legend(handles=handles, columnspacing=1.2, handletextpad=0.4, **place)
     return figure
 
 
@@ -248,19 +251,19 @@ def curves(curves_by_run: pd.DataFrame) -> Figure:
     last = table[table["step"] == table.groupby("run")["step"].transform("max")].groupby("run")[what].mean()
     panels = [
         (pair, run)
-        for pair, own in table.groupby("pair", sort=False)
-        for run in sorted(own["run"].unique(), key=lambda run: -last[run])
+        for pair, of_pair in table.groupby("pair", sort=False)
+        for run in sorted(of_pair["run"].unique(), key=lambda run: -last[run])
     ]
     rows = -(-len(panels) // COLUMNS)
     columns = -(-len(panels) // rows)
-    figure = Figure(figsize=(max(5.8, 2.15 * columns), 0.75 + 1.75 * rows), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 0.75 + 1.6 * rows), layout="constrained")
     grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flatten()
     for axes, (pair, run) in zip(grid, panels, strict=False):
-        own = table[table["pair"] == pair]
-        for other, line in own.groupby("run"):
+        of_pair = table[table["pair"] == pair]
+        for other, line in of_pair.groupby("run"):
             mean = line.groupby("step")[what].mean()
             axes.plot(mean.index, mean, color=PALE, linewidth=0.7, zorder=1, alpha=0 if other == run else 0.7)
-        draw_curve(axes, own[own["run"] == run], what)
+        draw_curve(axes, of_pair[of_pair["run"] == run], what)
         axes.set_title(run, fontsize=9.5)
         if what == "gain":
             axes.axhline(0, color=COLOURS["none"], linewidth=1, zorder=1)
@@ -270,7 +273,8 @@ def curves(curves_by_run: pd.DataFrame) -> Figure:
         axes.set_visible(False)
     for axes in grid[max(0, len(panels) - columns) : len(panels)]:
         axes.xaxis.set_tick_params(labelbottom=True)
-        axes.set_xlabel("iteration", fontsize=9.5)
+        axes.xaxis.set_major_locator(MaxNLocator(3, integer=True))
+    figure.supxlabel("iteration", fontsize=11)
     figure.supylabel("gain in AP" if what == "gain" else "AP (%)", fontsize=11)
     used = legend_of(row for _, row in table.drop_duplicates("run").iterrows())
     handles = [Line2D([], [], color=tint, linewidth=2, label=name) for name, tint in used.items()]

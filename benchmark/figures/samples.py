@@ -108,7 +108,7 @@ def agreement(detections: Sequence[Box], truth: Sequence[Box]) -> float:
     return 2 * right / max(right + kinds.count("false") + objects, 1)
 
 
-def choose(own: Mapping[int, float], plain: Mapping[int, float]) -> dict[int, str]:
+def choose(taught: Mapping[int, float], plain: Mapping[int, float]) -> dict[int, str]:
     """Which images are shown, and why: by a fixed rule, not by looks.
 
     The typical one differs as the median image does (of several, the one whose own figure is nearest to the median,
@@ -118,9 +118,9 @@ def choose(own: Mapping[int, float], plain: Mapping[int, float]) -> dict[int, st
         own: :func:`agreement` of the distilled student by image.
         plain: the same of its baseline.
     """
-    gain = {i: own[i] - plain[i] for i in own}
-    middle, usual = np.median(list(gain.values())), np.median(list(own.values()))
-    chosen = {min(gain, key=lambda i: (abs(gain[i] - middle), abs(own[i] - usual), i)): "typical"}
+    gain = {i: taught[i] - plain[i] for i in taught}
+    middle, usual = np.median(list(gain.values())), np.median(list(taught.values()))
+    chosen = {min(gain, key=lambda i: (abs(gain[i] - middle), abs(taught[i] - usual), i)): "typical"}
     for reason, sign in (("largest gain", 1), ("largest loss", -1)):
         best = max(gain, key=lambda i: (sign * gain[i], -i))
         if sign * gain[best] > 0 and best not in chosen:
@@ -147,8 +147,8 @@ def load_samples(work: Path, dataset: str, columns: Mapping[str, str]) -> Sample
         title: boxes_by_image(read_json(work / "evaluate" / key / "detections.json"), files, names)
         for title, key in columns.items()
     }
-    plain, own = ([agreement(boxes[i], truth[i]) for i in rich or files] for boxes in list(found.values())[:3][-2:])
-    shown = choose(dict(zip(rich or files, own, strict=True)), dict(zip(rich or files, plain, strict=True)))
+    plain, taught = ([agreement(boxes[i], truth[i]) for i in rich or files] for boxes in list(found.values())[:3][-2:])
+    shown = choose(dict(zip(rich or files, taught, strict=True)), dict(zip(rich or files, plain, strict=True)))
     try:
         images = [np.asarray(Image.open(files[i]).convert("RGB")) for i in shown]
     except OSError as error:
@@ -221,9 +221,9 @@ def figure(shown: Samples) -> Figure:
     tall = 2.45 * min(1.3, max(image.shape[0] / image.shape[1] for image in shown.images)) + 0.17
     # Photographs fill a PNG: fewer dots keep it small enough to live in git.
     drawn = Figure(figsize=(2.45 * len(columns), tall * len(shown.images) + 0.4), dpi=120, layout="constrained")
-    grid = drawn.subplots(len(shown.images), len(columns), squeeze=False)
+    panels = drawn.subplots(len(shown.images), len(columns), squeeze=False)
     for (row, image), (column, title) in product(enumerate(shown.images), enumerate(columns)):
-        axes = grid[row, column]
+        axes = panels[row, column]
         axes.imshow(image, interpolation="bilinear")
         axes.set(xticks=[], yticks=[], xlim=(0, image.shape[1]), ylim=(image.shape[0], 0))
         objects = [box for box in shown.truth[row] if not box.crowd]

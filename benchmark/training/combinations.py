@@ -56,16 +56,16 @@ def train_all(params: Params, space: Workspace = HERE) -> pd.DataFrame:
     """Train and evaluate every combination; writes and returns the table."""
     runs, rows = combinations(params)
     everything = replace(params, runs=runs, seeds=(0,))
-    own = Workspace(space.work / "combinations", teachers_of=space.root, data_of=space.root)
-    shutil.rmtree(own.root, ignore_errors=True)
-    plan(everything, own)
-    match(everything, own)
+    scratch = Workspace(space.work / "combinations", teachers_of=space.root, data_of=space.root)
+    shutil.rmtree(scratch.root, ignore_errors=True)
+    plan(everything, scratch)
+    match(everything, scratch)
     for name, run in tqdm(runs.items(), desc="methods x detectors"):
         start, job = time.perf_counter(), everything.student(name)
         # each training has a bar of its own, which would bury this one
         with open(os.devnull, "w", encoding="utf-8") as nothing, redirect_stdout(nothing), redirect_stderr(nothing):
-            train(job, own)
-            record = evaluate(job, own)
+            train(job, scratch)
+            record = evaluate(job, scratch)
         seconds = round(time.perf_counter() - start, 1)
         row = {"method": run.method, "pair": run.pair, "detector": record.detector, "outcome": "trained"}
         rows.append({**row, "AP": record.accuracy["AP"], "seconds": seconds})

@@ -99,9 +99,9 @@ def check_classes(path: Path, data: DatasetInfo) -> None:
         if own != ours:
             raise CheckpointError(
                 f"{path}: lists the classes in another order than {data.name} (number {place} is '{own}' there, "
-                f"'{ours}' here); give the categories of the annotation files its order, or, where those of its training "
-                f"had that of {data.name} (mmdet numbers classes by the file, whatever the list says), give a file of "
-                "its state_dict alone"
+                f"'{ours}' here); give the categories of the annotation files its order, or, where those of its "
+                f"training had that of {data.name} (mmdet numbers classes by the file, whatever the list says), give a "
+                "file of its state_dict alone"
             )
 
 

@@ -5,13 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 
-from pgd.evaluation.crowdhuman import evaluate
-from pgd.evaluation.odgt import CrowdHumanError, read_detections
-
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        prog="pgd.evaluation", description="CrowdHuman's AP, MR^-2 and JI of a detections file, in percent."
+        prog="python -m pgd.evaluation", description="CrowdHuman's AP, MR^-2 and JI of a detections file, in percent."
     )
     parser.add_argument("annotations", help="annotation_val.odgt")
     parser.add_argument(
@@ -19,6 +16,10 @@ def main() -> None:
     )
     parser.add_argument("--subset", action="store_true", help="only the images that have an entry")
     args = parser.parse_args()
+    # help and usage errors come before the imports that take seconds
+    from pgd.evaluation.crowdhuman import evaluate
+    from pgd.evaluation.odgt import CrowdHumanError, read_detections
+
     try:
         figures = evaluate(args.annotations, read_detections(args.detections), args.subset)
     except (CrowdHumanError, OSError) as error:

@@ -129,8 +129,10 @@ def test_getattr_serves_nothing_but_history_statistics(tmp_path, reach):
         {"epoch": 3},
         {"state_dict": [torch.ones(2)]},
         {"state_dict": {"a": 1.0}},
+        {"optimizer": {"state": {0: {"exp_avg": torch.ones(2)}}, "param_groups": [{"lr": 0.1, "params": [0]}]}},
+        torch.optim.SGD([nn.Parameter(torch.ones(2))], 0.1).state_dict(),
     ],
-    ids=["list", "tensor", "numbers", "list_inside", "numbers_inside"],
+    ids=["list", "tensor", "numbers", "list_inside", "numbers_inside", "optimiser", "optimiser_alone"],
 )
 def test_no_state_dict_in_the_file(tmp_path, content):
     torch.save(content, tmp_path / "other.pth")

@@ -107,6 +107,13 @@ def test_nothing_to_find(tree, split, what, broken):
     assert line.endswith(f"{split} images; {remedy}")
 
 
+@pytest.mark.parametrize("split", NAMES)
+def test_a_split_without_images(tree, split):
+    edit(annotations_of(tree, split), lambda content: content.update(images=[], annotations=[]))
+    line = error_of(tree)
+    assert line == f"{annotations_of(tree, split)}: the list 'images' is empty; is this a COCO instances file?"
+
+
 def test_everything_wrong_at_once_is_one_line(tree):
     for what in ("negative box", "missing image"):
         BAD[what][0](tree)

@@ -109,6 +109,20 @@ def test_links_or_copies(voc, copy):
     assert os.path.samefile(own, new) != copy
 
 
+def test_links_to_elsewhere_are_left_out(voc):
+    """An unpacked archive may hold links to anything; those within the images' folder are followed."""
+    (voc.root / "elsewhere.png").write_bytes((voc.img / "rest1.png").read_bytes())
+    for name, target in (("out", voc.root / "elsewhere.png"), ("within", voc.img / "rest1.png")):
+        voc.add(name, [PLAIN], image="")
+        (voc.img / f"{name}.png").symlink_to(target)
+    names = {image["file_name"] for content in voc.convert().values() for image in content["images"]}
+    assert names == {"rest1.png", "rest2.png", "within.png"}
+    assert voc.oddities() == [
+        f"file names that lead out of the images' folder: out.xml: out.png lies in {voc.root}",
+    ]
+    assert not (voc.out / "train2017" / "out.png").exists()
+
+
 def test_prepare_takes_it(voc):
     voc.add("a", [PLAIN, ("dog", (-3, 1, 80, 40))], difficult=1)
     contents = voc.convert()

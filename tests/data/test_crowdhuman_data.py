@@ -65,6 +65,7 @@ def test_conversion_by_hand(tree):
         ({"ID": "", "gtboxes": []}, "1 records without an ID (line 4: ID '')"),
         ({"ID": 7, "gtboxes": []}, "1 records without an ID (line 4: ID 7)"),
         ({"ID": "../x", "gtboxes": []}, "1 records without an ID (line 4: ID '../x')"),
+        ({"ID": "\ud800", "gtboxes": []}, r"1 records without an ID (line 4: ID '\ud800')"),
         ({"ID": "b,2", "gtboxes": []}, "1 duplicate IDs (line 4: 'b,2' stands in line 2)"),
         ({"ID": "x", "gtboxes": [GOOD_BOX, 5]}, "1 broken boxes (line 4: box 2: no JSON object)"),
         ({"ID": "x", "gtboxes": [{"fbox": [0, 0, 1, 1]}]}, "1 broken boxes (line 4: box 1: no tag)"),
@@ -109,6 +110,20 @@ def test_negative_boxes_are_left_out_of_both_files(tree, capsys):
     assert "left out 1 boxes of negative size (line 1: box 2: fbox [9, 9, -4, -4]" in capsys.readouterr().out
     assert [json.loads(line) for line in Path(info.val_odgt).read_text().splitlines()] == LINES["val"]
     assert [a["bbox"] for a in content_of(info.val_annotations)["annotations"]] == [[5, 5, 60, 20], [0, 0, 9, 9]]
+
+
+def test_a_mark_of_the_byte_order_is_passed_over(tree):
+    plain = prepare("crowd", asked(tree))
+    path = tree / "annotation_val.odgt"
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    marked = prepare("crowd", asked(tree))
+    assert content_of(marked.val_annotations) == content_of(plain.val_annotations)
+    assert list(read_truth(marked.val_odgt)) == ["v,1", "v,2"]
+
+
+def test_a_name_too_long_for_a_file(tree):
+    write_lines(tree / "annotation_val.odgt", [*LINES["val"], {"ID": "a" * 300, "gtboxes": []}])
+    assert f"1 missing images (line 3: {tree / 'Images' / ('a' * 300)}.jpg)" in error_of(asked(tree))
 
 
 def test_images_elsewhere_are_refused(tree, tmp_path):

@@ -128,6 +128,9 @@ MENDED: dict[str, tuple[Change, str | None]] = {
     "no ids": (without("id"), "12 ids of annotations (numbered anew)"),
     "double ids": (every(lambda entry: entry.update(id=1)), "12 ids of annotations (numbered anew)"),
     "text ids": (every(lambda entry: entry.update(id=str(entry["id"]))), "12 ids of annotations (numbered anew)"),
+    "float ids": (every(lambda entry: entry.update(id=entry["id"] + 0.5)), "12 ids of annotations (numbered anew)"),
+    "a negative id": (one("id", -5), "12 ids of annotations (numbered anew)"),
+    "a huge id": (one("id", 2**70), "12 ids of annotations (numbered anew)"),
     "id 0": (one("id", 0), None),
     "bare": (
         without("area", "iscrowd", "id"),
@@ -153,6 +156,7 @@ MENDED: dict[str, tuple[Change, str | None]] = {
     "fields that are nobody's": (one("attributes", {"occluded": False}), None),
     "category id 0": (in_both(renumbered), None),
     "subfolder": (renamed("cam0/000001.png", "cam0/000001.png"), None),
+    "ending in capitals": (renamed("A.PNG", "A.PNG"), None),
     "spaces": (renamed("a b é.png", "a b é.png"), None),
     "composed name, decomposed file": (renamed(NFC, NFD), "1 file names (in the disk's Unicode form)"),
     "decomposed name, composed file": (renamed(NFD, NFC), "1 file names (in the disk's Unicode form)"),

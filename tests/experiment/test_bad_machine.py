@@ -40,6 +40,18 @@ def test_no_right_is_one_line(capsys, number):
     assert capsys.readouterr().err == f"error: results/table.csv: {os.strerror(number)}; {REMEDY}\n"
 
 
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+def test_no_room_is_one_line(capsys, number):
+    def main() -> None:
+        raise OSError(number, os.strerror(number), "results/table.csv")
+
+    with pytest.raises(SystemExit) as stop:
+        run_cli(main)
+    assert stop.value.code == 1
+    remedy = "make room and run the same command again, what was written before is kept"
+    assert capsys.readouterr().err == f"error: results/table.csv: {os.strerror(number)}; {remedy}\n"
+
+
 def test_other_errors_of_the_system_are_not_hidden():
     def main() -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO), "results/table.csv")

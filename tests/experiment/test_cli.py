@@ -4,28 +4,33 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-import benchmark
+import tools.arguments
 from benchmark.experiment.arguments import COMMANDS
 from benchmark.experiment.cli import command_parser, run_cli
+from benchmark.experiment.workspace import ROOT
 
 #: Importing any of them takes seconds on a laptop, or a good part of one.
 HEAVY = {"torch", "mmdet", "mmengine", "mmcv", "torchvision", "pandas", "matplotlib", "seaborn", "scipy", "nbconvert"}
+#: what can be typed, by package
+DOORS = {"benchmark": COMMANDS, "tools": tools.arguments.COMMANDS, "pgd": ["evaluation"]}
 #: arguments that are wrong for the command
 WRONG = {
-    "train": ["distil", "pgd"],
-    "cost": ["--turns", "few"],
-    "key_regions": ["gfl", "--checkpoint", "a.pth"],
-    "fetch": ["crowdhuman", "--root", "a", "--mirror", "http://b"],
-    "plan": ["--price", "2"],
-    "submit": ["a", "--who", "../b"],
-    "tune": [],
-    "convert": ["voc", "--annotations", "a", "--images", "b", "--out", "c", "--split", "1.5"],
-    "data.pretrain": ["resnet50"],
-    "verdict": ["--accept", "--against", "a.json"],
+    "benchmark.train": ["distil", "pgd"],
+    "benchmark.cost": ["--turns", "few"],
+    "benchmark.key_regions": ["gfl", "--checkpoint", "a.pth"],
+    "benchmark.fetch": ["crowdhuman", "--root", "a", "--mirror", "http://b"],
+    "benchmark.plan": ["--price", "2"],
+    "benchmark.submit": ["a", "--who", "../b"],
+    "benchmark.tune": [],
+    "benchmark.convert": ["voc", "--annotations", "a", "--images", "b", "--out", "c", "--split", "1.5"],
+    "benchmark.data.pretrain": ["resnet50"],
+    "benchmark.verdict": ["--accept", "--against", "a.json"],
+    "tools.gpu_speed": ["--detectors", "yolo"],
+    "tools.fuzz_metrics": ["--scenes", "many"],
+    "pgd.evaluation": ["annotation_val.odgt"],
 }
 
 
@@ -45,19 +50,19 @@ def test_importtime_shows_what_is_heavy():
     assert "torch" in heavy
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_help(command):
-    done, heavy = call(f"benchmark.{command}", "--help")
+@pytest.mark.parametrize("module", [f"{package}.{name}" for package, names in DOORS.items() for name in names])
+def test_help(module):
+    done, heavy = call(module, "--help")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith(f"usage: python -m benchmark.{command} ")
+    assert done.stdout.startswith(f"usage: python -m {module} ")
     assert not heavy
 
 
-@pytest.mark.parametrize("command", WRONG)
-def test_usage_error(command):
-    done, heavy = call(f"benchmark.{command}", *WRONG[command])
+@pytest.mark.parametrize("module", WRONG)
+def test_usage_error(module):
+    done, heavy = call(module, *WRONG[module])
     assert done.returncode == 2
-    assert f"python -m benchmark.{command}" in done.stderr
+    assert f"python -m {module}" in done.stderr
     assert "error: " in done.stderr.splitlines()[-1]
     assert not heavy
 
@@ -78,15 +83,16 @@ def test_overview():
     assert not heavy
 
 
-def test_every_command_is_listed():
+@pytest.mark.parametrize("package", ["benchmark", "tools"])
+def test_every_command_is_listed(package):
     """A module that calls ``answer_early`` does so under its own name, and is in the table."""
-    root = Path(benchmark.__file__).parent
+    named = "" if package == "benchmark" else f', "{package}"'
     found = {}
-    for path in root.rglob("*.py"):
+    for path in (ROOT / package).rglob("*.py"):
         if "\ndef main(" in (text := path.read_text()):
-            name = ".".join(path.relative_to(root).with_suffix("").parts)
-            found[name] = f'answer_early("{name}")' in text
-    assert found == dict.fromkeys(COMMANDS, True)
+            name = ".".join(path.relative_to(ROOT / package).with_suffix("").parts)
+            found[name] = f'answer_early("{name}"{named})' in text
+    assert found == dict.fromkeys(DOORS[package], True)
 
 
 def test_pretrain_offers_its_backbones(capsys):

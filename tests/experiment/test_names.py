@@ -8,7 +8,7 @@ import pytest
 
 from benchmark import check, launch, tune
 from benchmark.experiment.cli import command_parser
-from benchmark.experiment.names import hint, unknown
+from benchmark.experiment.names import hint, unknown, wrong_kind
 from benchmark.experiment.settings import SettingsError, load
 from benchmark.experiment.workspace import ROOT
 
@@ -36,6 +36,25 @@ def test_nothing_is_there():
 
 def test_unknown():
     assert unknown("run", "pdg", ["pgd"]) == "no run 'pdg'; did you mean 'pgd'?"
+
+
+@pytest.mark.parametrize(
+    ("value", "own", "said"),
+    [
+        ("1e-3", 0.01, "'1e-3' should be a number, as 0.01 is (YAML takes 1e-3 for text, write 1.0e-3)"),
+        (True, 4, "True should be a number, as 4 is"),
+        ("false", True, "'false' should be true or false, as True is"),
+        (0, False, "0 should be true or false, as False is"),
+        (3, "mean", "3 should be text, as 'mean' is"),
+        (1, 0.5, None),
+        (None, 0.5, None),
+        ("a", None, None),
+        ([1, 2], 3, None),
+        (3, {"type": "SGD"}, None),
+    ],
+)
+def test_values_of_another_kind(value, own, said):
+    assert wrong_kind(value, own) == said
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from dataclasses import asdict, replace
@@ -157,6 +158,10 @@ def test_misspelt_keys(tmp_path, key, value, said):
         ("seeds", [0, "1"], "seeds.1: '1' should be a valid integer"),
         ("seeds", [True], "seeds.0: True should be a valid integer"),
         ("seeds", [-1], "seeds.0: -1 should be greater than or equal to 0"),
+        ("seeds", [2**32], "seeds.0: 4294967296 should be less than or equal to 4294967295"),
+        ("pairs.gfl.teacher.min_ap", 500, "pairs.gfl.teacher.min_ap: 500 should be less than or equal to 100"),
+        ("pairs.gfl.teacher.min_ap", -1, "pairs.gfl.teacher.min_ap: -1 should be greater than or equal to 0"),
+        ("pairs.gfl.teacher.min_ap", math.nan, "pairs.gfl.teacher.min_ap: nan should be less than or equal to 100"),
         ("seeds", [0, 1, 0], "seeds: [0, 1, 0] names a seed twice"),
         ("runs.a/b", {}, "runs.a/b: a name is text of letters, digits, '_', '.' and '-'"),
         ("runs.teacher-x", {}, "runs.teacher-x: names that start with 'teacher' are the teachers' own"),
@@ -209,6 +214,10 @@ def test_a_number_is_no_name(tmp_path):
         ("teacher: {config: a: b}\n", "line 1: not valid YAML"),
         ("seeds: [0]\nruns: {a: {}, a: {}}\n", "line 2: the key 'a' stands twice; delete one"),
         ("seeds: [0]\nruns: {}\nseeds: [1]\n", "line 3: the key 'seeds' stands twice; delete one"),
+        ("seeds: [0]\n? [runs]\n: {}\n", "line 2: a key is a name, not a list or a mapping"),
+        ("? {runs: 1}\n: {}\n", "line 1: a key is a name, not a list or a mapping"),
+        ("runs: \0\n", "not valid YAML (unacceptable character #x0000: special characters are not allowed)"),
+        ("[" * 5000, "not valid YAML (maximum recursion depth exceeded"),
         ("- 1\n", "expected a mapping at the top"),
         ("", "expected a mapping at the top"),
     ],
@@ -217,6 +226,25 @@ def test_files_that_are_no_settings(tmp_path, text, said):
     got = error_of(tmp_path, text)
     assert got.startswith(said.split(" (")[0])
     assert got.count("line") <= 1
+
+
+@pytest.mark.parametrize("data", ["# größe\n".encode("latin-1"), GOOD.encode("utf-16")], ids=["latin-1", "utf-16"])
+def test_files_of_another_encoding(tmp_path, data):
+    (tmp_path / "params.yaml").write_bytes(GOOD.encode() + data)
+    with pytest.raises(SettingsError, match=r"params\.yaml: not valid YAML \('utf-8' codec can't decode byte .*\)$"):
+        load(tmp_path / "params.yaml")
+
+
+def test_a_mark_of_the_byte_order_is_passed_over(tmp_path):
+    (tmp_path / "params.yaml").write_text(GOOD, encoding="utf-8-sig")
+    assert load(tmp_path / "params.yaml") == parse(yaml.safe_load(GOOD))
+
+
+@pytest.mark.parametrize("tag", ["object/apply:os.mkdir", "object/new:os.mkdir", "name:os.mkdir", "module:os"])
+def test_tags_that_make_python_objects_are_refused(tmp_path, tag):
+    text = f"{GOOD}x: !!python/{tag} [{str(tmp_path / 'made')!r}]\n"
+    assert "not valid YAML (could not determine a constructor for the tag" in error_of(tmp_path, text)
+    assert not (tmp_path / "made").exists()
 
 
 def test_missing_file(tmp_path):
@@ -229,6 +257,15 @@ def test_missing_file(tmp_path):
     [
         (Run("pdg"), "runs.x: no distillation method 'pdg'; did you mean 'pgd'?"),
         (Run("pgd", settings={"alfa": 1}), "runs.x: settings.alfa: unknown to method 'pgd'; did you mean 'alpha'?"),
+        (
+            Run("pgd", settings={"alpha": "1e-3"}),
+            "runs.x: settings.alpha: '1e-3' should be a number, as 0.04 is (YAML takes 1e-3 for text, write 1.0e-3)",
+        ),
+        (Run("pgd", settings={"adapter": "no"}), "runs.x: settings.adapter: 'no' should be true or false, as False is"),
+        (
+            Run(options={"train_dataloader.batch_size": "16"}),
+            f"runs.x: {R18}: options.train_dataloader.batch_size: '16' should be a number, as 8 is",
+        ),
         (
             Run(options={"model.neck.out_chanels": 3}),
             f"runs.x: {R18}: options.model.neck.out_chanels: "

@@ -28,7 +28,7 @@ from torch.testing import assert_close
 from pgd.dense import reader_of
 from pgd.methods.pgd import pgd_reg_loss
 from pgd.tape import Tape
-from tools.gpu_speed import step_of
+from tools.steps import step_of
 
 pytestmark = QUIET
 

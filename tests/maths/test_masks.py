@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy.stats import gaussian_kde
 from support.flat import mask, prediction_guided_weights, quality
-from test_regions import DOUBLE, SOME_BOXES, literal_weights, pyramid, scene, single
+from support.pyramids import DOUBLE, SOME_BOXES, literal_weights, pyramid, scene, single
 from torch import Tensor
 from torch.testing import assert_close
 

@@ -19,7 +19,7 @@ AREAS = (400.0, 2500.0)
 CATEGORIES = (3, 7, 8, 20)
 
 
-def world(seed: int, images: int = 12) -> COCO:
+def world(seed: int, images: int = 12, first_id: int = 1) -> COCO:
     """Random objects, some of them crowds, some images without any, and no object of the last category."""
     rng = np.random.default_rng(seed)
     annotations = []
@@ -29,7 +29,7 @@ def world(seed: int, images: int = 12) -> COCO:
             box = [*rng.uniform(0, 60, 2), w, h]
             annotations.append(
                 {
-                    "id": len(annotations) + 1,
+                    "id": len(annotations) + first_id,
                     "image_id": image_id,
                     "category_id": int(rng.choice(CATEGORIES[:-1])),
                     "bbox": box,
@@ -164,6 +164,23 @@ def test_nothing_found_and_nothing_there():
     same(figures, coco_box_metrics(truth, [], areas=(1e-3, 2e-3)))
     assert figures["AP"] == 0
     assert math.isnan(figures["AP_small"])
+
+
+def test_an_object_may_have_the_id_0():
+    """To pycocotools it would be none: both metrics take what is found exactly for found."""
+    truth = world(0, first_id=0)
+    assert truth.anns[0]["iscrowd"] == 0
+    many, results = ManyCoco(truth, {k: i for i, k in enumerate(CATEGORIES)}, AREAS, 1), []
+    for image_id in truth.imgs:
+        objects = [a for a in truth.imgToAnns[image_id] if not a["iscrowd"]]
+        boxes = [(*a["bbox"][:2], a["bbox"][0] + a["bbox"][2], a["bbox"][1] + a["bbox"][3]) for a in objects]
+        rows = [(*box, 0.9, CATEGORIES.index(a["category_id"])) for box, a in zip(boxes, objects, strict=True)]
+        found = torch.tensor(rows).reshape(-1, 6)
+        many.add(image_id, [found])
+        results += as_results(image_id, found)
+    (figures,) = many.figures()
+    same(figures, coco_box_metrics(truth, results, areas=AREAS))
+    assert figures["AP"] == pytest.approx(100)
 
 
 def test_equal_overlaps_go_to_the_last_object():

@@ -129,6 +129,10 @@ BAD: dict[str, tuple[Change, str, str, bool]] = {
         False,
     ),
     "no category id": (one("id", ..., "categories", 1), "(entry 2 of 'categories')", "number them from 1 on", False),
+    "text category id": (one("id", "3", "categories", 0), "(entry 1 of 'categories': id '3')", "number them", False),
+    "float category id": (one("id", 3.5, "categories", 0), "(entry 1 of 'categories': id 3.5)", "number them", False),
+    "negative category id": (one("id", -3, "categories", 0), "(entry 1 of 'categories': id -3)", "number them", False),
+    "huge category id": (one("id", 2**70, "categories", 0), f"(entry 1 of 'categories': id {2**70})", "number", False),
     "no category name": (
         one("name", ..., "categories", 1),
         "1 categories without a name (entry 2 of 'categories'",
@@ -142,6 +146,12 @@ BAD: dict[str, tuple[Change, str, str, bool]] = {
         False,
     ),
     "no categories": (whole(categories=[]), "the list 'categories' is empty", "is this a COCO instances file?", False),
+    "test-dev, which has no annotations": (
+        lambda root: edit(annotations_of(root), lambda content: content.pop("annotations")),
+        "no list 'annotations'",
+        "is this a COCO instances file?",
+        False,
+    ),
     "empty train": (whole(images=[], annotations=[]), "the list 'images' is empty", "is this a COCO", False),
     # boxes
     "text box": (
@@ -196,6 +206,24 @@ BAD: dict[str, tuple[Change, str, str, bool]] = {
         "1 for a region to ignore, 0 for an object",
         True,
     ),
+    "text ignore": (
+        one("ignore", "0"),
+        "1 ignore that is neither 0 nor 1 (annotation 5: ignore '0')",
+        "1 for a region to ignore, 0 for an object",
+        True,
+    ),
+    "no image of an annotation": (
+        one("image_id", ...),
+        "1 annotations of no image that is listed (annotation 5: image_id None)",
+        "list the images or delete the annotations",
+        True,
+    ),
+    "no category of an annotation": (
+        one("category_id", ...),
+        "1 annotations of no category that is listed (annotation 5: category_id None)",
+        "list the categories or delete the annotations",
+        True,
+    ),
     "unknown image": (
         one("image_id", 999),
         "1 annotations of no image that is listed (annotation 5: image_id 999)",
@@ -225,6 +253,18 @@ BAD: dict[str, tuple[Change, str, str, bool]] = {
         folder_in_other_case,
         "1 missing images (image 10 (cam0/a.jpg): there is Cam0/a.JPG)",
         "copy the files or mend file_name",
+        True,
+    ),
+    "name too long for a file": (
+        one("file_name", "a" * 5000, "images", 0),
+        f"1 missing images (image 10 ({'a' * 5000}))",
+        "copy the files or mend file_name",
+        True,
+    ),
+    "folder in the place of an image": (
+        lambda root: [image_of(root).unlink(), image_of(root).mkdir()],
+        "1 unreadable images (image 10 (train0.png): cannot be opened)",
+        "fetch the files again",
         True,
     ),
     "empty image": (
@@ -297,6 +337,12 @@ BAD: dict[str, tuple[Change, str, str, bool]] = {
         False,
     ),
     "absolute path": (one("file_name", "/etc/passwd", "images", 0), "'/etc/passwd'", "name files by paths", False),
+    "half of a character": (
+        one("file_name", "\ud800.png", "images", 0),
+        r"1 file names that lead out of the images' folder (entry 1 of 'images': '\ud800.png')",
+        "name files",
+        False,
+    ),
     "path upwards of Windows": (
         one("file_name", "..\\val2017\\val0.png", "images", 0),
         "1 file names that lead out",

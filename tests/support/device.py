@@ -7,7 +7,7 @@ from torch import Tensor
 from pgd.distiller import Distiller
 from support.detectors import QUIET, images, objects, pair, sample
 from support.served import SERVED, STILL, settings_at_once
-from tools.gpu_speed import step_of
+from tools.steps import step_of
 
 __all__ = ["CUDA", "QUIET", "SERVED", "batch", "build", "step_of"]
 

@@ -7,7 +7,10 @@ from torch import Tensor
 from pgd.dense import Grid
 from pgd.maths import masks, regions
 from pgd.maths.regions import Objects, Predictions
+from pgd.methods.base import MethodContext
 from pgd.methods.pgd import PGD
+from pgd.methods.pgd_released import PGDReleased
+from support.detectors import CLASSES, STRIDES
 
 
 def quality(
@@ -45,3 +48,10 @@ def maps_of(
     regions_without = [gt_boxes[:0] if ignored is None else ignored]
     found = method.maps(grid, scores[None], boxes[None], [Objects(gt_boxes, gt_labels)], regions_without)
     return tuple(one[0] for one in found)
+
+
+def maps_with(grid: Grid, *arguments: Tensor, **settings) -> tuple[Tensor, Tensor, Tensor]:
+    """The same of PGD, or of its release where ``faults`` are given (those of any head), with these settings."""
+    context = MethodContext(32, 32, 32, 32, 5, CLASSES, STRIDES, None, anchor_free=True)
+    method = (PGDReleased if "faults" in settings else PGD)(context, **settings)
+    return maps_of(method, grid, *arguments)

@@ -13,7 +13,7 @@ import torch
 from support.detectors import QUIET
 
 from benchmark.experiment.config import ROOT
-from tools import gpu_speed
+from tools import gpu_speed, steps
 
 pytestmark = [QUIET, pytest.mark.slow]
 
@@ -27,7 +27,7 @@ def hidden(*command: str) -> subprocess.CompletedProcess:
 
 
 def test_figures_of_every_block(tmp_path):
-    scale = replace(gpu_speed.QUICK, batches=(2,))
+    scale = replace(steps.QUICK, batches=(2,))
     path = gpu_speed.measure(scale, "cpu", 1.0, tmp_path, ("gfl",))
     content = json.loads(path.read_text())
     assert content["complete"]
@@ -46,7 +46,7 @@ def test_figures_of_every_block(tmp_path):
 
 
 def test_time_that_is_over_leaves_what_was_done(tmp_path):
-    path = gpu_speed.measure(gpu_speed.QUICK, "cpu", 0.0, tmp_path, ("fcos",))
+    path = gpu_speed.measure(steps.QUICK, "cpu", 0.0, tmp_path, ("fcos",))
     content = json.loads(path.read_text())
     assert not content["complete"]
     assert len(content["blocks"]) == 1
@@ -58,7 +58,7 @@ def test_a_variant_that_fails_is_named_and_the_others_are_timed(tmp_path, monkey
         raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate")
 
     monkeypatch.setattr(gpu_speed.Turns, "teach", out_of_memory)
-    path = gpu_speed.measure(gpu_speed.QUICK, "cpu", 0.0, tmp_path, ("atss",))
+    path = gpu_speed.measure(steps.QUICK, "cpu", 0.0, tmp_path, ("atss",))
     (block,) = json.loads(path.read_text())["blocks"]
     assert block["failed"] == {"teacher": "CUDA out of memory."}
     assert not block["ratio"]
@@ -66,7 +66,7 @@ def test_a_variant_that_fails_is_named_and_the_others_are_timed(tmp_path, monkey
 
 
 def test_memory_that_a_step_needs_itself():
-    subject = gpu_speed.Subject("pgd", "gfl", gpu_speed.QUICK, "cpu")
+    subject = steps.Subject("pgd", "gfl", steps.QUICK, "cpu")
     own, both = subject.held(teacher=False), subject.held()
     assert both - own == sum(t.numel() * t.element_size() for t in subject.model.teacher.state_dict().values())
     assert own == sum(t.numel() * t.element_size() for t in subject.model.state_dict().values())
