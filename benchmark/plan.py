@@ -25,6 +25,7 @@ from typing import Any
 
 from mmdet.registry import MODELS, TASK_UTILS
 from mmengine.config import Config
+from mmengine.registry import init_default_scope
 
 import pgd.plugin  # noqa: F401  registers with mmdet
 from benchmark.data.manifest import file_state
@@ -39,11 +40,14 @@ from benchmark.experiment.watching import check_watch
 from benchmark.experiment.workspace import HERE, Workspace, write_entries
 from benchmark.match import LEARNER, TOKENS
 from benchmark.training.run import DYNAMICS
-from pgd.dense import reader_of, served_heads
-from pgd.methods.base import METHODS, MethodError, method_class, settings_of
+from pgd.dense import UnsupportedHead, reader_of, served_heads
+from pgd.distiller import context_of
+from pgd.methods.base import METHODS, MethodContext, MethodError, build_method, method_class, settings_of
 
 #: the module that takes the place of a training where the teacher's weights are given
 GIVEN = "benchmark.training.given"
+#: any number does, as a data set gives both detectors the same
+CLASSES = 80
 LIBRARIES = ("torch", "torchvision", "mmdet", "mmengine", "numpy")
 
 
@@ -77,8 +81,22 @@ def sources(parts: set[type], run: Run | None) -> dict[str, str]:
     return closure({name for name in roots if name.split(".")[0] in PACKAGES}, BESIDE_TRAINING)
 
 
-def check_run(name: str, params: Params) -> None:
-    """Build nothing, but find every misspelt method, setting or config key, and values that are none of their kind."""
+def context(job: Job) -> MethodContext:
+    """What a method will know of its two detectors."""
+    init_default_scope("mmdet")
+    models = [detector_config(job.detector, job.options).model, detector_config(job.pair.teacher).model]
+    for model in models:
+        # a data set gives both the same number
+        model.bbox_head.num_classes = CLASSES
+        model.backbone.init_cfg = None
+    return context_of(*map(MODELS.build, models))
+
+
+def check_run(name: str, params: Params, contexts: dict[str, MethodContext] | None = None) -> None:
+    """Find every misspelt method, setting or config key, and what a method would refuse once its teacher is there.
+
+    ``contexts`` keeps what runs share, as detectors take their time.
+    """
     job = params.student(name)
     run = job.run
     try:
@@ -94,7 +112,11 @@ def check_run(name: str, params: Params) -> None:
                 if key == TOKENS:
                     raise MethodError(f"settings.{key}: filled in, the stage `match` learns them; delete the key")
         detector_config(job.detector, run.options)
-    except (MethodError, SettingsError) as error:
+        if run.method != "none":
+            contexts, key = {} if contexts is None else contexts, f"{run.pair} {run.options}"
+            contexts[key] = contexts.get(key) or context(job)
+            build_method(run.method, contexts[key], **run.settings)
+    except (ValueError, SettingsError, UnsupportedHead) as error:
         raise SettingsError(f"runs.{name}: {error}") from None
 
 
@@ -155,8 +177,9 @@ def entry(job: Job, space: Workspace = HERE) -> dict:
 def plan(params: Params, space: Workspace = HERE) -> None:
     """Check everything, then write one file a training (unchanged content leaves DVC's hashes unchanged)."""
     check_watch(params)
+    contexts: dict[str, MethodContext] = {}
     for name in params.runs:
-        check_run(name, params)
+        check_run(name, params, contexts)
     jobs = [*map(params.teacher, params.pairs), *map(params.student, params.runs)]
     entries = {job.name: entry(job, space) for job in jobs}
     write_entries(space.plan, entries)

@@ -45,6 +45,7 @@ def test_shared_dependencies_are_there(profile):
             assert not shared or path.exists() or dependency.startswith("${repo}/data"), dependency
 
 
+@pytest.mark.filterwarnings("ignore:DeprecationWarning")
 @pytest.mark.parametrize("profile", FILES)
 def test_params_are_sound(profile):
     params = load(FILES[profile] / "params.yaml")
@@ -52,8 +53,9 @@ def test_params_are_sound(profile):
     kinds |= {name: {"minicoco", "minicrowd"} for name in ("smoke",)} | {"study": {"midicoco"}}
     assert {data.kind for data in params.datasets.values()} == kinds.get(profile, {"minicoco"})
     assert params.seeds[0] == 0
+    contexts = {}
     for name in params.runs:
-        check_run(name, params)
+        check_run(name, params, contexts)
     plain = [run for run in params.runs.values() if run.method == "none"]
     baselines = {"head+neck"} if profile in ("deviations", "regions") else {"none", "head+neck"}
     assert {run.inherit for run in plain} == baselines, "each row has what it is compared with"

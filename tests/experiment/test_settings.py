@@ -252,6 +252,7 @@ def test_missing_file(tmp_path):
         load(tmp_path / "gone.yaml")
 
 
+@pytest.mark.filterwarnings("ignore:DeprecationWarning")
 @pytest.mark.parametrize(
     ("run", "said"),
     [
@@ -279,6 +280,10 @@ def test_missing_file(tmp_path):
             Run(options={"param_scheduler.2.end": 3}),
             f"runs.x: {R18}: options.param_scheduler.2.end: param_scheduler has no '2'; it has: 0, 1",
         ),
+        # what only the method itself can tell
+        (Run(method="pgd", settings={"mask": "other"}), "runs.x: pgd: no mask 'other'; there are: "),
+        (Run(method="pgd", settings={"level_weights": [1.0]}), "runs.x: pgd: level_weights has 1 entries for 5 levels"),
+        (Run(method="fkd", settings={"temperature": 0.0}), "runs.x: fkd: temperature 0.0 must be above 0"),
         (
             Run(options={"train_dataloader.batch_size.x": 3}),
             f"runs.x: {R18}: options.train_dataloader.batch_size.x: train_dataloader.batch_size has no 'x'",
