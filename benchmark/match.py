@@ -23,6 +23,7 @@ from pathlib import Path
 
 from benchmark.data.faults import DataError
 from benchmark.experiment.cli import command_parser, run_cli
+from benchmark.experiment.quiet import quiet
 from benchmark.experiment.settings import Job, Params, SettingsError, load
 from benchmark.experiment.workspace import HERE, Workspace, file_digest, write_entries
 from pgd.checkpoint import CheckpointError, load_state
@@ -91,7 +92,9 @@ def match(params: Params, space: Workspace = HERE) -> None:
 
 
 def main() -> None:
-    match(load(command_parser("match").parse_args().params))
+    args = command_parser("match").parse_args()
+    quiet()
+    match(load(args.params))
 
 
 if __name__ == "__main__":

@@ -27,7 +27,6 @@ import benchmark.training.draws  # noqa: F401  registers what trainings draw by
 import pgd.plugin  # noqa: F401  registers with mmdet
 from benchmark.experiment.config import SCALES, training_config
 from benchmark.experiment.digest import BESIDE_TRAINING, closure
-from benchmark.experiment.quiet import quiet
 from benchmark.experiment.settings import Job
 from benchmark.experiment.workspace import Workspace, file_digest
 from benchmark.match import LEARNER, basis
@@ -137,7 +136,6 @@ def learned(job: Job, space: Workspace) -> Path:
         found = json.loads(record.read_text(encoding="utf-8"))
         if found["depends"] == known and found["sha256"] == file_digest(weights):
             return weights
-    quiet()
     repeat_on_gpus()
     init_default_scope("mmdet")
     data, started = planned_data(own, space), time.perf_counter()
