@@ -1,9 +1,9 @@
 """Every method on every detector that it supports, for a few iterations.
 
 ``python -m benchmark.training.combinations`` takes the pairs of params.yaml and their trained teachers, trains one
-student for each method that fits, through the same code as the stages `distill` and `evaluate` but in one process, and
-writes ``results/combinations.csv``: method, pair, how it went (or the sentence that refuses it), AP and seconds. The
-figures mean nothing; a loss that is not finite ends the stage.
+student for each method that fits, through the same code as the stages `distill` and `evaluate` but without their
+start-up and a core each, and writes ``results/combinations.csv``: method, pair, how it went (or the sentence that
+refuses it), AP and seconds. The figures mean nothing; a loss that is not finite ends the stage.
 """
 
 from __future__ import annotations
@@ -17,17 +17,20 @@ if __name__ == "__main__":
 import os
 import shutil
 import time
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
+from multiprocessing import get_context
 
 import pandas as pd
+import torch
 from tqdm import tqdm
 
 from benchmark.evaluate import evaluate
 from benchmark.experiment.cli import command_parser, run_cli
 from benchmark.experiment.config import MINI, detector_config
 from benchmark.experiment.quiet import quiet
-from benchmark.experiment.settings import Params, Run, SettingsError, load
+from benchmark.experiment.settings import Job, Params, Run, SettingsError, load
 from benchmark.experiment.workspace import HERE, Workspace
 from benchmark.match import match
 from benchmark.methods import refusal
@@ -52,6 +55,23 @@ def combinations(params: Params) -> tuple[dict[str, Run], list[dict]]:
     return runs, refused
 
 
+def _begin() -> None:
+    """A process of the pool."""
+    quiet()
+    torch.set_num_threads(1)
+
+
+def train_one(job: Job, scratch: Workspace) -> dict:
+    """Train and evaluate one combination; its row."""
+    start = time.perf_counter()
+    # each training has a bar of its own, which would bury that of all
+    with open(os.devnull, "w", encoding="utf-8") as nothing, redirect_stdout(nothing), redirect_stderr(nothing):
+        train(job, scratch)
+        record = evaluate(job, scratch)
+    row = {"method": job.run.method, "pair": job.pair_name, "detector": record.detector, "outcome": "trained"}
+    return {**row, "AP": record.accuracy["AP"], "seconds": round(time.perf_counter() - start, 1)}
+
+
 def train_all(params: Params, space: Workspace = HERE) -> pd.DataFrame:
     """Train and evaluate every combination; writes and returns the table."""
     runs, rows = combinations(params)
@@ -60,15 +80,15 @@ def train_all(params: Params, space: Workspace = HERE) -> pd.DataFrame:
     shutil.rmtree(scratch.root, ignore_errors=True)
     plan(everything, scratch)
     match(everything, scratch)
-    for name, run in tqdm(runs.items(), desc="methods x detectors"):
-        start, job = time.perf_counter(), everything.student(name)
-        # each training has a bar of its own, which would bury this one
-        with open(os.devnull, "w", encoding="utf-8") as nothing, redirect_stdout(nothing), redirect_stderr(nothing):
-            train(job, scratch)
-            record = evaluate(job, scratch)
-        seconds = round(time.perf_counter() - start, 1)
-        row = {"method": run.method, "pair": run.pair, "detector": record.detector, "outcome": "trained"}
-        rows.append({**row, "AP": record.accuracy["AP"], "seconds": seconds})
+    # side by side, a core each; a GPU has one after the other
+    workers = 1 if torch.cuda.is_available() else os.cpu_count()
+    with ProcessPoolExecutor(workers, get_context("spawn"), initializer=_begin) as pool:
+        waiting = [pool.submit(train_one, everything.student(name), scratch) for name in runs]
+        try:
+            for done in tqdm(as_completed(waiting), desc="methods x detectors", total=len(waiting)):
+                rows.append(done.result())
+        finally:
+            pool.shutdown(cancel_futures=True)
     table = pd.DataFrame(rows).sort_values(["pair", "method"], ignore_index=True)
     out = space.results / "combinations.csv"
     out.parent.mkdir(parents=True, exist_ok=True)
