@@ -14,8 +14,10 @@ if __name__ == "__main__":
 
     answer_early("evaluate")
 
+import contextlib
 import json
 import math
+import subprocess
 import time
 from pathlib import Path
 
@@ -32,13 +34,22 @@ from benchmark.experiment.config import DatasetInfo, detector_config
 from benchmark.experiment.evaluation import evaluation_config
 from benchmark.experiment.quiet import quiet
 from benchmark.experiment.settings import Job, SettingsError, load
-from benchmark.experiment.workspace import HERE, Workspace, file_digest
+from benchmark.experiment.workspace import HERE, ROOT, Workspace, file_digest
 from benchmark.training.hooks import read_curve
 from pgd.checkpoint import CheckpointError, load_strict
+from pgd.evaluation.coco import coco_class_ap
 
 
 def _round(value: float) -> float | None:
     return None if math.isnan(value) else round(value, 3)
+
+
+def code_date(revision: str | None) -> str | None:
+    """Day of a commit, the same whenever it is asked for; None where git does not know it, as in an archive."""
+    with contextlib.suppress(OSError):
+        command = ["git", "show", "-s", "--format=%cs", str(revision)]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip() or None
+    return None
 
 
 def evaluate(job: Job, space: Workspace = HERE) -> Record:
@@ -53,9 +64,12 @@ def evaluate(job: Job, space: Workspace = HERE) -> Record:
     with room_to_load(label):
         metrics = {k: _round(v) for k, v in runner.test().items()}
     seconds = time.perf_counter() - start
+    detections = read_json(space.detections(job))
+    by_class = coco_class_ap(data.val_annotations, detections) if data.metric == "coco" else {}
+    training = read_json(folder / "train.json")
     model = detector_config(job.detector, job.options).model
     record = Record(
-        **json.loads((folder / "train.json").read_text(encoding="utf-8")),
+        **training,
         run=job.name,
         seed=job.seed,
         pair=job.pair_name,
@@ -70,7 +84,9 @@ def evaluate(job: Job, space: Workspace = HERE) -> Record:
         config=job.detector.config,
         options=dict(job.options),
         accuracy=metrics,
+        class_ap={name: _round(ap) for name, ap in by_class.items()},
         eval_seconds=round(seconds, 1),
+        code_date=code_date(training["environment"].get("git_revision")),
         checkpoint_sha256=file_digest(weights),
     )
     if run is None:
@@ -84,7 +100,7 @@ def evaluate(job: Job, space: Workspace = HERE) -> Record:
     resample = scorer(Path(data.val_annotations), data.val_odgt and Path(data.val_odgt))
     resampled = bootstrap_file(space.results, label)
     resampled.parent.mkdir(parents=True, exist_ok=True)
-    resample(read_json(space.detections(job))).round(3).to_csv(resampled, index=False)
+    resample(detections).round(3).to_csv(resampled, index=False)
     shown = [name for name in ("AP", "AP50", "AP75", "MR", "JI") if name in metrics]
     print(f"{label}: {'  '.join(f'{name} {metrics[name]:.1f}' for name in shown)}")
     return record

@@ -24,7 +24,7 @@ from benchmark.evidence.claims import CONTRADICTED, NOT_MEASURED, NOT_TESTABLE, 
 from benchmark.evidence.experiments import Experiment, load_experiments
 from benchmark.evidence.record import ReportError, read_json
 from benchmark.evidence.region_tables import shares_sentence
-from benchmark.evidence.tables import MISSING, holds_zero, interval, number
+from benchmark.evidence.tables import MISSING, holds_zero, interval, made, number
 from benchmark.experiment.cli import command_parser, run_cli
 from benchmark.figures.pages import data_uri, link, png, template, write
 from benchmark.figures.plots import legend_of, paint
@@ -179,23 +179,6 @@ def warning(one: Experiment) -> str:
         f"Stale: {len(one.stale)} of {count} records were trained with other settings than params.yaml asks for now "
         f"({first}: {'; '.join(found)}{', …' if len(one.stale) > 1 else ''})."
     )
-
-
-def made(records: pd.DataFrame) -> str:
-    """What the records say of where they come from; they hold no date."""
-
-    def values(name: str) -> list[str]:
-        return [str(v) for v in dict.fromkeys(records.get(name, pd.Series(dtype=object)).dropna())]
-
-    parts = {
-        "data": values("dataset"),
-        "revision" + "s" * (len(values("environment.git_revision")) > 1): [
-            text[:7] for text in values("environment.git_revision")
-        ],
-        "torch": values("environment.torch"),
-        "on": values("environment.gpu") or values("environment.cpu"),
-    }
-    return "Records: " + "; ".join(f"{name} {', '.join(found)}" for name, found in parts.items() if found) + "."
 
 
 def elsewhere(one: Experiment) -> list[dict[str, str]]:

@@ -212,7 +212,10 @@ def levels(table: pd.DataFrame) -> Figure:
     """Shares of the pyramid's levels in what the best by quality keep: a panel a detector, a line a level."""
     style()
     names, strides = table["name"].unique(), sorted(table["stride"].unique())
-    looks_of = dict(zip(strides, zip(COLOURS, MARKS, strict=True), strict=False))
+    lines = {
+        stride: {"color": colour, "marker": mark, "markersize": 5, "linewidth": 1.8, "label": f"stride {stride}"}
+        for stride, colour, mark in zip(strides, COLOURS, MARKS, strict=False)
+    }
     columns = min(2, len(names))
     rows = -(-len(names) // columns)
     figure = Figure(figsize=(WIDTH, 1.2 + 2.1 * rows), layout="constrained")
@@ -220,8 +223,7 @@ def levels(table: pd.DataFrame) -> Figure:
     for axes, name in zip(panels, names, strict=False):
         shares = table[table["name"] == name].pivot(index="percent", columns="stride", values="share") * 100
         for stride in shares.columns:
-            colour, mark = looks_of[stride]
-            axes.plot(shares.index, shares[stride], color=colour, marker=mark, markersize=5, linewidth=1.8, clip_on=False)
+            axes.plot(shares.index, shares[stride], **lines[stride], clip_on=False)
         share_axis(axes, {percent: f"{percent:g}" for percent in shares.index})
         axes.set_yscale("function", functions=(np.sqrt, np.square))
         axes.set_yticks(TICKS)
@@ -230,10 +232,7 @@ def levels(table: pd.DataFrame) -> Figure:
         axes.set_visible(False)
     for axes in panels[::columns]:
         axes.set_ylabel("share of the kept (%)")
-    handles = [
-        Line2D([], [], color=colour, marker=mark, markersize=5, linewidth=1.8, label=f"stride {stride}")
-        for stride, (colour, mark) in looks_of.items()
-    ]
+    handles = [Line2D([], [], **line) for line in lines.values()]
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), columnspacing=1.2, handlelength=1.6)
     return figure
 

@@ -21,12 +21,13 @@ from typing import Any
 import pandas as pd
 
 from benchmark.evidence import tables
+from benchmark.evidence.by_class import by_class
 from benchmark.evidence.captions import CAPTIONS, CROWD_NOTES, INTERVALS, NOTES, SAMPLES
 from benchmark.evidence.experiments import ROOT_NAME, load_titles
 from benchmark.evidence.intervals import with_bootstrap
 from benchmark.evidence.published import CAVEAT, published
 from benchmark.evidence.pull import BAND, pull
-from benchmark.evidence.record import METRICS, TEACHER, ReportError, read_json
+from benchmark.evidence.record import CLASS, METRICS, TEACHER, ReportError, read_json
 from benchmark.evidence.records import (
     COSTS,
     FOOTING,
@@ -45,7 +46,7 @@ from benchmark.experiment.workspace import ROOT
 from benchmark.figures import ablation as plots_ablation
 from benchmark.figures import cost as plots_cost
 from benchmark.figures import plots, samples
-from benchmark.figures.pages import data_uri, link, png, template, write
+from benchmark.figures.pages import data_uri, link, png, shade, template, write
 from benchmark.verdict import verdict
 
 #: the analyses; the stage `notebooks` runs them
@@ -78,7 +79,8 @@ def distinct(values: pd.Series) -> str:
 def settings(records: pd.DataFrame) -> dict[str, dict[str, str]]:
     """For each run all that was recorded but for accuracy and environment; all values where seeds differ."""
     accuracy = metrics_of(records)
-    skip = {"key", "run", "metric", *METHOD[1:], *accuracy, *(key for key in records if key.startswith(ENVIRONMENT))}
+    elsewhere = (key for key in records if key.startswith((CLASS, ENVIRONMENT)))
+    skip = {"key", "run", "metric", *METHOD[1:], *accuracy, *elsewhere}
     table = {}
     for run, group in records.groupby("run", sort=False):
         present = group.drop(columns=[key for key in group if key in skip]).dropna(axis=1, how="all")
@@ -142,6 +144,19 @@ def notes(rows: pd.DataFrame, kind: str, work: Path) -> str:
     return " ".join(parts)
 
 
+def classes(records: pd.DataFrame, table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The tables of gains by class, each gain a text and its colour."""
+    found = []
+    for one in by_class(records, table):
+        most = one.gains.abs().max().max()
+        rows = [
+            (name, number(one.plain[name]), [(number(gain, sign=True), shade(gain, most)) for gain in gains])
+            for name, gains in zip(one.gains.index, one.gains.to_numpy(), strict=True)
+        ]
+        found.append({"baseline": one.baseline, "runs": list(one.gains.columns), "rows": rows})
+    return found
+
+
 def page(
     records: pd.DataFrame,
     table: pd.DataFrame,
@@ -166,11 +181,13 @@ def page(
         runs=int(students.sum()),
         teachers=int((~students).sum()),
         headline=tables.gains_sentence(table),
+        made=tables.made(records),
         verdict={True: "yes", False: "no", None: ""}[passed],
         verdict_text=text.splitlines()[0],
         words=tables.WORDS,
         unresolved=tables.UNRESOLVED,
         tables=shown_tables,
+        classes=classes(records, table),
         costs=tables.costs(costs) if len(costs) else None,
         pulls=pulls if len(pulls := tables.pulls(pull(records, results))) else None,
         band=BAND,

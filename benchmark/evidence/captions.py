@@ -66,9 +66,9 @@ CAPTIONS = {
 }
 SAMPLES = (
     "Ground truth and detections on validation images",
-    "Ground truth, then what {shown} found with a score of "
-    f"{samples.MIN_SCORE} or more, on three validation images with at least three objects: the one on which the last "
-    "column is ahead of the one before as on the median image (by F1), and those on which it gains and loses most. "
+    "From above: ground truth, then what {shown} found with a score of "
+    f"{samples.MIN_SCORE} or more, on three validation images with at least three objects: the one on which the method "
+    "is ahead of the student without one as on the median image (by F1), and those on which it gains and loses most. "
     f"Solid: same class and an IoU of {samples.MIN_IOU} or more with an object not yet found; dashed red, with class "
     "and score: false; dotted: to be ignored, or inside what is.",
 )

@@ -16,6 +16,8 @@ from benchmark.training.result import Training
 #: of the file's form; a record of another one is refused
 VERSION = 2
 TEACHER = "teacher"
+#: begins the columns of AP by class in a table of records
+CLASS = "class."
 #: Accuracy by kind of metric, in percent; lower is better for MR alone.
 METRICS = {
     "coco": ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large", "AR100"),
@@ -58,7 +60,11 @@ class Record(Training):
     options: dict[str, Any]
     #: percent, by the names of :data:`METRICS`
     accuracy: dict[str, float | None]
+    #: AP in percent by class, None for a class without an object; of COCO's metric alone, and not in older records
+    class_ap: dict[str, float | None] = field(default_factory=dict)
     eval_seconds: float
+    #: day of the commit that it was trained with (``2026-01-31``); None where git does not know it, or in older records
+    code_date: str | None = None
     #: of the weights that were evaluated
     checkpoint_sha256: str
 
@@ -96,16 +102,17 @@ class Record(Training):
         return record
 
     def row(self) -> dict[str, Any]:
-        """Flat, for a table: its ``key``, accuracy by its names, ``method.<setting>``, ``environment.<entry>``, and
-        options as text."""
+        """Flat, for a table: its ``key``, accuracy by its names, ``class.<name>``, ``method.<setting>``,
+        ``environment.<entry>``, and options as text."""
         row = asdict(self)
-        for name in ("version", "accuracy", "settings", "environment", "options", "left_out"):
+        for name in ("version", "accuracy", "class_ap", "settings", "environment", "options", "left_out"):
             del row[name]
         return {
             "key": self.key,
             **row,
             "options": ", ".join(f"{key}: {value}" for key, value in sorted(self.options.items())),
             **self.accuracy,
+            **{f"{CLASS}{name}": value for name, value in self.class_ap.items()},
             **{f"method.{key}": value for key, value in self.settings.items()},
             **{f"environment.{key}": value for key, value in self.environment.items()},
         }

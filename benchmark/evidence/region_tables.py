@@ -35,7 +35,7 @@ def shares_sentence(table: pd.DataFrame) -> str:
             what = "the one best prediction of each box gives"
         else:
             what = f"the best {few:g}% of each box's predictions ({best['kept_per_box']:.1f} on average) give"
-        sentence = f"**{name}**: {what} {number(best['AP'])} AP, all give {number(whole)}"
+        sentence = f"**{name}**: {what} {number(best['AP'])} COCO AP, all give {number(whole)}"
         if (name, "predictions", "random") in averages.index:
             sentence += f"; as many at random {number(averages.loc[(name, 'predictions', 'random'), few])}"
         share = best["kept"] / best["in_box"]

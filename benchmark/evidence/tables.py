@@ -204,3 +204,24 @@ def gains_sentence(table: pd.DataFrame) -> str:
 def _figures(row: pd.Series) -> str:
     text = f"{spread(row['AP'], row['AP_sd'])} AP"
     return text if row["metric"] == "coco" else f"{text} (MR {spread(row['MR'], row['MR_sd'])})"
+
+
+def made(records: pd.DataFrame) -> str:
+    """Where the records come from: data, the code with its day, machine, and the time that it took."""
+
+    def values(name: str) -> list[str]:
+        return [str(v) for v in dict.fromkeys(records.get(name, pd.Series(dtype=object)).dropna())]
+
+    revisions, days = [text[:7] for text in values("environment.git_revision")], sorted(values("code_date"))
+    if revisions and days:
+        revisions[-1] += f" ({' to '.join(dict.fromkeys((days[0], days[-1])))})"
+    parts = {
+        "data": values("dataset"),
+        "revisions" if len(revisions) > 1 else "revision": revisions,
+        "torch": values("environment.torch"),
+        "on": values("environment.gpu") or values("environment.cpu"),
+    }
+    minutes = records["train_seconds"].sum() / 60
+    time = f"{minutes:.0f} minutes" if minutes < 100 else f"{minutes / 60:.0f} hours"
+    told = "; ".join(f"{name} {', '.join(found)}" for name, found in parts.items() if found)
+    return f"Records: {told}; {time} of training in all."

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 
-from benchmark.figures.plots import COLOURS, WIDTH, legend_of, paint, style
+from benchmark.figures.plots import COLOURS, WIDTH, below, legend_of, paint, style
 
 #: marker areas in points^2: of no extra memory, and of the most
 SMALLEST, LARGEST = 18.0, 220.0
@@ -70,7 +70,7 @@ def name_points(
     figure.draw_without_rendering()
     texts = [axes.text(0, 0, name, fontsize=FONT, color=tint) for name, tint in zip(names, colours, strict=True)]
     extents = [text.get_window_extent(renderer) for text in texts]
-    sizes = np.array([(extent.width + 2, extent.height + 2) for extent in extents])
+    sizes = np.array([(extent.width + 8, extent.height + 2) for extent in extents])
     pixels = axes.transData.transform(points)
     radii = np.sqrt(areas / np.pi) * figure.dpi / 72
     boxes = label_boxes(sizes, pixels, radii, axes.bbox.extents)
@@ -110,7 +110,6 @@ def cost(costs: pd.DataFrame) -> Figure:
         size = np.sqrt(marker_areas(pd.Series([megabytes]), most)[0])
         look = {"color": "#c4c4c4", "marker": "o", "markersize": size, "linestyle": ""}
         handles.append(Line2D([], [], label=f"+{megabytes:.0f} MB", **look))
-    place = {"loc": "outside lower center", "ncols": min(4, len(handles))}
-    figure.legend(handles=handles, columnspacing=1.4, handletextpad=0.5, **place)
+    below(figure, handles)
     name_points(axes, points, areas, rows["run"].tolist(), tints)
     return figure

@@ -40,6 +40,13 @@ def data_uri(image: bytes) -> Markup:
     return Markup("data:image/png;base64," + base64.b64encode(image).decode())
 
 
+def shade(value: float, most: float) -> str:
+    """Colour behind a difference: blue above zero, orange below, the paler the nearer; ``most`` has the full tint."""
+    if not most > 0 or not abs(value) > 0:
+        return "transparent"
+    return f"{'#0072b2' if value > 0 else '#d55e00'}{round(0x80 * min(1.0, abs(value) / most)):02x}"
+
+
 def link(target: Path, page: Path) -> str:
     """How a page reaches a file of the same tree: a relative path with forward slashes."""
     return Path(os.path.relpath(target, page.parent)).as_posix()

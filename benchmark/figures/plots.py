@@ -35,8 +35,8 @@ PALE = "#b4b4b4"
 LEVELS = {"teacher": (0, (5, 3)), "student alone": (0, (1.2, 1.8))}
 #: inches that a figure is wide, so that its letters can be read on a telephone too
 WIDTH = 6.6
-#: panels of a row of small ones
-COLUMNS = 4
+#: panels of a row of small ones, with short titles and with some that are longer than so many letters
+COLUMNS, FEWER, LONG = 4, 3, 14
 #: inches a row of a figure with a row for each run
 ROW = 0.29
 
@@ -74,6 +74,13 @@ def legend_of(rows: Iterable[Mapping[str, Any]]) -> dict[str, str]:
     """Legend entries of the places that there are among the rows: name and colour."""
     used = {paint(row) for row in rows}
     return {PLACE_NAMES.get(place, place): tint for place, tint in COLOURS.items() if tint in used}
+
+
+def below(figure: Figure, handles: Sequence[Line2D]) -> None:
+    """A legend below the panels, in as few rows as are wide enough."""
+    rows = -(-len(handles) // 5)
+    place = {"loc": "outside lower center", "ncols": -(-len(handles) // rows)}
+    figure.legend(handles=handles, columnspacing=1.2, handletextpad=0.5, **place)
 
 
 def lines_of(table: pd.DataFrame) -> list[tuple[str, pd.Series | None]]:
@@ -213,8 +220,7 @@ def _by_run(records: pd.DataFrame, table: pd.DataFrame, metrics: Sequence[str], 
         Line2D([], [], color=COLOURS["none"], linestyle=LEVELS[name], label=name) for name in LEVELS if name in drawn
     ]
     handles += [Line2D([], [], color=tint, marker="o", linestyle="", label=name) for name, tint in used.items()]
-    place = {"loc": "outside lower center", "ncols": min(4, len(handles))}
-    figure.legend(handles=handles, columnspacing=1.2, handletextpad=0.4, **place)
+    below(figure, handles)
     return figure
 
 
@@ -254,7 +260,7 @@ def curves(curves_by_run: pd.DataFrame) -> Figure:
         for pair, of_pair in table.groupby("pair", sort=False)
         for run in sorted(of_pair["run"].unique(), key=lambda run: -last[run])
     ]
-    rows = -(-len(panels) // COLUMNS)
+    rows = -(-len(panels) // (FEWER if any(len(run) > LONG for _, run in panels) else COLUMNS))
     columns = -(-len(panels) // rows)
     figure = Figure(figsize=(WIDTH, 0.75 + 1.6 * rows), layout="constrained")
     grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flatten()
@@ -273,12 +279,12 @@ def curves(curves_by_run: pd.DataFrame) -> Figure:
         axes.set_visible(False)
     for axes in grid[max(0, len(panels) - columns) : len(panels)]:
         axes.xaxis.set_tick_params(labelbottom=True)
-        axes.xaxis.set_major_locator(MaxNLocator(3, integer=True))
-    figure.supxlabel("iteration", fontsize=11)
+        axes.xaxis.set_major_locator(MaxNLocator(3, integer=True, steps=[1, 2, 5, 10]))
+        axes.set_xlabel("iteration", fontsize=9.5)
     figure.supylabel("gain in AP" if what == "gain" else "AP (%)", fontsize=11)
     used = legend_of(row for _, row in table.drop_duplicates("run").iterrows())
     handles = [Line2D([], [], color=tint, linewidth=2, label=name) for name, tint in used.items()]
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+    below(figure, handles)
     return figure
 
 

@@ -21,7 +21,7 @@ from PIL import Image
 from benchmark.evidence.record import TEACHER, ReportError, read_json
 from benchmark.evidence.records import baseline_of
 from benchmark.evidence.tables import method_name
-from benchmark.figures.plots import style
+from benchmark.figures.plots import WIDTH, style
 
 # false ones in a colour that few objects have
 TRUTH, CORRECT, FALSE, IGNORED = "#ffffff", "#56b4e9", "#ff6ee0", "#d9d9d9"
@@ -49,7 +49,7 @@ class Box:
 
 @dataclass(frozen=True)
 class Samples:
-    """Pictures with their ground truth and, for each column, what one detector found on each of them."""
+    """Pictures with their ground truth and, for each row, what one detector found on each of them."""
 
     images: list[np.ndarray]
     truth: list[list[Box]]
@@ -61,7 +61,7 @@ class Samples:
 
 
 def sample_runs(records: pd.DataFrame) -> dict[str, str]:
-    """Which records the sample pictures show, column title to name: of the first pair teacher, student, PGD, best.
+    """Which records the sample pictures show, title to name: of the first pair teacher, student, PGD, best.
 
     PGD is the first run of that method (failing that, of any), the student its baseline, the best the run of another
     method with the highest AP on the same footing, where that is above PGD's; first seed each.
@@ -128,10 +128,10 @@ def choose(taught: Mapping[int, float], plain: Mapping[int, float]) -> dict[int,
     return chosen
 
 
-def load_samples(work: Path, dataset: str, columns: Mapping[str, str]) -> Samples:
-    """Pictures of the validation set, their ground truth and, for each column, that record's detections.
+def load_samples(work: Path, dataset: str, runs: Mapping[str, str]) -> Samples:
+    """Pictures of the validation set, their ground truth and, for each run, its record's detections.
 
-    Of the images with at least three objects those of :func:`choose`, by the columns of student and PGD.
+    Of the images with at least three objects those of :func:`choose`, by student and PGD.
     """
     info = read_json(work / "dataset" / dataset / "dataset.json")
     folder = work.parent / info["val_images"]  # its paths are relative to where the pipeline runs
@@ -145,7 +145,7 @@ def load_samples(work: Path, dataset: str, columns: Mapping[str, str]) -> Sample
     rich = [i for i in sorted(files) if sum(not box.crowd for box in truth[i]) >= 3]
     found = {
         title: boxes_by_image(read_json(work / "evaluate" / key / "detections.json"), files, names)
-        for title, key in columns.items()
+        for title, key in runs.items()
     }
     plain, taught = ([agreement(boxes[i], truth[i]) for i in rich or files] for boxes in list(found.values())[:3][-2:])
     shown = choose(dict(zip(rich or files, taught, strict=True)), dict(zip(rich or files, plain, strict=True)))
@@ -214,34 +214,36 @@ def draw_box(axes: Axes, box: Box, kind: str, width: float, tagged: bool = True,
 
 
 def figure(shown: Samples) -> Figure:
-    """Rows: images. Columns: ground truth, then one a detector. Correct solid, false dashed."""
+    """Columns: images. Rows: ground truth, then one a detector. Correct solid, false dashed."""
     style()
-    columns = ["ground truth", *shown.detections]
-    # The pictures of a data set have about the same shape; a cell is 2.45 inches wide.
-    tall = 2.45 * min(1.3, max(image.shape[0] / image.shape[1] for image in shown.images)) + 0.17
+    rows = ["ground truth", *shown.detections]
+    # The pictures of a data set have about the same shape.
+    wide = WIDTH / 3
+    tall = wide * min(1.3, max(image.shape[0] / image.shape[1] for image in shown.images)) + 0.17
     # Photographs fill a PNG: fewer dots keep it small enough to live in git.
-    drawn = Figure(figsize=(2.45 * len(columns), tall * len(shown.images) + 0.4), dpi=120, layout="constrained")
-    panels = drawn.subplots(len(shown.images), len(columns), squeeze=False)
-    for (row, image), (column, title) in product(enumerate(shown.images), enumerate(columns)):
+    size = (max(5.6, wide * len(shown.images)), tall * len(rows) + 0.5)  # the legend's width at least
+    drawn = Figure(figsize=size, dpi=120, layout="constrained")
+    panels = drawn.subplots(len(rows), len(shown.images), squeeze=False)
+    for (row, title), (column, image) in product(enumerate(rows), enumerate(shown.images)):
         axes = panels[row, column]
         axes.imshow(image, interpolation="bilinear")
         axes.set(xticks=[], yticks=[], xlim=(0, image.shape[1]), ylim=(image.shape[0], 0))
-        objects = [box for box in shown.truth[row] if not box.crowd]
-        if column == 0:
-            judged = [(box, "ignored" if box.crowd else "truth") for box in shown.truth[row]]
+        objects = [box for box in shown.truth[column] if not box.crowd]
+        if row == 0:
+            judged = [(box, "ignored" if box.crowd else "truth") for box in shown.truth[column]]
             note = f"{len(objects)} objects"
         else:
-            judged = list(judge(shown.detections[title][row], shown.truth[row]))
+            judged = list(judge(shown.detections[title][column], shown.truth[column]))
             kinds = [kind for _, kind in judged]
             note = f"{kinds.count('correct')} of {len(objects)} found, {kinds.count('false')} false"
         named = told(judged)
         for box, kind in reversed(judged):  # the best on top
             draw_box(axes, box, kind, image.shape[1], shown.tagged and box in named, not shown.tagged)
-        axes.set_xlabel(note, fontsize=9)
+        axes.set_xlabel(note, fontsize=10)
         if row == 0:
-            axes.set_title(title)
+            axes.set_title(shown.reasons[column])
         if column == 0:
-            axes.set_ylabel(shown.reasons[row], fontsize=11)
+            axes.set_ylabel(title, fontsize=11)
     names = {
         "correct": f"correct ({'same class, ' if shown.tagged else ''}IoU ≥ 0.5)",
         "false": "false",

@@ -16,7 +16,7 @@ import numpy as np
 from mmengine.evaluator import BaseMetric
 from pycocotools.coco import COCO
 
-from pgd.evaluation.matching import evaluated, figures
+from pgd.evaluation.matching import category_figures, evaluated, figures
 
 #: COCO's own bounds between small and medium and between medium and large objects, in pixels^2.
 COCO_AREAS = (32**2, 96**2)
@@ -44,6 +44,19 @@ def coco_box_metrics(
     ranges = (0, 1e10), (0, areas[0]), (areas[0], areas[1]), (areas[1], 1e10)
     found = figures(evaluated(annotations, detections, ranges, image_ids))
     return {name: 100 * found[i] if found[i] >= 0 else float("nan") for i, name in FIGURES.items()}
+
+
+def coco_class_ap(annotations: str | Path, detections: list[dict]) -> dict[str, float]:
+    """AP of each category in percent, by its name; NaN where it has no object. AP is the mean of the others.
+
+    Args:
+        annotations: COCO JSON file.
+        detections: see :func:`coco_box_metrics`.
+    """
+    content = json.loads(Path(annotations).read_text(encoding="utf-8-sig"))
+    found = category_figures(evaluated(content, detections, [(0, 1e10)]))
+    names = {category["id"]: category["name"] for category in content["categories"]}
+    return {names[number]: 100 * ap if ap >= 0 else float("nan") for number, ap in found.items()}
 
 
 class CocoBoxes(BaseMetric):

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pycocotools.coco
 import pycocotools.cocoeval
 
@@ -66,6 +67,16 @@ def figures(evaluation: Any) -> list[float]:
         evaluation.accumulate()
         evaluation.summarize()
     return [float(figure) for figure in evaluation.stats]
+
+
+def category_figures(evaluation: Any) -> dict[int, float]:
+    """AP of each category by its id, of the first range of areas and the highest limit; -1 where it has no object."""
+    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        evaluation.accumulate()
+    # IoU thresholds, recalls, categories; where a category has no object, all are -1
+    precision = np.asarray(evaluation.eval["precision"])[:, :, :, 0, -1]
+    return dict(zip(map(int, evaluation.params.catIds), precision.mean(axis=(0, 1)).tolist(), strict=True))
 
 
 def _loaded(annotations: Any, kind: type) -> Any:

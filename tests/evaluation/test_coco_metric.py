@@ -17,8 +17,8 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from benchmark.prepare import MINI_AREAS
-from pgd.evaluation.coco import COCO_AREAS, FIGURES, CocoBoxes, coco_box_metrics
-from pgd.evaluation.matching import evaluated, figures
+from pgd.evaluation.coco import COCO_AREAS, FIGURES, CocoBoxes, coco_box_metrics, coco_class_ap
+from pgd.evaluation.matching import category_figures, evaluated, figures
 
 #: Bounds between which a dozen mini images have objects.
 TINY_AREAS = (250, 700)
@@ -140,6 +140,41 @@ def test_the_fast_library_gives_the_same_figures(truth, areas, count):
     ids = [image["id"] for image in content["images"]][:-1]
     ours, theirs = (figures(evaluated(truth, detections, ranges, ids, library=of)) for of in (hotcoco, None))
     assert ours == pytest.approx(theirs, abs=1e-12)
+
+
+def test_ap_is_the_mean_of_that_of_its_classes(truth):
+    detections = perturbed(json.loads(truth.read_text()), 3)
+    by_class = coco_class_ap(truth, detections)
+    assert np.nanmean(list(by_class.values())) == pytest.approx(coco_box_metrics(truth, detections)["AP"], abs=1e-9)
+    assert len({round(ap) for ap in by_class.values() if not math.isnan(ap)}) > 3, "classes differ"
+
+
+def test_ap_of_a_class_is_that_of_a_set_with_this_class_alone(truth, tmp_path):
+    content = json.loads(truth.read_text())
+    detections = perturbed(content, 4)
+    by_class = coco_class_ap(truth, detections)
+    number = max(annotation["category_id"] for annotation in content["annotations"] if not annotation["iscrowd"])
+    alone = {
+        **content,
+        "categories": [one for one in content["categories"] if one["id"] == number],
+        "annotations": [one for one in content["annotations"] if one["category_id"] == number],
+    }
+    (tmp_path / "alone.json").write_text(json.dumps(alone))
+    expected = coco_box_metrics(tmp_path / "alone.json", [d for d in detections if d["category_id"] == number])["AP"]
+    assert 0 < by_class[alone["categories"][0]["name"]] == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize("library", [hotcoco, None])
+def test_a_class_that_is_not_found_has_ap_0_and_one_without_an_object_none(library):
+    box = {"bbox": [10, 10, 30, 30], "image_id": 1}
+    content = {
+        "images": [{"id": 1, "width": 64, "height": 64}],
+        "categories": [{"id": number, "name": name} for number, name in ((7, "found"), (2, "missed"), (5, "absent"))],
+        "annotations": [{**box, "id": n, "category_id": n, "area": 900, "iscrowd": 0} for n in (7, 2)],
+    }
+    detections = [{**box, "category_id": number, "score": 0.9} for number in (7, 5)]
+    evaluation = evaluated(content, detections, [(0, 1e10)], library=library)
+    assert category_figures(evaluation) == pytest.approx({2: 0, 5: -1, 7: 1})
 
 
 @pytest.mark.parametrize("library", [hotcoco, None])

@@ -44,8 +44,16 @@ def test_what_was_left_out_of_the_data_stays_with_the_figures(tmp_path):
     assert Record.read(tmp_path / "pgd-1.json").left_out == left_out
 
 
+def test_a_record_from_before_there_was_ap_by_class_is_read(tmp_path):
+    content = {k: v for k, v in record("pgd", 1, "pgd", "none", 27.0).items() if k not in ("class_ap", "code_date")}
+    write_json(tmp_path / "pgd-1.json", content)
+    found = Record.read(tmp_path / "pgd-1.json")
+    assert (found.class_ap, found.code_date) == ({}, None)
+
+
 def test_a_row_is_flat():
-    row = Record(**record("pgd", 1, "pgd", "head+neck", 27.0)).row()
+    row = Record(**record("pgd", 1, "pgd", "head+neck", 27.0) | {"class_ap": {"fish": 30.0, "vase": None}}).row()
+    assert (row["class.fish"], row["class.vase"]) == (30.0, None)
     assert row["key"] == "pgd-1"
     assert (row["AP"], row["method.topk"], row["environment.torch"], row["options"]) == (27.0, 9, "2.0", "")
     assert not any(isinstance(value, dict) for value in row.values())
@@ -81,7 +89,7 @@ def test_a_record_without_ap_is_refused(tmp_path, value):
 
 
 #: entries that records may lack which were written before there were these
-LATER = {"left_out", "pretrained_tensors", "pretrained_absent"}
+LATER = {"left_out", "pretrained_tensors", "pretrained_absent", "class_ap", "code_date"}
 COMMITTED = sorted(ROOT.glob("results/runs/*.json")) + sorted(ROOT.glob("experiments/*/results/runs/*.json"))
 
 

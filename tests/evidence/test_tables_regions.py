@@ -22,8 +22,8 @@ def made_up() -> pd.DataFrame:
 def test_the_smallest_share_that_is_enough():
     first, second = shares_sentence(made_up()).split("\n\n")
     assert first == (
-        "**a**: the best 10% of each box's predictions (2.5 on average) give 29.8 AP, all give 30.0; as many at random "
-        "15.4. They are 5.0% of what lies in boxes."
+        "**a**: the best 10% of each box's predictions (2.5 on average) give 29.8 COCO AP, all give 30.0; as many at "
+        "random 15.4. They are 5.0% of what lies in boxes."
     )
     assert second.startswith("**b**: the best 100% of each box's predictions")
 
@@ -31,7 +31,7 @@ def test_the_smallest_share_that_is_enough():
 def test_headline_says_only_what_was_measured():
     table = made_up()
     table.loc[table["percent"] == 1, "AP"] = 29.9
-    assert shares_sentence(table).startswith("**a**: the one best prediction of each box gives 29.9 AP")
+    assert shares_sentence(table).startswith("**a**: the one best prediction of each box gives 29.9 COCO AP")
     assert "random" not in shares_sentence(table[table["selection"] == "top"])
     unfinished = table[(table["name"] != "a") | (table["percent"] < 100)]
     assert shares_sentence(unfinished).startswith("**b**")

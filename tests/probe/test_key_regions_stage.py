@@ -217,10 +217,9 @@ def test_lines_are_means_over_draws(results):
     low, high = axes.get_ylim()
     assert low == 0
     assert high >= table["AP"].max()
-    bars = plots_regions.levels(levels).axes[1].patches
-    own = levels[levels["name"] == "theirs"]
-    heights = sorted(bar.get_height() for bar in bars)
-    assert heights == pytest.approx(sorted(100 * own["share"]))
+    lines = plots_regions.levels(levels).axes[1].lines
+    shares = levels[levels["name"] == "theirs"].pivot(index="percent", columns="stride", values="share")
+    assert [line.get_ydata().tolist() for line in lines] == [pytest.approx(100 * shares[s]) for s in sorted(shares)]
 
 
 def test_no_results(tmp_path):

@@ -131,6 +131,9 @@ def test_evaluation_of_a_student(taught_world, tiny_data):
     assert record.settings == {**settings_of("pgd"), "level_weights": list(LEVEL_WEIGHTS), "alpha": 0.1}
     assert (record.seed, record.role, record.dataset, record.inherit) == (3, "student", "minicoco", "head+neck")
     assert record.checkpoint_sha256 == file_digest(out / "weights.pth")
+    assert list(record.class_ap) == list(taught_world.data.classes)
+    measured = [ap for ap in record.class_ap.values() if ap is not None]
+    assert sum(measured) / len(measured) == pytest.approx(record.accuracy["AP"], abs=1e-3)
     found = json.loads(Path("work/evaluate/pgd-3/detections.json").read_text())
     assert {d["image_id"] for d in found} <= set(range(1, 7))
     assert not HERE.teacher_metrics("pgd").exists(), "only the teacher has a gate"
