@@ -15,13 +15,14 @@ from mmengine.config import Config
 
 from benchmark import plan as stage
 from benchmark.experiment import config, digest
-from benchmark.experiment.config import DatasetInfo, config_digest, detector_config, training_config
+from benchmark.experiment.config import MINI, DatasetInfo, config_digest, detector_config, training_config
 from benchmark.experiment.digest import code_digest
 from benchmark.experiment.settings import Detector, Params, Run, SettingsError, parse
 from benchmark.experiment.workspace import ROOT, Workspace
 from benchmark.plan import check_pretrained, parts_of, sources
 from pgd.methods import METHODS
 from pgd.methods.base import method_class
+from pgd.scaling import published_settings
 
 SOURCE = '''
 """A module."""
@@ -100,7 +101,10 @@ def content() -> dict:
         "runs": {
             "student": {},
             "inherit": {"inherit": "head+neck"},
-            **{m: {"method": m, "inherit": "head+neck"} for m in sorted(METHODS.module_dict)},
+            **{
+                m: {"method": m, "inherit": "head+neck", "settings": published_settings(m, "gfl", MINI)}
+                for m in sorted(METHODS.module_dict)
+            },
         },
     }
 
