@@ -27,10 +27,10 @@ from pgd.checkpoint import export
 
 pytestmark = pytest.mark.slow
 DETECTORS = ("fcos", "autoassign", "atss", "gfl", "ddod")
-#: random weights, as ImageNet's have to be fetched, and two images
+#: random weights, as ImageNet's have to be fetched, and one image, which takes a minute of a core
 LIGHT = {
     "model.backbone.init_cfg": None,
-    "train_dataloader.batch_size": 2,
+    "train_dataloader.batch_size": 1,
     "train_dataloader.num_workers": 0,
     "train_dataloader.persistent_workers": False,
 }
@@ -76,7 +76,7 @@ def a_step(detector: str, sample: str, folder: str) -> dict:
 def test_a_step_of_pgd(detector, coco_sample, tmp_path):
     with get_context("spawn").Pool(1) as pool:
         found = pool.apply(a_step, (detector, str(coco_sample.resolve()), str(tmp_path)))
-    assert len(found["shapes"]) == 2
+    assert len(found["shapes"]) == 1
     assert all(min(shape[1:]) == 800 or max(shape[1:]) == 1333 for shape in found["shapes"])
     assert all(map(math.isfinite, found["losses"].values()))
     assert found["method"]
