@@ -16,18 +16,15 @@ import inspect
 import re
 from dataclasses import replace
 
-from mmdet.registry import MODELS
-from mmengine.registry import init_default_scope
-
 import pgd.plugin  # noqa: F401  registers with mmdet
 from benchmark.evidence import literature
 from benchmark.evidence.markdown import markdown_table
 from benchmark.experiment.cli import command_parser
 from benchmark.experiment.config import MINI, detector_config
+from benchmark.experiment.contexts import untrained_context
 from benchmark.experiment.settings import Detector
 from benchmark.experiment.workspace import ROOT
 from pgd.dense import UnsupportedHead
-from pgd.distiller import context_of
 from pgd.methods import METHODS, MethodContext, build_method
 from pgd.methods.base import NEEDS, PLACES, MethodError, method_class
 from pgd.scaling import FULL, Size, published_settings
@@ -75,12 +72,8 @@ ABSENT = """
 @functools.cache
 def mini_context(detector: str) -> MethodContext:
     """The pair of a detector's configs in small."""
-    init_default_scope("mmdet")
-    cfg = detector_config(Detector(f"benchmark/configs/mini/{detector}_r18.py"))
-    cfg.model.backbone.init_cfg = None
-    cfg.model.pop("data_preprocessor", None)
-    model = MODELS.build(cfg.model)
-    return context_of(model, model)
+    model = detector_config(Detector(f"benchmark/configs/mini/{detector}_r18.py")).model
+    return untrained_context(model, model)
 
 
 def full_context(detector: str) -> MethodContext:

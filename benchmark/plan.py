@@ -25,12 +25,12 @@ from typing import Any
 
 from mmdet.registry import MODELS, TASK_UTILS
 from mmengine.config import Config
-from mmengine.registry import init_default_scope
 
 import pgd.plugin  # noqa: F401  registers with mmdet
 from benchmark.data.manifest import file_state
 from benchmark.experiment.cli import command_parser, run_cli
-from benchmark.experiment.config import DatasetInfo, detector_config, training_digest
+from benchmark.experiment.config import DatasetInfo, detector_config, model_dict, training_digest
+from benchmark.experiment.contexts import untrained_context
 from benchmark.experiment.digest import BESIDE_TRAINING, PACKAGES, closure
 from benchmark.experiment.names import hint, unknown, wrong_kind
 from benchmark.experiment.pretrained import remote_of
@@ -41,7 +41,6 @@ from benchmark.experiment.workspace import HERE, Workspace, write_entries
 from benchmark.match import LEARNER, TOKENS
 from benchmark.training.run import DYNAMICS
 from pgd.dense import UnsupportedHead, reader_of, served_heads
-from pgd.distiller import context_of
 from pgd.methods.base import METHODS, MethodContext, MethodError, build_method, method_class, settings_of
 
 #: the module that takes the place of a training where the teacher's weights are given
@@ -83,13 +82,8 @@ def sources(parts: set[type], run: Run | None) -> dict[str, str]:
 
 def context(job: Job) -> MethodContext:
     """What a method will know of its two detectors."""
-    init_default_scope("mmdet")
-    models = [detector_config(job.detector, job.options).model, detector_config(job.pair.teacher).model]
-    for model in models:
-        # a data set gives both the same number
-        model.bbox_head.num_classes = CLASSES
-        model.backbone.init_cfg = None
-    return context_of(*map(MODELS.build, models))
+    configs = detector_config(job.detector, job.options), detector_config(job.pair.teacher)
+    return untrained_context(*(model_dict(cfg, CLASSES) for cfg in configs))
 
 
 def check_run(name: str, params: Params, contexts: dict[str, MethodContext] | None = None) -> None:
