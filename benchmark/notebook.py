@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
+from zlib import crc32
 
 import pandas as pd
 from IPython.display import Markdown, display
@@ -54,7 +55,8 @@ def show(*parts: pd.DataFrame | Figure | str | Widget) -> None:
     for part in parts:
         match part:
             case pd.DataFrame():
-                display(part.style.hide(axis="index"))
+                # named by its content, as a random name would be another one in every run
+                display(part.style.hide(axis="index").set_uuid(f"{crc32(part.to_csv().encode()):08x}"))
             case str():
                 display(Markdown(part))
             case Widget():

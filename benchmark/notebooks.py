@@ -3,6 +3,9 @@
 ``python -m benchmark.notebooks`` executes every notebook of the repository with ``PGD_RESULTS`` set to ``results/``
 here and writes ``results/notebooks/<name>.html``. A cell that fails ends the stage with its own traceback; where a
 notebook has nothing to show, its page ends with the sentence that says so.
+
+``--keep`` writes the outputs into the notebooks themselves, too, as they stand in git: what a reader on the web or in a
+fresh clone sees. Two calls on the same results write the same files.
 """
 
 from __future__ import annotations
@@ -13,13 +16,16 @@ if __name__ == "__main__":
 
     answer_early("notebooks")
 
+import base64
 import os
+from io import BytesIO
 from pathlib import Path
 
 import nbformat
 from nbconvert import HTMLExporter
 from nbconvert.preprocessors import CellExecutionError, ExecutePreprocessor
 from nbformat import NotebookNode
+from PIL import Image
 from tqdm import tqdm
 
 from benchmark.experiment.cli import command_parser, run_cli
@@ -30,6 +36,10 @@ from benchmark.report import NOTEBOOKS
 OUT = HERE.results / "notebooks"
 #: seconds a cell may take
 TIMEOUT = 600
+#: of a kept figure: few have more, and it takes a third of the room then
+COLOURS = 128
+#: what can be shown only while the notebook runs
+LIVE = "application/vnd.jupyter.widget-view+json"
 
 
 def until_error(cells: list[NotebookNode]) -> list[NotebookNode]:
@@ -38,8 +48,8 @@ def until_error(cells: list[NotebookNode]) -> list[NotebookNode]:
     return cells[: failed.index(True) + 1]
 
 
-def execute(notebook: Path, results: Path) -> str:
-    """The notebook with its outputs, as one HTML page; only its beginning where there is nothing to show.
+def execute(notebook: Path, results: Path) -> NotebookNode:
+    """The notebook with its outputs; only its beginning where there is nothing to show.
 
     Args:
         notebook: an ``.ipynb`` file, which stays as it is.
@@ -51,7 +61,7 @@ def execute(notebook: Path, results: Path) -> str:
     content = nbformat.read(notebook, as_version=4)
     # the kernel inherits it
     os.environ["PGD_RESULTS"] = str(results.resolve())
-    runner = ExecutePreprocessor(timeout=TIMEOUT, kernel_name="python3", store_widget_state=False)
+    runner = ExecutePreprocessor(timeout=TIMEOUT, kernel_name="python3", store_widget_state=False, record_timing=False)
     try:
         runner.preprocess(content, {"metadata": {"path": str(notebook.parent)}})
     except CellExecutionError as error:
@@ -60,15 +70,54 @@ def execute(notebook: Path, results: Path) -> str:
             raise
         # the rest speaks of figures that are not there
         content.cells = until_error(content.cells)
-    page, _ = HTMLExporter(exclude_input=True, exclude_output_prompt=True).from_notebook_node(content)
-    return page
+    return content
+
+
+def page_of(content: NotebookNode) -> str:
+    """One HTML page of the outputs and the text between them."""
+    return HTMLExporter(exclude_input=True, exclude_output_prompt=True).from_notebook_node(content)[0]
+
+
+def keep(notebook: Path, content: NotebookNode) -> None:
+    """Write the outputs of an executed notebook into its file.
+
+    Raises:
+        FileNotFoundError: it had nothing to show, and its cells would be lost.
+    """
+    kept = nbformat.read(notebook, as_version=4)
+    if len(content.cells) < len(kept.cells):
+        raise FileNotFoundError(
+            f"{notebook.name} has nothing to show and stays as it is: `dvc repro` brings what it needs"
+        )
+    for cell, done in zip(kept.cells, content.cells, strict=True):
+        if cell.cell_type == "code":
+            cell.execution_count, cell.outputs = done.execution_count, done.outputs
+            for output in cell.outputs:
+                _lighten(output.get("data", {}))
+    nbformat.write(kept, notebook)
+
+
+def _lighten(data: NotebookNode) -> None:
+    """Leave what shows without a kernel, figures in few colours."""
+    data.pop(LIVE, None)
+    if len(data) > 1:
+        # nobody reads it, and it may have an address in memory
+        data.pop("text/plain", None)
+    if "image/png" in data:
+        figure, light = Image.open(BytesIO(base64.b64decode(data["image/png"]))), BytesIO()
+        figure.convert("RGB").quantize(COLOURS).save(light, "png", optimize=True)
+        data["image/png"] = base64.b64encode(light.getvalue()).decode()
 
 
 def main() -> None:
-    names = command_parser("notebooks").parse_args().names or sorted(path.stem for path in NOTEBOOKS.glob("*.ipynb"))
+    args = command_parser("notebooks").parse_args()
     OUT.mkdir(parents=True, exist_ok=True)
-    for name in tqdm(names, desc="notebooks"):
-        (OUT / f"{name}.html").write_text(execute(NOTEBOOKS / f"{name}.ipynb", HERE.results), encoding="utf-8")
+    for name in tqdm(args.names or sorted(path.stem for path in NOTEBOOKS.glob("*.ipynb")), desc="notebooks"):
+        notebook = NOTEBOOKS / f"{name}.ipynb"
+        content = execute(notebook, HERE.results)
+        (OUT / f"{name}.html").write_text(page_of(content), encoding="utf-8")
+        if args.keep:
+            keep(notebook, content)
 
 
 if __name__ == "__main__":

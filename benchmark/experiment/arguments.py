@@ -178,6 +178,7 @@ def _front(parser: ArgumentParser) -> None:
 
 def _notebooks(parser: ArgumentParser) -> None:
     parser.add_argument("names", nargs="*", help="notebooks to run (default: all)")
+    parser.add_argument("--keep", action="store_true", help="write the outputs into the notebooks, too")
 
 
 def _known_notebooks(args: Namespace) -> str | None:
