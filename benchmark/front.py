@@ -27,7 +27,7 @@ from benchmark.evidence.region_tables import shares_sentence
 from benchmark.evidence.tables import MISSING, holds_zero, interval, made, number
 from benchmark.experiment.cli import command_parser, run_cli
 from benchmark.figures.pages import data_uri, link, png, template, write
-from benchmark.figures.plots import legend_of, paint
+from benchmark.figures.looks import legend_of, paint
 
 #: verdicts that an interval gave, in the order in which claims are told
 DECIDED = (REPRODUCED, CONTRADICTED, UNDECIDED)

@@ -25,7 +25,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from benchmark.experiment.cli import command_parser, run_cli
-from benchmark.figures.plots import WIDTH, style
+from benchmark.figures.looks import WIDTH, style
 
 #: Okabe and Ito's colours, without their yellow, and marks, one a detector
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#4d4d4d")

@@ -48,7 +48,7 @@ from benchmark.experiment.config import DatasetInfo, detector_config, model_dict
 from benchmark.experiment.quiet import quiet
 from benchmark.experiment.settings import Job, Params, SettingsError, parse
 from benchmark.experiment.workspace import ROOT
-from benchmark.figures.plots import COLOURS, paint, style
+from benchmark.figures.looks import COLOURS, paint, style
 from benchmark.training.combinations import combinations
 from benchmark.training.usage import machine
 from pgd.checkpoint import export

@@ -39,9 +39,9 @@ BY_RUN = (
 CAPTIONS = {
     "ap": (
         "AP of every run, one dot a seed, and its gain with an interval",
-        f"Left: AP of every run on the whole validation set. {BY_RUN} Right: gain over the student without a method "
-        "on the same footing, with its 95% interval (see the notes of the table), hollow where it holds zero. Colours "
-        "say where a method distils.",
+        f"AP of every run on the whole validation set. {BY_RUN} The gain over the student without a method on the same "
+        "footing stands at the right or, where all start from one training, above, with its 95% interval (see the "
+        "notes of the table), hollow where it holds zero. Colours say where a method distils.",
     ),
     "mr": (
         "Miss rate and Jaccard index of every run, one dot a seed",

@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 
 from benchmark.evidence.record import TEACHER, ReportError
 from benchmark.evidence.records import FOOTING, load_records
-from benchmark.figures.plots import ROW, WIDTH, draw_gains, paint, style
+from benchmark.figures.looks import ROW, WIDTH, paint, style
+from benchmark.figures.plots import draw_gains
 
 PREFIX = "method."
 

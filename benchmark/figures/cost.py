@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 
-from benchmark.figures.plots import COLOURS, WIDTH, below, legend_of, paint, style
+from benchmark.figures.looks import COLOURS, WIDTH, below, legend_of, paint, style
 
 #: marker areas in points^2: of no extra memory, and of the most
 SMALLEST, LARGEST = 18.0, 220.0

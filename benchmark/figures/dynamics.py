@@ -23,7 +23,7 @@ from matplotlib.ticker import FuncFormatter
 
 from benchmark.evidence.record import TEACHER, ReportError
 from benchmark.evidence.records import METHOD
-from benchmark.figures.plots import COLOURS, ROW, legend_of, paint, style
+from benchmark.figures.looks import COLOURS, ROW, legend_of, paint, style
 from benchmark.training.result import FEATURES, REGIONS
 
 FEATURE_TITLES = {"neck": "neck", "cls_tower": "classification tower", "reg_tower": "regression tower"}

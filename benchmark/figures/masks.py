@@ -20,7 +20,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 from torch import Tensor
 
-from benchmark.figures.plots import style
+from benchmark.figures.looks import style
 from benchmark.probe.views import Maps, Scene
 
 #: of quality, weights and background

@@ -1,12 +1,8 @@
-"""The figures of accuracy and training, in one style. Each function takes data and returns a matplotlib Figure.
-
-Figures are built without pyplot's figure manager, so that they need no display and leave nothing open.
-"""
+"""The figures of accuracy and training, in one style. Each function takes data and returns a matplotlib Figure."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import pandas as pd
@@ -19,68 +15,12 @@ from matplotlib.ticker import MaxNLocator
 from benchmark.evidence.record import TEACHER
 from benchmark.evidence.records import by_kind
 from benchmark.evidence.tables import by_gain, holds_zero, number, varied
+from benchmark.figures.looks import COLOURS, PALE, ROW, WIDTH, below, halo, legend_of, paint, style
 
-#: Okabe and Ito's colours, one a place of distillation: seventeen methods cannot have one each that can be told apart.
-COLOURS = {
-    "none": "#4d4d4d",
-    "neck": "#0072b2",
-    "predictions": "#009e73",
-    "towers": "#cc79a7",
-    "key regions": "#d55e00",
-    "other": "#e69f00",
-}
-PLACE_NAMES = {"none": "no method", "key regions": "key regions (PGD)"}
-PALE = "#b4b4b4"
 #: The two levels that a method's figure lies between.
 LEVELS = {"teacher": (0, (5, 3)), "student alone": (0, (1.2, 1.8))}
-#: inches that a figure is wide, so that its letters can be read on a telephone too
-WIDTH = 6.6
 #: panels of a row of small ones, with short titles and with some that are longer than so many letters
 COLUMNS, FEWER, LONG = 4, 3, 14
-#: inches a row of a figure with a row for each run
-ROW = 0.29
-
-
-def style() -> None:
-    """The style of all figures: light grid, no box, letters that can still be read at half width."""
-    sns.set_theme(
-        style="whitegrid",
-        font="DejaVu Sans",
-        rc={
-            "font.size": 11,
-            "axes.labelsize": 11,
-            "axes.titlesize": 12,
-            "axes.titleweight": "bold",
-            "xtick.labelsize": 10,
-            "ytick.labelsize": 10,
-            "legend.fontsize": 10,
-            "legend.frameon": False,
-            "axes.edgecolor": "#9a9a9a",
-            "grid.color": "#e6e6e6",
-            "grid.linewidth": 0.8,
-            "text.color": "#222222",
-            "axes.labelcolor": "#222222",
-            "figure.dpi": 150,
-        },
-    )
-
-
-def paint(row: Mapping[str, Any]) -> str:
-    """The colour of a row of a table, of curves or of costs: that of its place."""
-    return COLOURS.get(row["method_place"], COLOURS["other"])
-
-
-def legend_of(rows: Iterable[Mapping[str, Any]]) -> dict[str, str]:
-    """Legend entries of the places that there are among the rows: name and colour."""
-    used = {paint(row) for row in rows}
-    return {PLACE_NAMES.get(place, place): tint for place, tint in COLOURS.items() if tint in used}
-
-
-def below(figure: Figure, handles: Sequence[Line2D]) -> None:
-    """A legend below the panels, in as few rows as are wide enough."""
-    rows = -(-len(handles) // 5)
-    place = {"loc": "outside lower center", "ncols": -(-len(handles) // rows)}
-    figure.legend(handles=handles, columnspacing=1.2, handletextpad=0.5, **place)
 
 
 def lines_of(table: pd.DataFrame) -> list[tuple[str, pd.Series | None]]:
@@ -99,13 +39,16 @@ def lines_of(table: pd.DataFrame) -> list[tuple[str, pd.Series | None]]:
     return lines
 
 
-def span_of(table: pd.DataFrame, records: pd.DataFrame, metric: str) -> tuple[float, float]:
-    """The range of a metric that its axis shows: that of the runs that are compared, and what of teacher and plain
-    students lies near it, so that two thirds of the axis belong to the compared."""
+def span_of(
+    table: pd.DataFrame, records: pd.DataFrame, metric: str, ends: Collection[float] = ()
+) -> tuple[float, float]:
+    """The range of a metric that its axis shows: that of the runs that are compared, with the ``ends`` of their
+    intervals, and what of teacher and plain students lies near it, so that two thirds of the axis belong to the
+    compared."""
     compared = set(table["run"][table["gain"].notna()]) | set(table["baseline"].dropna())
     inner = records["run"].isin(compared) if compared else records["role"] != TEACHER
     values = records.loc[inner, metric].astype(float)
-    low, high = values.min(), values.max()
+    low, high = min([values.min(), *ends]), max([values.max(), *ends])
     length = max(high - low, 0.5)
     for value in records.loc[~inner & records["run"].isin(table["run"]), metric].astype(float).sort_values():
         if max(high, value) - min(low, value) <= 1.5 * length:
@@ -151,14 +94,18 @@ def edge_mark(axes: Axes, value: float, y: float, text: str) -> None:
         va="center",
         fontsize=9,
         color=COLOURS["none"],
+        path_effects=halo(),
     )
 
 
-def draw_seeds(axes: Axes, lines: list, records: pd.DataFrame, metric: str) -> None:
-    """One line a run: a dot a seed and, where there are several, a tick for their mean; beyond the axes a word."""
+def draw_seeds(axes: Axes, lines: list, records: pd.DataFrame, metric: str, without: str | None = None) -> None:
+    """One line a run: a dot a seed and, where there are several, a tick for their mean; beyond the axes a word.
+
+    Runs that have the figure named by ``without`` are left out.
+    """
     low, high = axes.get_xlim()
     for y, (_, row) in enumerate(lines):
-        if row is None:
+        if row is None or (without and pd.notna(row[without])):
             continue
         values = records.loc[records["run"] == row["run"], metric].to_numpy(dtype=float)
         if not low <= values.mean() <= high:
@@ -171,39 +118,76 @@ def draw_seeds(axes: Axes, lines: list, records: pd.DataFrame, metric: str) -> N
             axes.vlines(values.mean(), y - 0.36, y + 0.36, color=paint(row), linewidth=2.2, zorder=2)
 
 
-def draw_gains(axes: Axes, lines: list, name: str) -> None:
-    """One line a run: the difference to its baseline with its interval, hollow where that holds zero."""
-    axes.axvline(0, color=COLOURS["none"], linewidth=1.1, zorder=1)
+def draw_gains(axes: Axes, lines: list, name: str, base: float = 0.0) -> None:
+    """One line a run: the difference to its baseline with its interval, hollow where that holds zero.
+
+    On an axis of differences, or on that of the metric, where the baseline stands at ``base``.
+    """
+    axes.axvline(base, color=COLOURS["none"], linewidth=1.1, zorder=1)
     for y, (_, row) in enumerate(lines):
         if row is not None and pd.notna(row[name]):
-            axes.hlines(y, row[f"{name}_low"], row[f"{name}_high"], color=paint(row), linewidth=2, zorder=2)
+            ends = base + row[f"{name}_low"], base + row[f"{name}_high"]
+            axes.hlines(y, *ends, color=paint(row), linewidth=2, zorder=2)
             open_dot = holds_zero(row, name)
             dot = {"facecolor": "white" if open_dot else paint(row), "edgecolor": paint(row) if open_dot else "white"}
-            axes.scatter(row[name], y, s=40, linewidth=1.4 if open_dot else 1, zorder=3, **dot)
+            axes.scatter(base + row[name], y, s=40, linewidth=1.4 if open_dot else 1, zorder=3, **dot)
 
 
-def _by_run(records: pd.DataFrame, table: pd.DataFrame, metrics: Sequence[str], gain: str, label: str) -> Figure:
-    """A row a kind of metric, a line a run, sorted by gain; panels for the metrics, the second one for the gain."""
+def shared_base(rows: pd.DataFrame, metric: str, gain: str) -> float | None:
+    """What all gains start from, where that is one training and each gain is one too: figures and gains are the same
+    then, on axes apart by a constant. None where they are not."""
+    taught = rows[rows[gain].notna()]
+    own = rows[rows["run"].isin({*taught["run"], *taught["baseline"]})]
+    if taught["baseline"].nunique() != 1 or (own["seeds"] > 1).any():
+        return None
+    return float(rows.set_index("run").loc[taught["baseline"].iloc[0], metric])
+
+
+def draw_on_one_scale(axes: Axes, lines: list, rows: pd.DataFrame, metric: str, gain: str, label: str) -> None:
+    """Figures and gains in one panel: the metric below, above it the ``gain`` over the baseline, with its interval."""
+    base = shared_base(rows, metric, gain)
+    draw_gains(axes, lines, gain, base)
+    above = axes.secondary_xaxis("top", functions=(lambda value: value - base, lambda value: value + base))
+    above.set_xlabel(f"{label}, {rows['baseline'].dropna().iloc[0]} = 0 (95% interval)")
+    above.tick_params(length=0, pad=1)
+    above.spines["top"].set_visible(False)
+    for axis in (axes.xaxis, above.xaxis):
+        axis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
+
+
+def by_run(records: pd.DataFrame, table: pd.DataFrame, metrics: Sequence[str], gain: str, label: str) -> Figure:
+    """A row a kind of metric, a line a run, sorted by gain; panels for the metrics, the second one for the gain.
+
+    Where the gain says the same as the first metric (:func:`shared_base`), both share a panel.
+    """
     style()
     kinds = list(by_kind(by_gain(table)))
     lines = {kind: lines_of(rows) for kind, rows in kinds}
     counts = [len(entries) for entries in lines.values()]
-    height = max(2.6, ROW * sum(counts) + 0.95 * len(kinds) + 0.45)
+    one_scale = all(shared_base(rows, metrics[0], gain) is not None for _, rows in kinds)
+    height = max(2.6, ROW * sum(counts) + (1.4 if one_scale else 0.95) * len(kinds) + 0.45)
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
-    ratios = [1.25, 1, *[1] * (len(metrics) - 1)]
+    ratios = [1.6 if one_scale else 1.25, *[1] * (len(metrics) - one_scale)]
     drawn: set[str] = set()
     grid = figure.subplots(len(kinds), len(ratios), squeeze=False, width_ratios=ratios, height_ratios=counts)
     for (kind, rows), panels in zip(kinds, grid, strict=True):
-        entries = lines[kind]
+        entries, own = lines[kind], records[records["run"].isin(rows["run"])]
         name = f"{metrics[0]} (%)" if len(kinds) == 1 else f"{metrics[0]} (%), {', '.join(rows['dataset'].unique())}"
-        draw_gains(panels[1], entries, gain)
-        panels[1].margins(x=0.08)
-        panels[1].set_xlabel(f"{label}\n(95% interval)")
-        for metric, axes in zip(metrics, (panels[0], *panels[2:]), strict=True):
+        first, *others = panels
+        if not one_scale:
+            apart = others.pop(0)
+            draw_gains(apart, entries, gain)
+            apart.margins(x=0.08)
+            apart.set_xlabel(f"{label}\n(95% interval)")
+        for metric, axes in zip(metrics, (first, *others), strict=True):
+            merged = one_scale and metric == metrics[0]
+            ends = rows[[f"{gain}_low", f"{gain}_high"]].stack() + shared_base(rows, metric, gain) if merged else ()
             axes.xaxis.set_major_locator(MaxNLocator(6 - len(metrics)))
-            axes.set_xlim(span_of(rows, records[records["run"].isin(rows["run"])], metric))
+            axes.set_xlim(span_of(rows, own, metric, ends))
             drawn |= draw_levels(axes, entries, rows, metric)
-            draw_seeds(axes, entries, records, metric)
+            if merged:
+                draw_on_one_scale(axes, entries, rows, metric, gain, label)
+            draw_seeds(axes, entries, own, metric, without=gain if merged else None)
             axes.set_xlabel(name if metric == metrics[0] else f"{metric} (%)")
         for axes in panels:
             axes.set(ylim=(len(entries) - 0.4, -0.95))
@@ -226,13 +210,13 @@ def _by_run(records: pd.DataFrame, table: pd.DataFrame, metrics: Sequence[str], 
 
 def ap_by_run(records: pd.DataFrame, table: pd.DataFrame) -> Figure:
     """AP of every run, a dot a seed, beside its gain; one block for each kind of metric."""
-    return _by_run(records, table, ["AP"], "gain", "gain in AP")
+    return by_run(records, table, ["AP"], "gain", "gain in AP")
 
 
 def mr_by_run(records: pd.DataFrame, table: pd.DataFrame) -> Figure:
     """The same for the miss rate (lower is better) and its change, and JI, of runs with CrowdHuman's metric."""
     kind = table["metric"] == "crowdhuman"
-    return _by_run(records, table[kind], ["MR", "JI"], "MR_change", "change of MR")
+    return by_run(records, table[kind], ["MR", "JI"], "MR_change", "change of MR")
 
 
 def gain_curves(curves: pd.DataFrame) -> pd.DataFrame:
@@ -275,17 +259,27 @@ def curves(curves_by_run: pd.DataFrame) -> Figure:
             axes.axhline(0, color=COLOURS["none"], linewidth=1, zorder=1)
         axes.set_xlim(left=0)
         sns.despine(ax=axes)
+    for axes in grid:
+        axes.xaxis.set_major_locator(MaxNLocator(3, integer=True, steps=[1, 2, 5, 10], prune="lower"))
     for axes in grid[len(panels) :]:
-        axes.set_visible(False)
-    for axes in grid[max(0, len(panels) - columns) : len(panels)]:
-        axes.xaxis.set_tick_params(labelbottom=True)
-        axes.xaxis.set_major_locator(MaxNLocator(3, integer=True, steps=[1, 2, 5, 10]))
-        axes.set_xlabel("iteration", fontsize=9.5)
+        only_numbers(axes)
+    figure.supxlabel("iteration", fontsize=11)
     figure.supylabel("gain in AP" if what == "gain" else "AP (%)", fontsize=11)
     used = legend_of(row for _, row in table.drop_duplicates("run").iterrows())
     handles = [Line2D([], [], color=tint, linewidth=2, label=name) for name, tint in used.items()]
-    below(figure, handles)
+    # the other side of what all x axes show
+    figure.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), 5), columnspacing=1.2)
     return figure
+
+
+def only_numbers(axes: Axes) -> None:
+    """Of a place without a panel the numbers of its x axis, at the top: they are those of the panel above it."""
+    axes.xaxis.tick_top()
+    axes.xaxis.set_tick_params(labeltop=True, labelbottom=False, length=0)
+    axes.yaxis.set_visible(False)
+    axes.grid(visible=False)
+    axes.patch.set_visible(False)
+    sns.despine(ax=axes, left=True, bottom=True)
 
 
 def draw_curve(axes: Axes, rows: pd.DataFrame, what: str) -> None:

@@ -21,7 +21,7 @@ from PIL import Image
 from benchmark.evidence.record import TEACHER, ReportError, read_json
 from benchmark.evidence.records import baseline_of
 from benchmark.evidence.tables import method_name
-from benchmark.figures.plots import WIDTH, style
+from benchmark.figures.looks import WIDTH, style
 
 # false ones in a colour that few objects have
 TRUTH, CORRECT, FALSE, IGNORED = "#ffffff", "#56b4e9", "#ff6ee0", "#d9d9d9"

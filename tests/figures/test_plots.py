@@ -8,7 +8,7 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from benchmark.figures import cost as plots_cost
-from benchmark.figures import plots
+from benchmark.figures import looks, plots
 from pgd.methods.base import PLACES
 
 METHODS = {
@@ -20,14 +20,14 @@ METHODS = {
 
 
 def test_every_place_has_a_colour_of_its_own():
-    assert set(PLACES) < set(plots.COLOURS)
-    assert len(set(plots.COLOURS.values())) == len(plots.COLOURS)
-    assert plots.paint({"method_place": "a place of one's own"}) == plots.COLOURS["other"]
+    assert set(PLACES) < set(looks.COLOURS)
+    assert len(set(looks.COLOURS.values())) == len(looks.COLOURS)
+    assert looks.paint({"method_place": "a place of one's own"}) == looks.COLOURS["other"]
 
 
 def test_a_legend_names_the_places_that_there_are():
     rows = [{"method_place": place} for place in ("key regions", "none", "key regions", "mine")]
-    assert list(plots.legend_of(rows)) == ["no method", "key regions (PGD)", "other"]
+    assert list(looks.legend_of(rows)) == ["no method", "key regions (PGD)", "other"]
 
 
 def curves_of(methods: list[str]) -> pd.DataFrame:
@@ -58,10 +58,24 @@ def test_curves_are_gains_over_the_baseline():
 
 def test_every_run_has_a_panel_and_the_best_comes_first():
     methods = ["none", *METHODS]
-    panels = [axes for axes in plots.curves(curves_of(methods)).axes if axes.get_visible()]
+    panels = [axes for axes in plots.curves(curves_of(methods)).axes if axes.get_title()]
     # AP rises along the list
     assert [axes.get_title() for axes in panels] == methods[:0:-1]
     assert len({axes.get_ylim() for axes in panels}) == 1
+
+
+def test_an_incomplete_last_row_tears_nothing_apart():
+    figure = plots.curves(curves_of(["none", *METHODS]))
+    figure.draw_without_rendering()
+    rows = sorted({round(axes.get_position().y0, 4) for axes in figure.axes})
+    assert len(rows) == 5
+    assert np.diff(rows) == pytest.approx(np.diff(rows)[0], abs=1e-3)
+    assert figure.get_supxlabel() == "iteration"
+    assert not any(axes.get_xlabel() for axes in figure.axes)
+    # the panels without one below them have numbers all the same, in the empty place
+    shown = [[text.get_text() for text in axes.get_xticklabels() if text.get_visible()] for axes in figure.axes[-4:]]
+    assert [len(labels) > 0 for labels in shown] == [True] * 4
+    assert figure.axes[-1].xaxis.get_ticks_position() == "top"
 
 
 def test_without_a_gain_curves_show_the_ap():
@@ -85,6 +99,46 @@ def test_an_axis_belongs_to_what_is_compared():
     assert 28 < high < 29
     near = plots.span_of(*compared(*runs, ("teacher", "teacher", None, 28.9)), "AP")
     assert near[1] > 28.9
+
+
+def aggregated(seeds: int = 1, **changes: list) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Table and records of a student, one that inherits, and two methods on top of that."""
+    table = pd.DataFrame({"run": ["student", "inherit", "fgd", "pgd"], "AP": [20.0, 26.0, 27.0, 28.0], "seeds": seeds})
+    gains = {"gain": [None, None, 1.0, 2.0], "gain_low": [None, None, -0.5, 1.5], "gain_high": [None, None, 2.0, 3.0]}
+    words = {"method": ["none", "none", "fgd", "pgd"], "inherit": ["none", "neck", "neck", "neck"]}
+    words |= {"method_place": ["none", "none", "neck", "key regions"], "baseline": [None, None, "inherit", "inherit"]}
+    table = table.assign(role="student", pair="gfl", metric="coco", dataset="mini", **gains, **words).assign(**changes)
+    return table, table.loc[table.index.repeat(seeds), ["run", "role", "AP"]]
+
+
+def test_where_gain_and_ap_say_the_same_they_share_a_panel():
+    table, records = aggregated()
+    figure = plots.ap_by_run(records, table)
+    (axes,) = figure.axes
+    (above,) = axes.child_axes
+    assert above.get_xlabel() == "gain in AP, inherit = 0 (95% interval)"
+    figure.draw_without_rendering()
+    assert np.subtract(axes.get_xlim(), above.get_xlim()) == pytest.approx(26)
+    dots = {tuple(point) for dots in axes.collections for point in dots.get_offsets().tolist()}
+    # the rows are in the order of the gain
+    assert {(26.0, 1.0), (28.0, 2.0), (27.0, 3.0)} <= dots
+    bars = [line.get_segments()[0][:, 0].tolist() for line in axes.collections if hasattr(line, "get_segments")]
+    assert bars == [[27.5, 29.0], [25.5, 28.0]]
+    # far below what is compared, and the grid does not strike it through
+    (far,) = axes.texts
+    assert far.get_text() == "\u25c2 20.0"
+    assert far.get_path_effects()
+
+
+@pytest.mark.parametrize(
+    "changes", [{"seeds": 2}, {"baseline": [None, None, "inherit", "student"], "gain": [None, None, 1.0, 8.0]}]
+)
+def test_otherwise_the_gain_has_a_panel_of_its_own(changes):
+    table, records = aggregated(**changes)
+    assert [axes.get_xlabel() for axes in plots.ap_by_run(records, table).axes] == [
+        "AP (%)",
+        "gain in AP\n(95% interval)",
+    ]
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -9,7 +9,7 @@ import pytest
 from benchmark.evidence.record import ReportError
 from benchmark.figures import dynamics as plots_dynamics
 from benchmark.figures.dynamics import DISTANCES, GRADIENTS
-from benchmark.figures.plots import COLOURS
+from benchmark.figures.looks import COLOURS
 from benchmark.training.result import REGIONS
 
 #: where the method compares, and the shares of its gradient at both points
