@@ -2,8 +2,8 @@
 
 ``python -m benchmark.cost`` takes the runs of the first pair of params.yaml, builds each as `distill` would and lets
 them take turns at training steps on the same batches, so that their ratios are fair whatever else the machine does.
-Writes ``results/cost.csv``, one row a run: medians over the turns, relative to the student alone, and, where a method
-has learned on the teacher before, the seconds that it took, once for all students.
+Writes ``results/cost.csv``, one row a run: medians over the turns, relative to the student alone, of the step time the
+quartiles too, and, where a method has learned on the teacher before, the seconds that it took, once for all students.
 """
 
 from __future__ import annotations
@@ -15,12 +15,14 @@ if __name__ == "__main__":
     answer_early("cost")
 
 import json
+import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
+import numpy as np
 import pandas as pd
 import torch
 from mmengine.registry import init_default_scope
@@ -80,6 +82,8 @@ def peak_memory(step: Callable[[], None]) -> float:
         before = torch.cuda.memory_allocated()
         step()
         return (torch.cuda.max_memory_allocated() - before) / MB
+    # it tells of every start and stop on stderr; 6 is above all of its levels
+    os.environ.setdefault("KINETO_LOG_LEVEL", "6")
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
         step()
     # allocations and releases one after the other; the sum up to any of them is what is held
@@ -126,6 +130,8 @@ def measure(params: Params, turns: int) -> pd.DataFrame:
     rows = []
     for name in runs:
         model = models[name]
+        # both of one turn, so that what else the machine did then weighs on both
+        low, middle, high = np.quantile(np.divide(times[name], times[alone]), (0.25, 0.5, 0.75))
         # the teacher stays in memory through the whole training, even where its lesson is over after the first step
         held = _megabytes(model.method) + (_megabytes(model.teacher) if runs[name].needs_teacher else 0)
         rows.append(
@@ -134,14 +140,17 @@ def measure(params: Params, turns: int) -> pd.DataFrame:
                 "method": runs[name].method,
                 "extra_parameters": sum(p.numel() for p in model.method.parameters()) if model.method else 0,
                 "step_ms": 1e3 * median(times[name]),
-                "step_ratio": median(own / base for own, base in zip(times[name], times[alone], strict=True)),
+                "step_ratio": middle,
+                "step_ratio_low": low,
+                "step_ratio_high": high,
                 "peak_mb": memory[name] + held,
                 "extra_mb": memory[name] + held - memory[alone],
             }
         )
     if any(seconds := [first_stage(jobs[name]) for name in runs]):
         rows = [row | {"first_stage_s": own} for row, own in zip(rows, seconds, strict=True)]
-    return pd.DataFrame(rows).round({"step_ms": 1, "step_ratio": 3, "peak_mb": 1, "extra_mb": 1})
+    digits = dict.fromkeys(("step_ms", "peak_mb", "extra_mb"), 1)
+    return pd.DataFrame(rows).round(digits | dict.fromkeys(("step_ratio", "step_ratio_low", "step_ratio_high"), 3))
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ from benchmark.experiment.settings import SettingsError
 from benchmark.match import match
 
 
-def test_peak_is_the_most_that_is_held_at_once():
+def test_peak_is_the_most_that_is_held_at_once(capfd):
     mb = 2**18  # float32 numbers in a megabyte
 
     def step() -> None:
@@ -22,6 +22,7 @@ def test_peak_is_the_most_that_is_held_at_once():
         del second, third
 
     assert cost.peak_memory(step) == pytest.approx(11, abs=0.5), "not the sum, 19, nor the largest, 8"
+    assert capfd.readouterr().err == "", "the profiler says nothing"
 
 
 @pytest.mark.slow
@@ -38,6 +39,9 @@ def test_every_run_is_measured(taught_world):
     assert table.loc["student", "step_ratio"] == 1
     assert table.loc["student", "extra_mb"] == 0
     assert (table["step_ms"] > 0).all()
+    assert (table["step_ratio_low"] <= table["step_ratio"]).all()
+    assert (table["step_ratio"] <= table["step_ratio_high"]).all()
+    assert (table["step_ratio_low"] < table["step_ratio_high"]).any()
     assert table.loc["fgd", "extra_parameters"] > 0
     assert table.loc["inherit", "extra_parameters"] == 0
     assert table.loc["fgd", "extra_mb"] > table.loc["inherit", "extra_mb"] > 0, (
