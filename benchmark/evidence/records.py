@@ -25,6 +25,8 @@ METHOD = ("method", "method_title", "method_place")
 COST_COLUMNS = ("run", "method", "extra_parameters", "step_ms", "step_ratio", "peak_mb", "extra_mb")
 #: And where a method has learned on the teacher before, the seconds that it took.
 FIRST_STAGE = "first_stage_s"
+#: And the quartiles of ``step_ratio`` over the turns; older files lack them.
+COST_SPREAD = ("step_ratio_low", "step_ratio_high")
 
 
 def expected_jobs(params: Path) -> list[Job]:
@@ -177,7 +179,7 @@ def load_costs(results: Path, table: pd.DataFrame) -> pd.DataFrame:
         return pd.DataFrame(columns=[*COST_COLUMNS, "gain"])
     try:
         costs = pd.read_csv(path)
-        costs = costs[[*COST_COLUMNS, *(name for name in costs if name == FIRST_STAGE)]]
+        costs = costs[[*COST_COLUMNS, *(name for name in costs if name in (FIRST_STAGE, *COST_SPREAD))]]
     except (KeyError, ValueError) as error:
         raise ReportError(f"{path} is not what `python -m benchmark.cost` writes: {error}") from None
     known = [name for name in ("run", "gain", "role", "method_title", "method_place") if name in table]

@@ -8,7 +8,7 @@ import pandas as pd
 
 from benchmark.evidence.markdown import markdown_table
 from benchmark.evidence.record import TEACHER
-from benchmark.evidence.records import FIRST_STAGE, paired
+from benchmark.evidence.records import COST_SPREAD, FIRST_STAGE, paired
 
 #: What a reader calls the kinds of metric.
 KIND_NAMES = {"coco": "COCO's metric", "crowdhuman": "CrowdHuman's metric"}
@@ -141,12 +141,17 @@ def costs(table: pd.DataFrame) -> pd.DataFrame:
     """The rows of :func:`benchmark.evidence.records.load_costs` as text cells, the highest gain first."""
     table = table.sort_values("gain", ascending=False, na_position="first", kind="stable")
     before = [number(seconds, 0) for seconds in table.get(FIRST_STAGE, ())]
+    quartiles = table.reindex(columns=COST_SPREAD).astype(float)
+    step_time = "step time / alone" + (" [quartiles]" if quartiles.notna().any(axis=None) else "")
     return pd.DataFrame(
         {
             "Run": table["run"],
             "Method": [method_name(row) for row in table.to_dict("records")],
             "extra parameters": [f"{round(count):,}" for count in table["extra_parameters"]],
-            "step time / alone": [number(ratio, 2) for ratio in table["step_ratio"]],
+            step_time: [
+                number(ratio, 2) + ("" if pd.isna(low) else f" [{number(low, 2)}, {number(high, 2)}]")
+                for ratio, (low, high) in zip(table["step_ratio"], quartiles.to_numpy(), strict=True)
+            ],
             "extra memory (MB)": [number(megabytes, 0, sign=True) for megabytes in table["extra_mb"]],
             **({"first stage (s)": before} if before else {}),
             "gain": [number(gain, sign=True) for gain in table["gain"]],

@@ -193,6 +193,16 @@ def test_what_was_learned_before_has_a_column(both, tmp_path):
     assert "first stage (s)" not in tables.costs(costs)
 
 
+def test_step_times_have_their_quartiles(both, tmp_path):
+    table = aggregate(records.load_records(both, both.parent / "params.yaml"))
+    spread = {"step_ratio_low": [0.97, 0.9, 1.444, 1], "step_ratio_high": [1.03, 1.1, 1.75, 1]}
+    pd.read_csv(both / "cost.csv").assign(**spread).to_csv(tmp_path / "cost.csv", index=False)
+    shown = tables.costs(records.load_costs(tmp_path, table)).set_index("Run")["step time / alone [quartiles]"]
+    assert shown["pgd"] == "1.50 [1.44, 1.75]"
+    # as measured before there were quartiles
+    assert tables.costs(records.load_costs(both, table)).set_index("Run")["step time / alone"]["pgd"] == "1.50"
+
+
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
