@@ -28,13 +28,13 @@ from benchmark.data.coco_check import Annotations, has_size
 from benchmark.data.faults import DataError
 from benchmark.data.image_names import image_names
 from benchmark.evidence.stats import indexed
-from benchmark.experiment.classes import listed_classes
 from benchmark.experiment.config import DatasetInfo, detector_config, model_dict
 from benchmark.experiment.image_size import set_image_size
 from benchmark.experiment.settings import Params, SettingsError
 from benchmark.experiment.workspace import HERE, Workspace
 from benchmark.probe.options import EXAMPLE, ORDERS
 from pgd.checkpoint import load_strict
+from pgd.class_names import listed_classes
 from pgd.dense import reader_of
 from pgd.evaluation.coco import COCO_AREAS
 from pgd.maths.regions import Objects

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 import pgd.plugin  # noqa: F401  registers with mmdet
 from benchmark.data.download import Remote, fetch, named_digest
-from benchmark.experiment.classes import listed_classes
 from benchmark.experiment.config import DatasetInfo, detector_config, model_dict, training_digest
 from benchmark.experiment.settings import Job, Teacher
 from benchmark.experiment.workspace import HERE, Workspace, file_digest
@@ -24,6 +23,7 @@ from benchmark.match import basis
 from benchmark.training.result import Training
 from benchmark.training.usage import machine
 from pgd.checkpoint import CheckpointError, InheritReport, export, flat_copies, load_state, unwrapped
+from pgd.class_names import require_classes
 
 #: what the record says where a training would have had a value
 NOT_TRAINED = "none: the weights were given"
@@ -82,29 +82,6 @@ def _misfit(path: Path, what: str) -> str:
     return f"{path}: does not fit the teacher: {what}; give its own config under teacher.config"
 
 
-def check_classes(path: Path, data: DatasetInfo) -> None:
-    """Compare the classes that a checkpoint names, if it does, with the data set's.
-
-    Raises:
-        CheckpointError: they are others, or in another order. mmdet numbers classes by the annotation file that it
-            trains on and keeps the list of the config: which of the two orders the weights have, no file says.
-    """
-    names = listed_classes(path) or tuple(data.classes)
-    if other := sorted({*names} ^ {*data.classes}):
-        raise CheckpointError(
-            f"{path}: trained on {len({*names})} classes, the data set {data.name} has {len(data.classes)} (first that "
-            f"only one of them has: '{other[0]}'); give a teacher of these classes"
-        )
-    for place, (own, ours) in enumerate(zip(names, data.classes, strict=False)):
-        if own != ours:
-            raise CheckpointError(
-                f"{path}: lists the classes in another order than {data.name} (number {place} is '{own}' there, "
-                f"'{ours}' here); give the categories of the annotation files its order, or, where those of its "
-                f"training had that of {data.name} (mmdet numbers classes by the file, whatever the list says), give a "
-                "file of its state_dict alone"
-            )
-
-
 def adopt(job: Job, data: DatasetInfo, space: Workspace = HERE) -> Path:
     """Write the folder of a trained teacher from the checkpoint that is given for it; returns the folder."""
     teacher, out = job.pair.teacher, space.trained(job)
@@ -112,7 +89,7 @@ def adopt(job: Job, data: DatasetInfo, space: Workspace = HERE) -> Path:
     state, sha256 = load_state(path), file_digest(path)
     if not teacher.is_address and sha256 != json.loads(basis(job, space).read_text())["checkpoint"]:
         raise CheckpointError(f"{path}: changed since it was planned; run `dvc repro` again")
-    check_classes(path, data)
+    require_classes(path, data.classes, data.name)
     init_default_scope("mmdet")
     model = detector_config(teacher)
     model.model.backbone.init_cfg = None

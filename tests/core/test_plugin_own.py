@@ -29,7 +29,7 @@ DISTILL = EXAMPLES / "distill_gfl_parts.py"
 TRAIN = "train_dataloader = dict(dataset=dict(metainfo=metainfo))\n"
 VAL = "val_dataloader = dict(dataset=dict(metainfo=metainfo))\ntest_dataloader = val_dataloader\n"
 STUDENT, TEACHER = "student=dict(bbox_head=dict(num_classes=2)),", 'teacher="docs/examples/gfl_r50_parts.py"'
-HOOK = 'custom_hooks = [dict(type="NumClassCheckHook")]\n'
+HOOK = 'dict(type="NumClassCheckHook"), '
 #: Two processes that have no GPU: they meet before mmengine's launcher, which would ask for one.
 MEETING = "import torch\ntorch.distributed.init_process_group('gloo')\n"
 ON_CPUS = 'model_wrapper_cfg = dict(type="MMDistributedDataParallel", device_ids=None, broadcast_buffers=False)\n'
@@ -54,6 +54,18 @@ def stand_there(folder, monkeypatch):
     DISTILL.write_text(block("NumClassCheckHook"))
     (EXAMPLES / "gfl_r50_parts.py").write_text(block("model = dict(bbox_head=dict(num_classes=2))"))
     Path("student.pth").unlink(missing_ok=True)
+
+
+@pytest.fixture
+def taught_names():
+    """Write names of classes into the teacher's file, and take them away in the end."""
+
+    def write(names) -> None:
+        content = torch.load("teacher.pth", weights_only=True)
+        torch.save({**content, "meta": {"dataset_meta": {"classes": names}} if names else {}}, "teacher.pth")
+
+    yield write
+    write(None)
 
 
 def name_classes(content: dict) -> None:
@@ -140,6 +152,30 @@ def test_what_is_left_out_is_seen(left_out, said):
     for part in left_out:
         change(part, "")
     assert re.match(said, failure())
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (("bolt", "screw"), r"CheckpointError: teacher.pth: trained on 2 classes, .* only one of them has: 'nut'\)"),
+        (
+            ("nut", "bolt"),
+            r"CheckpointError: teacher.pth: lists the classes in another order than the training",
+        ),
+    ],
+    ids=["others", "order"],
+)
+def test_a_teacher_of_other_classes_is_refused(names, said, taught_names):
+    taught_names(names)
+    assert re.match(said, failure())
+
+
+@pytest.mark.parametrize("names", [CLASSES, None], ids=["listed", "not listed"])
+def test_a_teacher_of_these_classes_teaches(names, taught_names, capfd):
+    taught_names(names)
+    exec(code(), {})
+    told = "teacher.pth lists no classes" in "".join(capfd.readouterr())
+    assert told == (names is None)
 
 
 @pytest.mark.parametrize("hook", [True, False])

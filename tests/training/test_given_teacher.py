@@ -16,15 +16,15 @@ from support.worlds import World, runs, same
 from benchmark.data.faults import DataError
 from benchmark.data.manifest import changed_since
 from benchmark.evidence.record import Record
-from benchmark.experiment.classes import listed_classes
 from benchmark.experiment.config import detector_config, model_dict
 from benchmark.experiment.settings import TEACHER, Dataset, Detector, SettingsError, Teacher, parse
 from benchmark.experiment.workspace import Workspace, file_digest
 from benchmark.look import look
 from benchmark.match import match, teacher_of
 from benchmark.plan import plan
-from benchmark.training.given import NOT_TRAINED, adopt_state, check_classes, file_of
+from benchmark.training.given import NOT_TRAINED, adopt_state, file_of
 from pgd.checkpoint import CheckpointError, load_state
+from pgd.class_names import listed_classes, require_classes
 
 pytestmark = pytest.mark.filterwarnings("ignore:DeprecationWarning. .num_anchors")
 
@@ -129,7 +129,8 @@ def test_the_plan_names_the_file_and_nothing_else_changes(tiny_world, weights):
     entries = {p.stem: json.loads(p.read_text()) for p in world.space.plan.iterdir()}
     own = entries.pop("teacher-gfl")
     assert own.pop("checkpoint") == file_digest(path)
-    assert own["code"].pop("benchmark.training.given")
+    for module in ("benchmark.training.given", "pgd.class_names"):
+        assert own["code"].pop(module)
     assert own == trained.pop("teacher-gfl")
     assert entries == trained, "students learn of it by `match`"
     world.settle(given("https://example.org/t.pth"))
@@ -201,22 +202,22 @@ def test_classes(tiny_data, tmp_path, key):
     """Other names are other classes; of the same ones in another order nobody knows which is which."""
     names = tuple(tiny_data.classes)
     torch.save({"state_dict": {}, "meta": {key: names}}, tmp_path / "t.pth")
-    check_classes(tmp_path / "t.pth", tiny_data)
+    require_classes(tmp_path / "t.pth", tiny_data.classes, tiny_data.name)
     with pytest.raises(CheckpointError, match=r"only one of them has: 'aardvark'\); give a teacher of these classes"):
-        check_classes(tmp_path / "t.pth", replace(tiny_data, classes=[*names[1:], "aardvark"]))
-    with pytest.raises(CheckpointError, match=r"on 10 classes, the data set minicoco has 11 \(.* has: 'zebra'\)"):
-        check_classes(tmp_path / "t.pth", replace(tiny_data, classes=[*names, "zebra"]))
+        require_classes(tmp_path / "t.pth", [*names[1:], "aardvark"], tiny_data.name)
+    with pytest.raises(CheckpointError, match=r"on 10 classes, minicoco has 11 \(.* has: 'zebra'\)"):
+        require_classes(tmp_path / "t.pth", [*names, "zebra"], tiny_data.name)
     swapped = (names[0], names[2], names[1], *names[3:])
     torch.save({"state_dict": {}, "meta": {key: swapped}}, tmp_path / "t.pth")
     with pytest.raises(CheckpointError) as caught:
-        check_classes(tmp_path / "t.pth", tiny_data)
+        require_classes(tmp_path / "t.pth", tiny_data.classes, tiny_data.name)
     assert str(caught.value) == (
         f"{tmp_path / 't.pth'}: lists the classes in another order than minicoco (number 1 is '{names[2]}' there, "
         f"'{names[1]}' here); give the categories of the annotation files its order, or, where those of its training "
         "had that of minicoco (mmdet numbers classes by the file, whatever the list says), give a file of its "
         "state_dict alone"
     )
-    check_classes(tmp_path / "t.pth", replace(tiny_data, classes=list(swapped)))
+    require_classes(tmp_path / "t.pth", list(swapped), tiny_data.name)
 
 
 @pytest.mark.parametrize(
@@ -239,14 +240,14 @@ def test_what_is_no_list_of_names_says_nothing(tiny_data, tmp_path, meta):
     """Other libraries keep other things there."""
     torch.save({"state_dict": {}, "meta": meta}, tmp_path / "t.pth")
     assert listed_classes(tmp_path / "t.pth") is None
-    check_classes(tmp_path / "t.pth", tiny_data)
+    require_classes(tmp_path / "t.pth", tiny_data.classes, tiny_data.name)
 
 
 def test_one_class(tiny_data, tmp_path):
     """mmdet takes a name for the list of it."""
     torch.save({"state_dict": {}, "meta": {"CLASSES": "cell"}}, tmp_path / "t.pth")
     assert listed_classes(tmp_path / "t.pth") == ("cell",)
-    check_classes(tmp_path / "t.pth", replace(tiny_data, classes=["cell"]))
+    require_classes(tmp_path / "t.pth", ["cell"], tiny_data.name)
 
 
 def test_another_order_of_classes_is_refused_before_anything_is_written(tiny_world, weights, capsys):
