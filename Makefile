@@ -9,7 +9,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Bytecode is written as modules are first imported; without it every stage would compile torch and mmdet anew (10 s).
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup data repro smoke test test-quick lab check lint lock pipelines
+.PHONY: help setup data teacher repro smoke test test-quick lab check lint lock pipelines
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -25,6 +25,10 @@ setup: $(STAMP) ## the environment in .venv
 data: setup ## the pinned mini sets and backbones, from pinned/
 	dvc pull --quiet data.dvc
 
+teacher: data ## the default teacher, from pinned/, and its images: what notebooks look at before anything was trained
+	@test -d work/teachers/gfl || dvc pull --quiet teacher@gfl
+	@test -d work/dataset/minicoco || dvc repro --quiet prepare@minicoco
+
 repro: data ## train the teacher, distil all students, evaluate, write results/
 	python -m benchmark.check
 	dvc repro
@@ -39,7 +43,7 @@ test: data ## all tests
 	python -m pytest -n 2
 
 # root, as in a container, has to say that it means it
-lab: setup ## JupyterLab on the notebooks, opened at their index
+lab: teacher ## JupyterLab on the notebooks, opened at their index
 	jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) notebooks/00_start.ipynb
 
 check: ## did this machine reproduce the committed figures?

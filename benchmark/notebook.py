@@ -161,7 +161,7 @@ def _views():
 def open_teacher() -> tuple[Teacher, Scene]:
     """The first trained teacher and what it sees on the first image; raises NothingToShow where either is missing."""
     views, folder = _views(), results_folder().parent
-    with needed("`dvc repro` trains the teacher."):
+    with needed("`make teacher` brings the default experiment's in seconds, `dvc repro` trains one."):
         teacher = views.Teacher(folder, views.choose_pair(folder))
         scene = teacher.scene(0)
     k, *xi = (teacher.settings[name] for name in ("topk", "xi_cls", "xi_reg"))

@@ -20,11 +20,11 @@ from benchmark.notebook import NothingToShow
 from benchmark.report import NOTEBOOKS
 
 REMEDIES = {
-    "00_start": r"`dvc repro` trains the teacher",
+    "00_start": r"`make teacher` brings the default",
     "01_coco_results": r"params\.yaml: no such file.* `dvc repro` in the repository trains them; set `PGD_RESULTS`",
     "02_crowdhuman_results": r"`cd experiments/crowd && dvc repro` trains them; set `PGD_RESULTS`",
     "03_key_regions": r"no results; run `python -m benchmark\.key_regions PAIR`",
-    "04_masks_and_weights": r"`dvc repro` trains the teacher",
+    "04_masks_and_weights": r"`make teacher` brings the default",
     "05_distillation_dynamics": r"`dvc repro` trains the runs and measures this",
 }
 
@@ -126,7 +126,7 @@ def test_the_start_of_a_trained_teacher(taught_world, monkeypatch):
 def test_the_start_shows_committed_gains_where_no_teacher_was_trained(tmp_path, monkeypatch):
     shutil.copytree(ROOT / "results", tmp_path / "results", ignore=shutil.ignore_patterns("notebooks"))
     shutil.copy(ROOT / "params.yaml", tmp_path)
-    with pytest.raises(NothingToShow, match=r"no trained teacher .* `dvc repro` trains the teacher"):
+    with pytest.raises(NothingToShow, match=r"no trained teacher .* `make teacher` brings the default"):
         shown_by(monkeypatch, "00_start", tmp_path / "results")
 
 
