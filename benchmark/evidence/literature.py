@@ -1,4 +1,4 @@
-"""Published AP of distilled R50 students, by what the student was trained as, so that only like stands beside like.
+"""Published AP of distilled students, by what the student was trained as, so that only like stands beside like.
 
 :data:`FOOTINGS` is the data, :func:`page` the text of docs/published.md, which ``python -m benchmark.methods`` writes.
 Every figure was read in the source that stands beside it; none was measured here.
@@ -47,6 +47,7 @@ class Footing:
 
 LD_README = "README of HikariTJU/LD, commit 4287990"
 CSKD_README = "README of swkdn16/CSKD"
+BCKD_README = "README of TinyTigerPan/BCKD"
 CROSSKD_README = "README of CrossKD"
 PGD_README = "README of ChenhongyiYang/PGD, commit 81c54d5"
 FRS_README = "README of duzhixing/FRS"
@@ -73,7 +74,7 @@ FOOTINGS = (
             Figure("CWD", "41.9", "40.2", "README of mmrazor's CWD", "44.7"),
             Figure("LD", "42.1", "40.1", LD_README),
             Figure("ScaleKD", "42.5", "40.1", SCALE_NOTES, "", None, "schedule by its baseline"),
-            Figure("BCKD", "43.2", "40.1", "README of TinyTigerPan/BCKD"),
+            Figure("BCKD", "43.2", "40.1", BCKD_README),
             Figure("FGD", "43.5", "40.2", FGD_README, "", True),
             Figure("FRS", "43.6", "40.2", FRS_README, "44.9"),
             Figure("CrossKD", "43.7", "40.2", CROSSKD_README, "44.9"),
@@ -223,13 +224,48 @@ FOOTINGS = (
         ICD_README,
         (Figure("ICD", "40.7", "37.4", ICD_README, "", True, "teacher 3x"),),
     ),
+    Footing(
+        "GFL",
+        "R18, 1x, one scale",
+        "35.8",
+        BCKD_README,
+        (
+            Figure("LD", "36.5", "35.8", LD_README),
+            Figure("BCKD", "38.6", "35.8", BCKD_README),
+        ),
+    ),
+    Footing(
+        "GFL",
+        "R18, 1x, multi-scale",
+        "35.8",
+        CSKD_README,
+        (Figure("CSKD", "38.9", "35.8", CSKD_README, "42.9", False, "taught by an R50; trains stem and first stage"),),
+    ),
+    Footing(
+        "FCOS",
+        "R18, improved head, 1x, multi-scale",
+        "32.5",
+        CSKD_README,
+        (Figure("CSKD", "35.9", "32.5", CSKD_README, "40.9", False, "taught by an R50; trains stem and first stage"),),
+    ),
+    Footing(
+        "RetinaNet",
+        "R18, 1x, multi-scale",
+        "31.7",
+        CSKD_README,
+        (
+            Figure("CSKD (from an R50)", "35.2", "31.7", CSKD_README, "", False, "trains stem and first stage"),
+            Figure("CSKD", "35.8", "31.7", CSKD_README, "38.9", False, "trains stem and first stage"),
+        ),
+    ),
 )
 
 HEAD = """\
 # Published figures, and which of them can be compared
 
-AP in percent on COCO's val2017 of R50 students that an R101 teaches (in one table an X101), written by
-`python -m benchmark.methods` from `benchmark/evidence/literature.py`. Nothing here was measured in this repository.
+AP in percent on COCO's val2017 of R50 students that an R101 teaches (in one table an X101), and in the last tables of
+R18 students; written by `python -m benchmark.methods` from `benchmark/evidence/literature.py`. Nothing here was
+measured in this repository.
 
 A gain is a claim about a method only against a student of the same detector, head and schedule. Many tables compare
 with another one:
@@ -279,7 +315,7 @@ def page() -> str:
         [footing.name, footing.plain or "not known", ", ".join(f"{f.method} {f.distilled}" for f in footing.figures)]
         for footing in FOOTINGS
     )
-    overview = ("Student (R50)", "alone", "distilled")
+    overview = ("Student (R50 where nothing else is said)", "alone", "distilled")
     head = ("Method", "AP", "gain", "printed against", "teacher", "inherits", "source", "")
     parts = [HEAD, "## At a glance\n\n", markdown_table(overview, glance, overview)]
     for footing in FOOTINGS:
