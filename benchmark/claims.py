@@ -1,7 +1,7 @@
 """What the paper claims and what came out here: ``results/claims.md`` and ``.csv``.  ``python -m benchmark.claims``
 
 Reads ``experiments/claims.yaml`` and the committed records of all experiments; trains nothing and takes seconds. What
-is decided also goes into README.md, between ``<!-- found -->`` and ``<!-- /found -->``.
+each claim came to also goes into README.md, between ``<!-- found -->`` and ``<!-- /found -->``.
 """
 
 from __future__ import annotations
@@ -16,7 +16,16 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from benchmark.evidence.claims import CONTRADICTED, NOT_TESTABLE, REPRODUCED, UNDECIDED, Claim, load_claims, verdicts
+from benchmark.evidence.claims import (
+    CONTRADICTED,
+    NOT_TESTABLE,
+    REPRODUCED,
+    UNDECIDED,
+    Claim,
+    load_claims,
+    telling,
+    verdicts,
+)
 from benchmark.evidence.experiments import Experiment, load_experiments
 from benchmark.evidence.record import TEACHER, ReportError
 from benchmark.evidence.tables import MISSING, interval, markdown, number
@@ -31,7 +40,7 @@ seeds and images for trainings, over images alone for key regions of one trained
 
 """
 
-#: what README.md holds the decided claims between
+#: what README.md holds the claims between
 START, END = "<!-- found -->", "<!-- /found -->"
 #: rows of its table
 ROWS = 8
@@ -98,7 +107,8 @@ def gains(one: Experiment) -> str:
 
 
 def found(table: pd.DataFrame, gained: str = "") -> str:
-    """What README.md shows: of each decided claim its first decided measurement, and how all of them came out.
+    """What README.md shows: of each claim the measurement that speaks for it, decided claims first, and how all of
+    them came out.
 
     Args:
         table: of :func:`benchmark.evidence.claims.verdicts`.
@@ -106,10 +116,9 @@ def found(table: pd.DataFrame, gained: str = "") -> str:
     """
     rows = []
     for _, claim in table.groupby("name", sort=False):
-        decided = claim[claim["verdict"].isin((REPRODUCED, CONTRADICTED))]
-        if decided.empty:
+        shown = telling(claim)
+        if shown is None:
             continue
-        shown = decided.iloc[0]
         # the others of the claim are on the page: here a reader shall see that not all came out alike
         counts = claim["verdict"].value_counts()
         others = [f"{counts[one]} {one}" for one in (REPRODUCED, CONTRADICTED, UNDECIDED) if one in counts]
@@ -122,7 +131,8 @@ def found(table: pd.DataFrame, gained: str = "") -> str:
                 "All": ", ".join(others),
             }
         )
-    body = markdown(pd.DataFrame(rows[:ROWS])) if rows else "Nothing is decided yet.\n"
+    rows.sort(key=lambda row: row["Verdict"] == f"**{UNDECIDED}**")
+    body = markdown(pd.DataFrame(rows[:ROWS])) if rows else "Nothing is measured yet.\n"
     more = "Every claim, its source, its bound and what is open: [results/claims.md](results/claims.md).\n"
     return f"{body}\n{gained}{more}"
 

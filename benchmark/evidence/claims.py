@@ -202,3 +202,16 @@ def verdicts(claims: dict[str, Claim], experiments: Path) -> pd.DataFrame:
         if not claim.measured:
             rows.append(said | {"verdict": NOT_TESTABLE if claim.needs else NOT_MEASURED})
     return pd.DataFrame(rows)
+
+
+def telling(rows: pd.DataFrame) -> pd.Series | None:
+    """Of a claim's measurements the one that speaks for it: the first decided one, else the first undecided one.
+
+    Args:
+        rows: of :func:`verdicts`, of one claim.
+    """
+    for verdicts_of in ((REPRODUCED, CONTRADICTED), (UNDECIDED,)):
+        found = rows[rows["verdict"].isin(verdicts_of)]
+        if len(found):
+            return found.iloc[0]
+    return None

@@ -190,20 +190,30 @@ def markdown(cells: pd.DataFrame) -> str:
 
 
 def gains_sentence(table: pd.DataFrame) -> str:
-    """A sentence a pair: teacher, plain student and the distilled run with the highest mean AP."""
+    """A sentence a pair: teacher, the distilled run with the highest mean AP, what it is compared with, and PGD."""
     several = table["pair"].nunique() > 1
     sentences = []
     for pair, rows in table.groupby("pair", sort=False):
-        teacher = rows[rows["role"] == TEACHER].iloc[0]
-        parts = [f"{f'{pair}: the' if several else 'The'} teacher reaches {_figures(teacher)}"]
+        parts = [f"the teacher reaches {_figures(row)}" for _, row in rows[rows["role"] == TEACHER].iterrows()]
         distilled = rows[rows["gain"].notna()]
         if len(distilled):
             best = distilled.loc[distilled["AP"].idxmax()]
             plain = rows.set_index("run").loc[best["baseline"]]
             parts.append(f"of the distilled students '{best['run']}' is highest with {_figures(best)}")
             parts.append(f"without a method, on the same footing, '{best['baseline']}' has {_figures(plain)}")
-        sentences.append("; ".join(parts) + ".")
+            own = distilled[distilled["method"] == "pgd"]
+            if len(own) and best["method"] != "pgd":
+                parts.append(_pgd(own.iloc[0]))
+        if parts:
+            text = "; ".join(parts)
+            sentences.append(f"{pair}: {text}." if several else f"{text[0].upper()}{text[1:]}.")
     return " ".join(sentences)
+
+
+def _pgd(row: pd.Series) -> str:
+    """What PGD gains, where another method is the best."""
+    reach = "" if pd.isna(row["gain_low"]) else f" {interval(row['gain_low'], row['gain_high'])}"
+    return f"PGD ('{row['run']}') has {_figures(row)}, a gain of {number(row['gain'], sign=True)}{reach}"
 
 
 def _figures(row: pd.Series) -> str:
@@ -213,20 +223,36 @@ def _figures(row: pd.Series) -> str:
 
 def made(records: pd.DataFrame) -> str:
     """Where the records come from: data, the code with its day, machine, and the time that it took."""
-
-    def values(name: str) -> list[str]:
-        return [str(v) for v in dict.fromkeys(records.get(name, pd.Series(dtype=object)).dropna())]
-
-    revisions, days = [text[:7] for text in values("environment.git_revision")], sorted(values("code_date"))
+    revisions, days = [text[:7] for text in _values(records, "environment.git_revision")], _days(records)
     if revisions and days:
-        revisions[-1] += f" ({' to '.join(dict.fromkeys((days[0], days[-1])))})"
+        revisions[-1] += f" ({days})"
     parts = {
-        "data": values("dataset"),
+        "data": _values(records, "dataset"),
         "revisions" if len(revisions) > 1 else "revision": revisions,
-        "torch": values("environment.torch"),
-        "on": values("environment.gpu") or values("environment.cpu"),
+        "torch": _values(records, "environment.torch"),
+        "on": _machines(records),
     }
     minutes = records["train_seconds"].sum() / 60
     time = f"{minutes:.0f} minutes" if minutes < 100 else f"{minutes / 60:.0f} hours"
     told = "; ".join(f"{name} {', '.join(found)}" for name, found in parts.items() if found)
     return f"Records: {told}; {time} of training in all."
+
+
+def machine(records: pd.DataFrame) -> str | None:
+    """Processor and day of the code of some records, to tell one set of figures from another; None where unknown."""
+    processors, days = ", ".join(_machines(records)), _days(records)
+    return f"{processors}, code of {days}" if processors and days else None
+
+
+def _values(records: pd.DataFrame, name: str) -> list[str]:
+    return [str(value) for value in dict.fromkeys(records.get(name, pd.Series(dtype=object)).dropna())]
+
+
+def _machines(records: pd.DataFrame) -> list[str]:
+    return _values(records, "environment.gpu") or _values(records, "environment.cpu")
+
+
+def _days(records: pd.DataFrame) -> str:
+    """The day of the code, or the first and the last one; empty where no record tells it."""
+    days = sorted(_values(records, "code_date"))
+    return " to ".join(dict.fromkeys((days[0], days[-1]))) if days else ""

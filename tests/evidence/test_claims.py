@@ -148,20 +148,31 @@ def test_the_page_tells_every_claim(experiments):
     assert "**Not testable here**: A ship." in text
 
 
-def test_readme_shows_what_is_decided(experiments):
+def test_readme_shows_what_came_out_and_what_is_decided_first(experiments):
     one = {"better": "pgd", "worse": "inherit"}
     asked = written(
         experiments,
-        helps=claim(one, one | {"bound": 3.1}),
+        open=claim(one | {"better": "nobody"}, one | {"bound": 3.1, "where": "there"}),
+        helps=claim(one | {"bound": 3.1}, one),
         far=claim(needs="A ship."),
-        open=claim(one | {"bound": 3.1}),
+        later=claim(one | {"better": "nobody"}),
     )
     block = page.found(claims.verdicts(asked, experiments))
     rows = [line for line in block.splitlines() if line.startswith("|")][2:]
-    assert len(rows) == 1
-    assert rows[0].startswith("| It helps | here | +3.1 AP [+")
+    assert len(rows) == 2
+    assert rows[0].startswith("| It helps | here | +3.1 AP [+"), "of a claim the first that is decided"
     assert rows[0].endswith("| **reproduced** | 1 reproduced, 1 undecided |")
+    assert rows[1].startswith("| It helps | there | +3.1 AP (bound +3.1) [+"), "where none is, the first undecided"
+    assert rows[1].endswith("| **undecided** | 1 undecided |")
     assert "(results/claims.md)" in block
+
+
+def test_undecided_claims_push_out_no_decided_one(experiments):
+    one = {"better": "pgd", "worse": "inherit"}
+    entries = {f"o{i}": claim(one | {"bound": 3.1}) for i in range(page.ROWS)} | {"helps": claim(one)}
+    block = page.found(claims.verdicts(written(experiments, **entries), experiments))
+    assert block.count("**reproduced**") == 1
+    assert block.count("**undecided**") == page.ROWS - 1
 
 
 def test_readme_shows_eight_claims_at_most(experiments):
@@ -170,9 +181,9 @@ def test_readme_shows_eight_claims_at_most(experiments):
     assert block.count("**reproduced**") == page.ROWS
 
 
-def test_readme_says_when_nothing_is_decided(experiments):
+def test_readme_says_when_nothing_is_measured(experiments):
     asked = written(experiments, far=claim(needs="A ship."))
-    assert page.found(claims.verdicts(asked, experiments)).startswith("Nothing is decided yet.")
+    assert page.found(claims.verdicts(asked, experiments)).startswith("Nothing is measured yet.")
 
 
 def test_the_block_is_replaced():
