@@ -1,7 +1,7 @@
 """Stage `report`: tables, figures and one page from the records of all runs.  ``python -m benchmark.report``
 
-Stops with one line that names the file when a record, a curve or the detections of a shown run are missing: a
-table that silently lacks a run is worse than none.
+What is not there (runs that were not trained yet, curves, costs, detections to be drawn) is left out, which the page
+and the command say: committed records alone make a page. A broken file stops it with one line that names it.
 """
 
 from __future__ import annotations
@@ -13,32 +13,20 @@ if __name__ == "__main__":
     answer_early("report")
 
 import json
-import math
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from benchmark.evidence import tables
-from benchmark.evidence.by_class import by_class
-from benchmark.evidence.captions import CAPTIONS, CROWD_NOTES, INTERVALS, NOTES, SAMPLES
+from benchmark.evidence.captions import CAPTIONS, SAMPLES
 from benchmark.evidence.experiments import ROOT_NAME, load_titles
 from benchmark.evidence.intervals import with_bootstrap
+from benchmark.evidence.present import can_be_pictured, curves_there, records_there
 from benchmark.evidence.published import CAVEAT, published
 from benchmark.evidence.pull import BAND, pull
 from benchmark.evidence.record import CLASS, METRICS, TEACHER, ReportError, read_json
-from benchmark.evidence.records import (
-    COSTS,
-    FOOTING,
-    METHOD,
-    aggregate,
-    by_kind,
-    load_costs,
-    load_curves,
-    load_records,
-    metrics_of,
-)
+from benchmark.evidence.records import COSTS, FOOTING, METHOD, aggregate, by_kind, load_costs, metrics_of
 from benchmark.evidence.tables import markdown, number
 from benchmark.experiment.cli import command_parser, run_cli
 from benchmark.experiment.settings import load
@@ -46,13 +34,14 @@ from benchmark.experiment.workspace import ROOT
 from benchmark.figures import ablation as plots_ablation
 from benchmark.figures import cost as plots_cost
 from benchmark.figures import plots, samples
-from benchmark.figures.pages import data_uri, link, png, shade, template, write
-from benchmark.verdict import verdict
+from benchmark.figures.page_tables import blocks, classes, commits, words
+from benchmark.figures.pages import data_uri, link, png, template, write
+from benchmark.verdict import sides, verdict
 
 #: the analyses; the stage `notebooks` runs them
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
-#: what each experiment is called
-TITLES = ROOT / "experiments" / "titles.yaml"
+#: what each experiment is called, in its repository
+TITLES = "experiments/titles.yaml"
 SEED_COLUMNS = ("run", "seed", "role", "method", *FOOTING)
 #: of what a record says of the machine
 ENVIRONMENT = "environment."
@@ -102,86 +91,48 @@ def readable(column: pd.Series) -> pd.Series:
     return column.map(text)
 
 
-def blocks(records: pd.DataFrame, table: pd.DataFrame, results: Path, work: Path) -> list[dict[str, Any]]:
-    """The tables of the page and of ``table.md``, one a kind of metric: heading, constants, cells and notes, and for
-    the page dots, their legend and each run's files."""
-    found = list(by_kind(table))
-    return [
-        {
-            "title": "Results" if len(found) == 1 else f"Results by {tables.KIND_NAMES[kind]}",
-            "constants": tables.constants(rows),
-            "cells": tables.summary(rows),
-            "colours": ["" if row["role"] == TEACHER else plots.paint(row) for _, row in rows.iterrows()],
-            "legend": plots.legend_of(row for _, row in rows.iterrows() if row["role"] != TEACHER),
-            "files": [files(results, records[records["run"] == run]) for run in rows["run"]],
-            "notes": notes(rows, kind, work),
-        }
-        for kind, rows in found
-    ]
+def repository(folder: Path) -> Path:
+    """The repository that an experiment's folder lies in; this module's own for a folder outside of any.
 
-
-def files(results: Path, own: pd.DataFrame) -> dict[str, list[tuple[str, str]]]:
-    """Record and curve of a run, by seed, its config and its method, as they are reached from the results folder."""
-    places = {"record": ("runs", "json"), "curve": ("curves", "csv")}
-    found = {
-        name: [
-            (str(record["seed"]), place)
-            for record in own.to_dict("records")
-            if (results / (place := f"{folder}/{record['key']}.{ending}")).is_file()
-        ]
-        for name, (folder, ending) in places.items()
-    }
-    first, page = own.iloc[0], results / "report.html"
-    sources = {"config": first["config"], "method": f"pgd/methods/{first['method']}.py"}
-    found |= {name: [("", link(ROOT / file, page))] for name, file in sources.items() if (ROOT / str(file)).is_file()}
-    return {name: links for name, links in found.items() if links}
-
-
-def notes(rows: pd.DataFrame, kind: str, work: Path) -> str:
-    """What stands below a table."""
-    parts = [NOTES, *(text for name, text in INTERVALS.items() if (rows["interval"] == name).any())]
-    parts.append(CROWD_NOTES if kind == "crowdhuman" else sizes(work, rows["dataset"].unique()))
-    return " ".join(parts)
-
-
-def classes(records: pd.DataFrame, table: pd.DataFrame) -> list[dict[str, Any]]:
-    """The tables of gains by class, each gain a text and its colour."""
-    found = []
-    for one in by_class(records, table):
-        most = one.gains.abs().max().max()
-        rows = [
-            (name, number(one.plain[name]), [(number(gain, sign=True), shade(gain, most)) for gain in gains])
-            for name, gains in zip(one.gains.index, one.gains.to_numpy(), strict=True)
-        ]
-        found.append({"baseline": one.baseline, "runs": list(one.gains.columns), "rows": rows})
-    return found
+    A page links to files of the former: who runs it may have imported this package from another checkout.
+    """
+    found = (one for one in (folder, *folder.parents) if (one / "pyproject.toml").is_file() and (one / "pgd").is_dir())
+    return next(found, ROOT)
 
 
 def page(
     records: pd.DataFrame,
     table: pd.DataFrame,
     costs: pd.DataFrame,
+    followed: pd.DataFrame,
     images: dict[str, bytes],
     outcome: tuple[bool | None, str],
     shown_tables: list[dict[str, Any]],
+    lacking: list[str],
     results: Path,
     params: Path,
 ) -> str:
     """The self-contained HTML page."""
     passed, text = outcome
     students = table["role"] != TEACHER
-    folder = params.resolve().parent
-    title = load_titles(TITLES).get(ROOT_NAME if folder == ROOT else folder.name)
+    folder, own = params.resolve().parent, results / "report.html"
+    root = repository(folder)
+    index = root / "results" / "index.html"
+    title = load_titles(root / TITLES).get(ROOT_NAME if folder == root else folder.name)
     return template("report.html").render(
         title=title,
+        index=link(index, own) if index.is_file() else None,
         run_notes={name: run.note for name, run in load(params).runs.items() if run.note},
+        run_words=words(table),
+        run_commits=commits(records),
         dataset=distinct(records["dataset"]),
         detector=distinct(records["detector"]),
-        seeds=int(table.loc[students, "seeds"].max()),
+        seeds=int(table.loc[students, "seeds"].max()) if students.any() else 0,
         runs=int(students.sum()),
         teachers=int((~students).sum()),
         headline=tables.gains_sentence(table),
         made=tables.made(records),
+        lacking=lacking,
         verdict={True: "yes", False: "no", None: ""}[passed],
         verdict_text=text.splitlines()[0],
         words=tables.WORDS,
@@ -189,7 +140,7 @@ def page(
         tables=shown_tables,
         classes=classes(records, table),
         costs=tables.costs(costs) if len(costs) else None,
-        pulls=pulls if len(pulls := tables.pulls(pull(records, results))) else None,
+        pulls=pulls if len(pulls := tables.pulls(pull(followed, results))) else None,
         band=BAND,
         figures=[
             {"name": name, "alt": alt, "caption": caption, "uri": data_uri(images[name])}
@@ -202,31 +153,28 @@ def page(
         },
         published=published(set(records["metric"])),
         caveat=CAVEAT,
-        notebooks={path.stem: link(path, results / "report.html") for path in sorted(NOTEBOOKS.glob("*.ipynb"))},
+        notebooks={path.stem: link(path, own) for path in sorted((root / NOTEBOOKS.name).glob("*.ipynb"))},
     )
 
 
-def sizes(work: Path, datasets: Iterable[str]) -> str:
-    """What S, M and L mean on each data set."""
-    parts = []
-    for name in datasets:
-        areas = read_json(work / "dataset" / name / "dataset.json")["areas"]
-        small, medium = (math.isqrt(round(area)) for area in areas)
-        parts.append(f"up to {small}², up to {medium}² and above ({name})")
-    return f"S, M, L: objects of an area {'; '.join(parts)}, in pixels."
+def pictured(records: pd.DataFrame) -> dict[str, tuple[str, dict[str, str]]]:
+    """The figures of sample pictures, one a kind of metric: data set and whose detections, title to record.
 
-
-def pictured(records: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """The figures of sample pictures, one a kind of metric, with the records that they are about."""
+    Nothing where the first pair of a kind lacks its teacher or has no student yet.
+    """
     kinds = list(by_kind(records))
-    return {"samples" if len(kinds) == 1 else f"samples_{kind}": rows for kind, rows in kinds}
+    return {
+        "samples" if len(kinds) == 1 else f"samples_{kind}": (rows["dataset"].iloc[0], samples.sample_runs(rows))
+        for kind, rows in kinds
+        if rows.loc[rows["pair"] == rows["pair"].iloc[0], "role"].nunique() > 1
+    }
 
 
 def captions(records: pd.DataFrame) -> dict[str, tuple[str, str]]:
     """Short text and caption of every figure there may be."""
     own = {}
-    for name, rows in pictured(records).items():
-        shown = ", ".join(f"{title} ({key})" for title, key in samples.sample_runs(rows).items())
+    for name, (_, runs) in pictured(records).items():
+        shown = ", ".join(f"{title} ({key})" for title, key in runs.items())
         own[name] = (SAMPLES[0], SAMPLES[1].format(shown=shown))
     return CAPTIONS | own
 
@@ -235,13 +183,14 @@ def figures(
     records: pd.DataFrame, table: pd.DataFrame, costs: pd.DataFrame, curves: pd.DataFrame, work: Path
 ) -> dict[str, bytes]:
     """Every figure that there is something for, as PNG by name."""
-    drawn = {
-        "ap": plots.ap_by_run(records, table),
-        "curves": plots.curves(curves),
-    }
-    for name, own in pictured(records).items():
-        shown = samples.load_samples(work, own["dataset"].iloc[0], samples.sample_runs(own))
-        drawn[name] = samples.figure(shown)
+    drawn = {}
+    if (table["role"] != TEACHER).any():
+        drawn["ap"] = plots.ap_by_run(records, table)
+    if curves["AP"].notna().any():
+        drawn["curves"] = plots.curves(curves)
+    for name, (dataset, runs) in pictured(records).items():
+        if can_be_pictured(records, list(runs.values()), work):
+            drawn[name] = samples.figure(samples.load_samples(work, dataset, runs))
     if (table["metric"] == "crowdhuman").any():
         drawn["mr"] = plots.mr_by_run(records, table)
     if len(plots_ablation.variants(records)):
@@ -252,22 +201,25 @@ def figures(
 
 
 def report(results: Path, work: Path, params: Path) -> str:
-    """Write every result; returns the line that tells about it."""
-    records = load_records(results, params)
+    """Write every result; returns the lines that tell about it."""
+    records, unrun = records_there(results, params)
     table = tables.by_gain(with_bootstrap(records, aggregate(records), results))
     costs = load_costs(results, table)
     expected = results / "expected.json"
-    outcome = verdict(records, read_json(expected) if expected.exists() else None)
-    curves = load_curves(results, records)
+    reference = read_json(expected) if expected.exists() else None
+    outcome = verdict(records, reference)
+    followed, curves, uncurved = curves_there(results, records)
     images = figures(records, table, costs, curves, work)
-    shown = blocks(records, table, results, work)
+    shown = blocks(records, table, results, work, repository(params.resolve().parent))
+    undrawn = "" if any("samples" in name for name in images) else "No sample pictures: detections are not kept here."
+    lacking = [text for text in (unrun, uncurved, undrawn) if text]
     write(results / "table.csv", csv(table))
     heading = "## {title}\n\n" if len(shown) > 1 else ""
     parts = [
         f"{heading.format(**block)}{markdown(block['cells'])}\n{block['constants']} {block['notes']}\n"
         for block in shown
     ]
-    write(results / "table.md", "\n".join(parts))
+    write(results / "table.md", "\n".join([*parts, *([f"{unrun}\n"] if unrun else [])]))
     columns = (*SEED_COLUMNS, *metrics_of(records), *COSTS, "checkpoint_sha256")
     write(results / "seeds.csv", csv(records[[name for name in columns if name in records]]))
     write(results / "metrics.json", json.dumps(metrics(records), indent=2) + "\n")
@@ -276,8 +228,11 @@ def report(results: Path, work: Path, params: Path) -> str:
     for name, image in images.items():
         write(results / "figures" / f"{name}.png", image)
     write(results / "verdict.md", outcome[1])
-    write(results / "report.html", page(records, table, costs, images, outcome, shown, results, params))
-    return f"{results / 'report.html'} written. {outcome[1].splitlines()[0]}"
+    # of figures of unknown machines it would tell nothing
+    told = outcome if sides(records, reference) else (None, outcome[1])
+    text = page(records, table, costs, followed, images, told, shown, lacking, results, params)
+    write(results / "report.html", text)
+    return " ".join([f"{results / 'report.html'} written.", outcome[1].splitlines()[0], *lacking])
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -22,8 +22,9 @@ from typing import Any
 
 import pandas as pd
 
-from benchmark.evidence.record import ReportError, read_json
-from benchmark.evidence.tables import markdown, number
+from benchmark.evidence.record import Record, ReportError, read_json
+from benchmark.evidence.records import frame
+from benchmark.evidence.tables import machine, markdown, number
 from benchmark.experiment.cli import command_parser
 
 #: AP. Another CPU rounds differently, which makes a run one of another seed: docs/mini-setting.md argues from the
@@ -85,7 +86,21 @@ def verdict(records: pd.DataFrame, expected: Mapping[str, Any] | None) -> tuple[
         passed, sentence = None, "The figures are those of the reference, to the last digit: nothing to compare."
     unknown = [run for run in now if run not in reference]
     rest = f"\nWithout a reference: {', '.join(unknown)}.\n" if unknown else ""
-    return passed, f"{sentence}\n\n{markdown(cells(table))}{rest}"
+    return passed, f"{sentence}{sides(records, expected)}\n\n{markdown(cells(table))}{rest}"
+
+
+def sides(records: pd.DataFrame, expected: Mapping[str, Any] | None) -> str:
+    """Processor and day of both sides of a comparison with ``expected.json``; empty where one of them is unknown."""
+    reference, here = (expected or {}).get("made"), machine(records)
+    return f" The committed ones: {reference}; these: {here}." if reference and here else ""
+
+
+def accepted(results: Path, tolerance: float) -> dict[str, Any]:
+    """What `--accept` writes: the figures of ``metrics.json``, and what they were made on where records tell it."""
+    ap = ap_of(read_json(results / "metrics.json"))
+    paths = [path for key in ap if (path := results / "runs" / f"{key}.json").is_file()]
+    made = machine(frame([Record.read(path) for path in paths])) if paths else None
+    return {"tolerance_ap": tolerance, **({"made": made} if made else {}), "AP": ap}
 
 
 def ap_of(metrics: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
@@ -127,7 +142,7 @@ def main(argv: list[str] | None = None) -> int:
         if tolerance is None:
             tolerance = read_json(expected).get("tolerance_ap", TOLERANCE) if expected.exists() else TOLERANCE
         if arguments.accept:
-            reference = {"tolerance_ap": tolerance, "AP": ap_of(read_json(metrics))}
+            reference = accepted(arguments.results, tolerance)
             expected.write_text(json.dumps(reference, indent=2) + "\n", encoding="utf-8")
             print(f"{expected} written; `dvc repro --force --single-item report` shows it on the page")
             return 0

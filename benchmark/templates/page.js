@@ -1,13 +1,27 @@
-// Rows that hold all words of the field above a long table stay.
+// Rows that hold all words of the field above a table stay: words that they show, or others that are known of them. The
+// buttons of a legend fill the field with their place; once more, and it is empty.
 for (const table of document.querySelectorAll("table.sortable")) {
   const rows = [...table.tBodies[0].rows];
-  if (rows.length < 6) continue;
+  const buttons = [...(table.closest("section")?.querySelectorAll("button[data-fill]") ?? [])];
+  if (rows.length < 6 && !buttons.length) continue;
   const field = Object.assign(document.createElement("input"), { type: "search", className: "filter" });
   field.placeholder = field.ariaLabel = "Filter these rows";
-  field.addEventListener("input", () => {
+  const text = new Map(rows.map((row) => {
+    const shown = [...row.cells].map((cell) => cell.textContent);
+    return [row, [...shown, row.dataset.words ?? ""].join(" ").toLowerCase()];
+  }));
+  const filter = () => {
     const words = field.value.toLowerCase().split(/\s+/);
-    for (const row of rows) row.hidden = !words.every((word) => row.innerText.toLowerCase().includes(word));
-  });
+    for (const row of rows) row.hidden = !words.every((word) => text.get(row).includes(word));
+    for (const button of buttons) button.ariaPressed = words.includes(button.dataset.fill);
+  };
+  field.addEventListener("input", filter);
+  for (const button of buttons) {
+    button.addEventListener("click", () => {
+      field.value = button.ariaPressed === "true" ? "" : button.dataset.fill;
+      filter();
+    });
+  }
   table.parentElement.before(field);
 }
 // A click on a heading sorts its table: numbers from the highest, words from A; a second click turns the order round.

@@ -1,0 +1,57 @@
+"""What of an experiment is there for its report, and in words what is not.
+
+An experiment under way has a page, too, as has one of which only the committed records are there; what lacks is told
+on the page and by the command, as a table that silently lacks a run is worse than none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from benchmark.evidence.record import TEACHER, Record, ReportError
+from benchmark.evidence.records import METHOD, expected_jobs, frame, load_curves
+
+#: columns of the curves of students, where none has any
+CURVES = ("step", "loss", "AP", "run", "seed", *METHOD, "pair", "baseline")
+
+
+def records_there(results: Path, params: Path) -> tuple[pd.DataFrame, str]:
+    """The records that there are of those that ``params.yaml`` asks for, and a sentence of what was not run yet.
+
+    Returns:
+        :func:`benchmark.evidence.records.frame` of them, and the sentence; empty where none lacks.
+
+    Raises:
+        ReportError: there is none at all, or one is broken.
+    """
+    asked = [(job, results / "runs" / f"{job.label}.json") for job in expected_jobs(params)]
+    found = [Record.read(path) for _, path in asked if path.is_file()]
+    if not found:
+        raise ReportError(f"{asked[0][1]} is missing, as are all other records; `dvc repro` trains the runs")
+    lacking = [(job.name, job.label) for job, path in asked if not path.is_file()]
+    if not lacking:
+        return frame(found), ""
+    begun = {record.run for record in found}
+    names = dict.fromkeys(label if name in begun else name for name, label in lacking)
+    return frame(found), f"Not run yet ({len(lacking)} of {len(asked)} trainings): {', '.join(names)}."
+
+
+def curves_there(results: Path, records: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, str]:
+    """The records of the students that have a curve, these curves, and a sentence of those without any.
+
+    The curves are those of :func:`benchmark.evidence.records.load_curves`.
+    """
+    students = records[records["role"] != TEACHER]
+    there = students["key"].map(lambda key: (results / "curves" / f"{key}.csv").is_file()).astype(bool)
+    followed, lacking = students[there], students.loc[~there, "key"]
+    curves = load_curves(results, followed) if len(followed) else pd.DataFrame(columns=list(CURVES))
+    return followed, curves, f"Without a curve: {', '.join(lacking)}." if len(lacking) else ""
+
+
+def can_be_pictured(records: pd.DataFrame, keys: Sequence[str], work: Path) -> bool:
+    """Whether the prepared data set and the detections of all of these records are there, to be drawn."""
+    folders = {work / "dataset" / name / "dataset.json" for name in records.loc[records["key"].isin(keys), "dataset"]}
+    return all(path.is_file() for path in (*folders, *(work / "evaluate" / key / "detections.json" for key in keys)))

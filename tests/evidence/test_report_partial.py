@@ -1,0 +1,91 @@
+"""The report of an experiment of which not everything is there: told, left out, and never an error."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from support.report_tree import build, run_report
+
+from benchmark import report
+from benchmark.evidence.present import records_there
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    build(tmp_path)
+    return tmp_path
+
+
+def without(tree: Path, *names: str) -> str:
+    """The page when these files are not there."""
+    for name in names:
+        (tree / name).unlink()
+    run_report(tree)
+    return (tree / "results" / "report.html").read_text()
+
+
+def test_what_is_not_there_is_told(tree, capsys):
+    names = "results/runs/pgd-1.json", "results/curves/pgd-0.csv", "work/dataset/<mini>/dataset.json"
+    page = without(tree, *names)
+    told = (
+        "Not run yet (1 of 7 trainings): pgd-1.",
+        "Without a curve: pgd-0.",
+        "No sample pictures: detections are not kept here.",
+    )
+    assert " ".join(told) in capsys.readouterr().out
+    assert all(f'<p class="lacking">{text}</p>' in page for text in told)
+    assert (tree / "results" / "table.md").read_text().endswith(f"\n{told[0]}\n")
+    assert "S, M, L: small, medium and large objects." in page
+    assert not (tree / "results" / "figures" / "samples.png").exists()
+    table = pd.read_csv(tree / "results" / "table.csv").set_index("run")
+    # of the shared seed alone
+    assert table.loc["pgd", ["gain", "seeds"]].tolist() == [3, 1]
+    assert table.loc["inherit", "seeds"] == 2
+    assert "pgd" not in set(pd.read_csv(tree / "results" / "plots" / "curves.csv")["run"])
+
+
+def test_where_all_is_there_nothing_is_told(tree):
+    assert 'class="lacking"' not in without(tree)
+
+
+def test_neither_teacher_nor_detections_nor_curves_are_needed(tree):
+    shutil.rmtree(tree / "results" / "curves")
+    page = without(tree, "results/runs/teacher-gfl.json", "work/evaluate/inherit-0/detections.json")
+    assert "Not run yet (1 of 7 trainings): teacher-gfl." in page
+    assert "Without a curve: plain-0, plain-1, inherit-0" in page
+    assert "Of the distilled students" in page
+    assert {path.name for path in (tree / "results" / "figures").iterdir()} == {"ap.png"}
+    assert pd.read_csv(tree / "results" / "plots" / "curves.csv").empty
+
+
+def test_a_run_without_any_record_is_named_once(tree):
+    for path in (tree / "results" / "runs").glob("pgd-*.json"):
+        path.unlink()
+    records, told = records_there(tree / "results", tree / "params.yaml")
+    assert told == "Not run yet (2 of 7 trainings): pgd."
+    assert records["run"].unique().tolist() == ["teacher-gfl", "plain", "inherit"]
+
+
+def test_teachers_alone_make_a_page(tree, monkeypatch):
+    for path in (tree / "results" / "runs").glob("*-[01].json"):
+        path.unlink()
+    assert "one teacher, 0 students" in without(tree)
+
+
+@pytest.mark.parametrize("name", ["study", "real"])
+def test_committed_records_alone_make_a_page(name, tmp_path, monkeypatch):
+    """Of the photographs some pairs have no student and some nothing; nothing is prepared, no cost was measured."""
+    monkeypatch.setattr(report, "figures", lambda *_: {})
+    kept = REPOSITORY / "experiments" / name
+    for folder in ("runs", "curves", "bootstrap"):
+        shutil.copytree(kept / "results" / folder, tmp_path / "results" / folder)
+    shutil.copy(kept / "params.yaml", tmp_path)
+    page = without(tmp_path)
+    assert len(pd.read_csv(tmp_path / "results" / "seeds.csv")) == len(list((kept / "results" / "runs").iterdir()))
+    assert 'id="costs"' not in page
+    assert "No sample pictures" in page
