@@ -20,77 +20,28 @@ from typing import Any
 import pandas as pd
 
 from benchmark import region_figures
-from benchmark.evidence.claims import CONTRADICTED, NOT_MEASURED, NOT_TESTABLE, REPRODUCED, UNDECIDED
+from benchmark.evidence.captions import CAPTIONS
+from benchmark.evidence.claim_rows import load_claims
 from benchmark.evidence.experiments import Experiment, load_experiments
 from benchmark.evidence.record import ReportError, read_json
+from benchmark.evidence.records import load_costs
 from benchmark.evidence.region_tables import shares_sentence
-from benchmark.evidence.tables import MISSING, holds_zero, interval, made, number
+from benchmark.evidence.tables import holds_zero, interval, made, number
 from benchmark.experiment.cli import command_parser, run_cli
-from benchmark.figures.pages import data_uri, link, png, template, write
+from benchmark.experiment.settings import load
+from benchmark.figures import cost as plots_cost
 from benchmark.figures.looks import legend_of, paint
+from benchmark.figures.pages import data_uri, link, png, template, write
 
-#: verdicts that an interval gave, in the order in which claims are told
-DECIDED = (REPRODUCED, CONTRADICTED, UNDECIDED)
-#: those of claims that wait
-WAITING = (NOT_MEASURED, NOT_TESTABLE)
 #: gains that a card may have without folding any away, and how many it then shows
 MANY, SHOWN = 8, 6
-#: whose key regions open the page
-HERO = "coco-regions"
+#: whose key regions, and whose gains, open the page
+HERO, GAINS = "coco-regions", "study"
 BASES = {
     "both": "Intervals over seeds and images.",
     "images": "One seed: intervals over images alone, so that one without zero is no proof.",
     "seeds": "Intervals over seeds.",
 }
-
-
-def claim_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Claims in their order, each with its measurements as text."""
-    return [
-        {
-            "claim": claim,
-            "rows": [
-                {
-                    "where": row["where"] if pd.notna(row["where"]) else MISSING,
-                    "published": row["published"] if pd.notna(row["published"]) else "",
-                    "value": measured(row),
-                    "interval": interval(row["low"], row["high"]) if pd.notna(row["low"]) else "",
-                    "verdict": row["verdict"],
-                    "kind": row["verdict"] if row["verdict"] in DECIDED else "open",
-                }
-                for _, row in rows.iterrows()
-            ],
-            "count": len(rows),
-        }
-        for claim, rows in table.groupby("claim", sort=False)
-    ]
-
-
-def measured(row: Mapping[str, Any]) -> str:
-    """A figure with what it is of, short enough for a phone."""
-    if pd.isna(row["value"]):
-        return MISSING
-    return f"{number(row['value'], sign=True)} {row['unit']}".replace(" % of the gap", "% of gap")
-
-
-def load_claims(path: Path) -> dict[str, Any]:
-    """The table of verdicts: what was decided first, what waits, and how many there are of each verdict."""
-    if not path.is_file():
-        return {"claims": None, "waiting": [], "counts": []}
-    try:
-        table = pd.read_csv(path, dtype={"published": str})
-        found = table["verdict"].value_counts()
-        rank = table["verdict"].map({word: k for k, word in enumerate(DECIDED)}).fillna(len(DECIDED))
-        # a claim stands where its best decided measurement puts it
-        order = rank.groupby(table["claim"]).transform("min").sort_values(kind="stable").index
-        table = table.loc[order]
-        waits = table["verdict"].isin(WAITING)
-        shown, waiting = claim_rows(table[~waits]), claim_rows(table[waits])
-    except (KeyError, ValueError) as error:
-        raise ReportError(f"{path} is not what `python -m benchmark.claims` writes: {error}") from None
-    words = [*(word for word in DECIDED if word in found), *(word for word in found.index if word not in DECIDED)]
-    counts = [(word, word if word in DECIDED else "open", int(found[word])) for word in words]
-    return {"claims": shown, "waiting": waiting, "counts": counts}
 
 
 def hero(folder: Path) -> dict[str, str]:
@@ -217,6 +168,27 @@ def links(one: Experiment, page: Path) -> list[tuple[str, str]]:
     return [(name, link(path, page)) for name, path in files.items() if path is not None and path.is_file()]
 
 
+def cost(known: Iterable[Experiment]) -> dict[str, str] | None:
+    """The figure of gain against the time of a training step, of the first experiment that has measured it."""
+    for one in known:
+        costs = load_costs(one.results, one.table) if one.table is not None else None
+        if costs is not None and costs["gain"].notna().any():
+            uri = data_uri(png(plots_cost.cost(costs)))
+            return {"uri": uri, "alt": CAPTIONS["cost"][0], "title": one.title.title, "id": anchor(one)}
+    return None
+
+
+def anchor(one: Experiment) -> str:
+    """Where an experiment's card stands on the page."""
+    return "default" if one.name == "." else one.name
+
+
+def run_notes(one: Experiment) -> dict[str, str]:
+    """What ``params.yaml`` says of runs whose names do not explain themselves."""
+    path = one.folder / "params.yaml"
+    return {name: run.note for name, run in load(path).runs.items() if run.note} if path.is_file() else {}
+
+
 def card(one: Experiment, page: Path) -> dict[str, Any]:
     """An experiment as the page shows it."""
     found, zero = gains(one.table) if one.table is not None else ([], 0.0)
@@ -224,12 +196,13 @@ def card(one: Experiment, page: Path) -> dict[str, Any]:
     if not found and one.key_regions:
         regions = shares_sentence(region_figures.load(one.key_regions)[0]).replace("**", "").split("\n\n")
     return {
-        "id": "default" if one.name == "." else one.name,
+        "id": anchor(one),
         "title": one.title.title,
         "sentence": one.title.sentence,
         "state": state(one),
         "warning": warning(one),
         "gains": found,
+        "run_notes": run_notes(one) if found else {},
         "cut": len(found) if len(found) <= MANY else SHOWN,
         "zero": zero,
         "note": note(one.table) if found else "",
@@ -244,11 +217,14 @@ def front(experiments: Iterable[Experiment], claims: Path, page: Path) -> str:
     """The page, as it stands at ``page``."""
     known = list(experiments)
     shown = next((one.key_regions for one in known if one.name == HERO and one.key_regions), None)
+    cards = {one.name: card(one, page) for one in known}
     return template("index.html").render(
         **load_claims(claims),
         claims_link=link(claims.with_suffix(".md"), page),
         hero=hero(shown) if shown else None,
-        cards=[card(one, page) for one in known],
+        first=next((cards[name] for name in (GAINS, *cards) if name in cards and cards[name]["gains"]), None),
+        cost=cost(known),
+        cards=list(cards.values()),
         places=legend_of(row for one in known if one.table is not None for _, row in distilled(one.table).iterrows()),
     )
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import os
 import re
 import shutil
+import subprocess
 from pathlib import Path
 
 import pandas as pd
@@ -163,13 +166,55 @@ def test_an_unreadable_record_is_told(root):
     assert "no record of version 2" in card(page(root), "half")
 
 
-def test_decided_claims_come_first_and_the_others_are_folded(root):
+def claim_of(text: str, name: str) -> str:
+    """A claim with what is folded into it."""
+    return next(one for one in re.findall(r'<details class="claim">.*?</details>', text, re.DOTALL) if name in one)
+
+
+def test_decided_claims_come_first_and_what_waits_is_folded(root):
     text = page(root)
-    shown, folded = text.split("<details", 1)
+    shown, waiting = text.split('<details class="folded">', 1)
     assert shown.index("It is so") < shown.index("It &lt;helps&gt;")
     assert "It waits" not in shown
-    assert "It waits" in folded
-    assert "elsewhere" in folded
+    assert "It waits" in waiting
+    assert "elsewhere" in waiting
+
+
+def test_a_claim_shows_what_speaks_for_it_and_folds_the_rest(root):
+    path = root / "results" / "claims.csv"
+    path.write_text(
+        path.read_text() + "three,It varies,here,True,first place,,AP,0.0,1.0,-1.0,3.0,3,undecided\n"
+        "three,It varies,here,True,second place,,AP,0.0,-4.0,-5.0,-3.0,3,contradicted\n"
+    )
+    summary, folded = claim_of(page(root), "It varies").split("</summary>")
+    assert "second place" in summary
+    assert "first place" not in summary
+    assert re.findall(r'class="word \w+">([^<]*)<', summary) == ["contradicted", "undecided"]
+    assert re.findall(r'class="text place">(\w+ place)', folded) == ["first place", "second place"]
+
+
+def test_the_first_screen_has_gains_and_costs_and_leads_to_every_card(root):
+    columns = "run,method,extra_parameters,step_ms,step_ratio,peak_mb,extra_mb\n"
+    (root / "results" / "cost.csv").write_text(columns + "pgd,pgd,0,150.0,1.5,420.0,120.0\n")
+    text = page(root)
+    top = text[: text.index('<section id="experiments">')]
+    assert re.search(r'<section id="gains">.*?The first.*?<td>\+4\.0</td>', top, re.DOTALL)
+    assert re.search(r'<section id="cost">.*?base64,.*?The first', top, re.DOTALL)
+    leads = re.findall(r'href="#([^"]+)"', top[: top.index("</nav>")])
+    assert leads == ["claims", "gains", "cost", "default", "half", "later"]
+    assert all(f'id="{one}"' in text for one in leads)
+
+
+def test_without_costs_there_is_no_figure_of_them(root):
+    assert 'id="cost"' not in page(root)
+
+
+def test_a_card_says_what_a_run_is(root):
+    path = root / "params.yaml"
+    content = yaml.safe_load(path.read_text())
+    content["runs"]["pgd"]["note"] = "with <all> its parts"
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    assert "pgd<small>with &lt;all&gt; its parts</small>" in card(page(root), "default")
 
 
 def test_without_verdicts_the_page_names_the_remedy(root):
@@ -219,10 +264,22 @@ def test_the_committed_page_stands_alone(committed):
     assert not re.search(r"(src|href|srcset|url)\W{1,3}(https?:)?//", committed)
 
 
-def test_every_link_leads_somewhere(committed):
-    targets = re.findall(r'<a href="([^"]+)">', committed)
+@functools.cache
+def tracked() -> tuple[str, ...]:
+    answer = subprocess.run(["git", "-C", str(REPOSITORY), "ls-files"], capture_output=True, text=True)
+    return tuple(answer.stdout.splitlines())
+
+
+@pytest.mark.parametrize("name", [one for one in tracked() if one.endswith(".html") and "results/" in one])
+def test_every_link_of_a_committed_page_leads_to_a_committed_file(name):
+    text = (REPOSITORY / name).read_text()
+    targets = set(re.findall(r'href="([^"#:]+)"', text))
     assert len(targets) > 10
-    assert not [one for one in targets if not (REPOSITORY / "results" / one).is_file()]
+    places = {one: os.path.normpath(Path(name).parent / one) for one in targets}
+    lost = sorted(one for one, place in places.items() if Path(place).as_posix() not in tracked())
+    assert not lost, f"{name} is to be written anew by `python -m benchmark.{'front' if 'index' in name else 'report'}`"
+    anchors = set(re.findall(r'href="#([^"]+)"', text))
+    assert not [one for one in anchors if f'id="{one}"' not in text]
 
 
 def test_every_experiment_has_a_title(committed):
