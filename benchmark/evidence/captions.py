@@ -49,8 +49,10 @@ CAPTIONS = {
     ),
     "cost": (
         "Gain in AP against the time of a training step",
-        "What a method gains and what it takes: time of a training step relative to the student alone, and in a dot's "
-        "area the extra memory. Measured side by side on one machine.",
+        "What a method gains and what it takes: time of a training step relative to the student alone, thin lines from "
+        "quartile to quartile over the turns, and in a dot's area the extra memory, where it differs. Measured side by "
+        "side on one machine. The grey steps join the runs that none beats in both. Names stand where there is room, "
+        "the table has all; a triangle is a loss beyond the axis.",
     ),
     "ablation": (
         "What a change of one setting does",
@@ -66,9 +68,10 @@ CAPTIONS = {
 }
 SAMPLES = (
     "Ground truth and detections on validation images",
-    "From above: ground truth, then what {shown} found with a score of "
-    f"{samples.MIN_SCORE} or more, on three validation images with at least three objects: the one on which the method "
-    "is ahead of the student without one as on the median image (by F1), and those on which it gains and loses most. "
-    f"Solid: same class and an IoU of {samples.MIN_IOU} or more with an object not yet found; dashed red, with class "
-    "and score: false; dotted: to be ignored, or inside what is.",
+    f"From above: ground truth, then what {{shown}} found, on three validation images with {samples.FEW} to "
+    f"{samples.MANY} objects: the one on which the method is ahead of the student without one as on the median image "
+    "(by F1), and those on which it gains and loses most. Each detector's boxes are shown from the score on, written "
+    "beside it, at which its F1 on such images is best. Solid: same class and an IoU of "
+    f"{samples.MIN_IOU} or more with an object not yet found; dashed, of several classes with class and score: false; "
+    "faint: missed; dotted: to be ignored (what is found inside is not drawn).",
 )

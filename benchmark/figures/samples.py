@@ -24,15 +24,19 @@ from benchmark.evidence.tables import method_name
 from benchmark.figures.looks import WIDTH, style
 
 # false ones in a colour that few objects have
-TRUTH, CORRECT, FALSE, IGNORED = "#ffffff", "#56b4e9", "#ff6ee0", "#d9d9d9"
+TRUTH, CORRECT, FALSE, IGNORED, MISSED_KEY = "#ffffff", "#56b4e9", "#ff6ee0", "#d9d9d9", "#b4b4b4"
 LINES = {
     "truth": {"color": TRUTH, "linestyle": "-"},
     "correct": {"color": CORRECT, "linestyle": "-"},
     "false": {"color": FALSE, "linestyle": (0, (3, 1.5))},
     "ignored": {"color": IGNORED, "linestyle": (0, (1, 1.5))},
+    "missed": {"color": TRUTH, "linestyle": "-", "alpha": 0.5},
 }
-MIN_SCORE = 0.4
+#: detections below it are never shown
+MIN_SCORE = 0.05
 MIN_IOU = 0.5
+#: objects of an image that may be shown: of more, boxes tangle
+FEW, MANY = 3, 8
 #: boxes that overlap so much stand on one spot
 SPOT = 0.3
 
@@ -56,6 +60,8 @@ class Samples:
     detections: dict[str, list[list[Box]]]
     #: why each picture is shown
     reasons: list[str]
+    #: from which score on a detector's boxes are shown
+    scores: dict[str, float]
     #: boxes say their class; pointless where there is one class only
     tagged: bool = True
 
@@ -101,11 +107,27 @@ def boxes_by_image(detections: list[dict[str, Any]], files: Mapping[int, Path], 
     return found
 
 
-def agreement(detections: Sequence[Box], truth: Sequence[Box]) -> float:
-    """F1 of an image: correct detections against false and missed ones, from 0 to 1."""
-    kinds = [kind for _, kind in judge(detections, truth)]
-    right, objects = kinds.count("correct"), sum(not box.crowd for box in truth)
-    return 2 * right / max(right + kinds.count("false") + objects, 1)
+def agreement(detections: Sequence[Box], truth: Sequence[Box], least: float) -> float:
+    """F1 of an image: correct detections of a score of ``least`` or more against false and missed ones, 0 to 1."""
+    kinds = [kind for _, kind in judge(detections, truth, least)]
+    right = kinds.count("correct")
+    return 2 * right / max(2 * right + kinds.count("false") + kinds.count("missed"), 1)
+
+
+def best_score(found: Mapping[int, Sequence[Box]], truth: Mapping[int, Sequence[Box]]) -> float:
+    """The score from which on a detector's boxes have the highest F1 on some images, rounded down to hundredths.
+
+    About as many are false there as objects are missed. Scores of detectors differ in what they mean, and so those of
+    one are no measure for another.
+    """
+    judged = [(box.score, kind) for i in truth for box, kind in judge(found[i], truth[i], MIN_SCORE)]
+    objects = sum(kind in ("correct", "missed") for _, kind in judged)
+    ranked = sorted((one for one in judged if one[1] in ("correct", "false")), reverse=True)
+    right = np.cumsum([kind == "correct" for _, kind in ranked])
+    if not len(right) or not right[-1]:
+        return MIN_SCORE
+    f1 = 2 * right / (np.arange(1, len(right) + 1) + objects)
+    return math.floor(100 * ranked[int(np.argmax(f1))][0]) / 100
 
 
 def choose(taught: Mapping[int, float], plain: Mapping[int, float]) -> dict[int, str]:
@@ -131,7 +153,7 @@ def choose(taught: Mapping[int, float], plain: Mapping[int, float]) -> dict[int,
 def load_samples(work: Path, dataset: str, runs: Mapping[str, str]) -> Samples:
     """Pictures of the validation set, their ground truth and, for each run, its record's detections.
 
-    Of the images with at least three objects those of :func:`choose`, by student and PGD.
+    Of the images with three to eight objects (failing them, of all) those of :func:`choose`, by student and PGD.
     """
     info = read_json(work / "dataset" / dataset / "dataset.json")
     folder = work.parent / info["val_images"]  # its paths are relative to where the pipeline runs
@@ -142,13 +164,18 @@ def load_samples(work: Path, dataset: str, runs: Mapping[str, str]) -> Samples:
         box = Box(tuple(item["bbox"]), names[item["category_id"]], crowd=bool(item.get("iscrowd")))
         truth[item["image_id"]].append(box)
     files = {image["id"]: folder / image["file_name"] for image in coco["images"]}
-    rich = [i for i in sorted(files) if sum(not box.crowd for box in truth[i]) >= 3]
+    rich = [i for i in sorted(files) if FEW <= sum(not box.crowd for box in truth[i]) <= MANY]
     found = {
         title: boxes_by_image(read_json(work / "evaluate" / key / "detections.json"), files, names)
         for title, key in runs.items()
     }
-    plain, taught = ([agreement(boxes[i], truth[i]) for i in rich or files] for boxes in list(found.values())[:3][-2:])
-    shown = choose(dict(zip(rich or files, taught, strict=True)), dict(zip(rich or files, plain, strict=True)))
+    among = {i: truth[i] for i in rich or files}
+    scores = {title: best_score(boxes, among) for title, boxes in found.items()}
+    plain, taught = (
+        {i: agreement(found[title][i], own, scores[title]) for i, own in among.items()}
+        for title in list(found)[:3][-2:]
+    )
+    shown = choose(taught, plain)
     try:
         images = [np.asarray(Image.open(files[i]).convert("RGB")) for i in shown]
     except OSError as error:
@@ -158,6 +185,7 @@ def load_samples(work: Path, dataset: str, runs: Mapping[str, str]) -> Samples:
         [truth[i] for i in shown],
         {title: [boxes[i] for i in shown] for title, boxes in found.items()},
         list(shown.values()),
+        scores,
         tagged=len(names) > 1,
     )
 
@@ -169,13 +197,14 @@ def overlap(a: Box, b: Box) -> tuple[float, float]:
     return common / max(aw * ah + bw * bh - common, 1e-9), common / max(aw * ah, 1e-9)
 
 
-def judge(detections: Sequence[Box], truth: Sequence[Box]) -> Iterator[tuple[Box, str]]:
-    """Each detection of a score of 0.4 or more, best first, as "correct", "false" or "ignored" (inside a crowd region).
+def judge(detections: Sequence[Box], truth: Sequence[Box], least: float) -> Iterator[tuple[Box, str]]:
+    """Each detection of a score of ``least`` or more, best first, as "correct", "false" or "ignored" (inside a crowd
+    region), then the objects that are "missed".
 
     Correct: it overlaps an object of its class, not yet found by a better one, with an IoU of 0.5 or more.
     """
     free = [box for box in truth if not box.crowd]
-    for box in sorted((d for d in detections if d.score >= MIN_SCORE), key=lambda d: -d.score):
+    for box in sorted((d for d in detections if d.score >= least), key=lambda d: -d.score):
         rivals = [t for t in free if t.label == box.label and overlap(box, t)[0] >= MIN_IOU]
         if rivals:
             free.remove(max(rivals, key=lambda t: overlap(box, t)[0]))
@@ -184,6 +213,7 @@ def judge(detections: Sequence[Box], truth: Sequence[Box]) -> Iterator[tuple[Box
             yield box, "ignored"
         else:
             yield box, "false"
+    yield from ((box, "missed") for box in free)
 
 
 def told(judged: Sequence[tuple[Box, str]]) -> list[Box]:
@@ -196,13 +226,17 @@ def told(judged: Sequence[tuple[Box, str]]) -> list[Box]:
 
 
 def draw_box(axes: Axes, box: Box, kind: str, width: float, tagged: bool = True, thin: bool = False) -> None:
-    """One box with a dark halo, to show on any picture; where ``tagged``, its class and score unless correct."""
+    """One box with a dark halo, to show on any picture; where ``tagged``, its class and score if it is wrong.
+
+    What is missed is faint: thin, without a halo.
+    """
     x, y, w, h = box.xywh
     line = LINES[kind]
-    patch = Rectangle((x, y), w, h, fill=False, linewidth=0.9 if thin else 1.5, **line)
-    patch.set_path_effects([withStroke(linewidth=1.8 if thin else 2.8, foreground="#000000a0")])
+    patch = Rectangle((x, y), w, h, fill=False, linewidth=0.9 if thin or kind == "missed" else 1.5, **line)
+    if kind != "missed":
+        patch.set_path_effects([withStroke(linewidth=1.8 if thin else 2.8, foreground="#000000a0")])
     axes.add_patch(patch)
-    if not tagged or kind == "correct":
+    if not tagged or kind in ("correct", "missed"):
         return
     text = box.label if np.isnan(box.score) else f"{box.label} {box.score:.2f}"
     tag = {"boxstyle": "square,pad=0.12", "facecolor": line["color"], "edgecolor": "none", "alpha": 0.85}
@@ -214,7 +248,7 @@ def draw_box(axes: Axes, box: Box, kind: str, width: float, tagged: bool = True,
 
 
 def figure(shown: Samples) -> Figure:
-    """Columns: images. Rows: ground truth, then one a detector. Correct solid, false dashed."""
+    """Columns: images. Rows: ground truth, then one a detector. Correct solid, false dashed, missed faint."""
     style()
     rows = ["ground truth", *shown.detections]
     # The pictures of a data set have about the same shape.
@@ -233,7 +267,9 @@ def figure(shown: Samples) -> Figure:
             judged = [(box, "ignored" if box.crowd else "truth") for box in shown.truth[column]]
             note = f"{len(objects)} objects"
         else:
-            judged = list(judge(shown.detections[title][column], shown.truth[column]))
+            found = judge(shown.detections[title][column], shown.truth[column], shown.scores[title])
+            # what is to be ignored would only hide the rest
+            judged = [(box, kind) for box, kind in found if kind != "ignored"]
             kinds = [kind for _, kind in judged]
             note = f"{kinds.count('correct')} of {len(objects)} found, {kinds.count('false')} false"
         named = told(judged)
@@ -243,12 +279,15 @@ def figure(shown: Samples) -> Figure:
         if row == 0:
             axes.set_title(shown.reasons[column])
         if column == 0:
-            axes.set_ylabel(title, fontsize=11)
+            axes.set_ylabel(title if row == 0 else f"{title}\nscore \u2265 {shown.scores[title]:.2f}", fontsize=10)
     names = {
         "correct": f"correct ({'same class, ' if shown.tagged else ''}IoU ≥ 0.5)",
         "false": "false",
+        "missed": "missed",
         "ignored": "crowd region" if shown.tagged else "region to ignore",
     }
     handles = [Line2D([], [], linewidth=2, label=name, **LINES[kind]) for kind, name in names.items()]
-    drawn.legend(handles=handles, loc="outside lower center", ncols=3)
+    # what is white in the pictures would not show on the page
+    handles[2].set(color=MISSED_KEY, alpha=1, linewidth=1)
+    drawn.legend(handles=handles, loc="outside lower center", ncols=2 if shown.tagged else 4)
     return drawn

@@ -229,16 +229,30 @@ def test_detections_are_judged_like_coco_does():
         Box((60, 60, 5, 5), "a", 0.5),  # one of the crowd
         Box((0, 0, 10, 10), "a", 0.39),
     ]
-    judged = [(box.score, kind) for box, kind in samples.judge(found, truth)]
+    judged = [(box.score, kind) for box, kind in samples.judge(found, truth, 0.4)]
     assert judged == [(0.9, "correct"), (0.8, "false"), (0.6, "false"), (0.5, "ignored")]
+    # of what is not found nothing is told but that; the crowd is no object
+    assert list(samples.judge(found[2:], truth, 0.4))[-1] == (truth[0], "missed")
 
 
 def test_agreement_is_f1():
     truth = [Box((0, 0, 10, 10), "a"), Box((50, 50, 40, 40), "a")]
     found = [Box((0, 0, 10, 10), "a", 0.9), Box((20, 0, 10, 10), "a", 0.8), Box((20, 20, 5, 5), "a", 0.1)]
     # one right, one false, one missed
-    assert samples.agreement(found, truth) == pytest.approx(0.5)
-    assert samples.agreement([], []) == 0
+    assert samples.agreement(found, truth, 0.4) == pytest.approx(0.5)
+    assert samples.agreement(found, truth, 0.85) == pytest.approx(2 / 3)
+    assert samples.agreement([], [], 0.4) == 0
+
+
+def test_each_detector_is_shown_from_its_best_score_on():
+    truth = {1: [Box((0, 0, 10, 10), "a"), Box((50, 50, 40, 40), "a")], 2: [Box((0, 0, 10, 10), "a")]}
+    found = {
+        1: [Box((0, 0, 10, 10), "a", 0.309), Box((50, 50, 40, 40), "a", 0.219), Box((90, 0, 5, 5), "a", 0.2)],
+        2: [Box((90, 0, 5, 5), "a", 0.25), Box((80, 0, 5, 5), "a", 0.15), Box((0, 0, 10, 10), "a", 0.01)],
+    }
+    # F1 after each box: 1/2, 2/5, 2/3, 4/7, 1/2; what is below all that is shown is missed
+    assert samples.best_score(found, truth) == 0.21
+    assert samples.best_score(dict.fromkeys(truth, ()), truth) == samples.MIN_SCORE
 
 
 def test_the_pictures_are_typical_best_and_worst():

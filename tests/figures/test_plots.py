@@ -141,36 +141,85 @@ def test_otherwise_the_gain_has_a_panel_of_its_own(changes):
     ]
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_labels_of_costs_cover_neither_each_other_nor_a_dot(seed):
+def costs_of(seed: int, spread: float = 0.0) -> pd.DataFrame:
     rng = np.random.default_rng(seed)
     count = len(METHODS)
     costs = pd.DataFrame(
         {
             "run": list(METHODS),
+            "method": list(METHODS),
             "method_place": METHODS.values(),
             "step_ratio": 1.3 + np.abs(rng.normal(0, 0.15, count)),
             "extra_mb": rng.exponential(50, count),
             "gain": rng.normal(1.3, 0.5, count),
         }
     )
+    # as it was measured before there were quartiles, or with them
+    quartiles = {"step_ratio_low": costs["step_ratio"] - spread, "step_ratio_high": costs["step_ratio"] + spread}
+    return costs.assign(**quartiles) if spread else costs
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.03])
+@pytest.mark.parametrize("seed", range(4))
+def test_names_of_costs_can_be_read(seed, spread):
+    costs = costs_of(seed, spread)
     figure = plots_cost.cost(costs)
     renderer = FigureCanvasAgg(figure).get_renderer()
     figure.draw_without_rendering()
     axes = figure.axes[0]
     boxes = np.array([text.get_window_extent(renderer).extents for text in axes.texts])
-    assert sorted(text.get_text() for text in axes.texts) == sorted(METHODS)
+    named = {text.get_text() for text in axes.texts}
+    points = costs[["step_ratio", "gain"]].to_numpy()
+    best = {
+        run
+        for run, (time, gain) in zip(costs["run"], points, strict=True)
+        if not any(t <= time and g >= gain and (t, g) != (time, gain) for t, g in points)
+    }
+    assert best | {"pgd"} <= named <= set(METHODS)
+    assert len(named) >= 10
     covered = plots_cost.shared(boxes, boxes)
     assert (covered - np.diag(np.diag(covered))).max() == 0
     assert (boxes[:, :2] >= axes.bbox.min).all()
     assert (boxes[:, 2:] <= axes.bbox.max).all()
-    centres = axes.transData.transform(costs[["step_ratio", "gain"]])
-    assert plots_cost.shared(boxes, np.concatenate((centres - 2, centres + 2), axis=1)).max() == 0
+    dots = axes.transData.transform(points)
+    ends = [axes.transData.transform(points + [side * spread, 0]) for side in (-1, 1)]
+    assert plots_cost.shared(boxes, np.concatenate((dots - 2, dots + 2), axis=1)).max() == 0
+    # pixels of a line, which a name that must stand somewhere may cover
+    assert plots_cost.shared(boxes, np.concatenate((ends[0] - 0.5, ends[1] + 0.5), axis=1)).max() < 10
+    # letters of 8 pixels where the figure is shrunk to 358
+    assert min(text.get_fontsize() for text in axes.texts) * 358 / (72 * figure.get_figwidth()) >= 8
+
+
+def test_the_spread_of_step_times_is_drawn():
+    def ends(costs: pd.DataFrame) -> list:
+        found = [
+            lines.get_segments()
+            for lines in plots_cost.cost(costs).axes[0].collections
+            if hasattr(lines, "get_segments")
+        ]
+        return sorted(tuple(line[:, 0].round(6)) for line in found[0] if line.size)
+
+    costs = costs_of(0, 0.03)
+    assert ends(costs) == sorted(zip(costs["step_ratio_low"].round(6), costs["step_ratio_high"].round(6), strict=True))
+    assert ends(costs_of(0)) == []
+
+
+def test_what_loses_much_stands_at_the_edge_with_its_figure():
+    costs = costs_of(0)
+    costs.loc[costs["run"] == "fkd", "gain"] = -30.0
+    axes = plots_cost.cost(costs).axes[0]
+    assert axes.get_ylim()[0] > -2 * costs["gain"].max()
+    assert "fkd \u221230.0" in [text.get_text() for text in axes.texts]
+
+
+def test_the_frontier_is_what_no_other_beats():
+    points = np.array([[1.2, 1.0], [1.3, 1.0], [1.4, 2.0], [1.4, 1.5], [1.1, -0.5], [2.0, 1.9]])
+    assert plots_cost.frontier(points).tolist() == [True, False, True, False, False, False]
+    assert not plots_cost.frontier(points * [1, -1])[[0, 2]].any(), "a loss is no gain"
 
 
 def test_marker_areas_grow_with_memory():
-    areas = plots_cost.marker_areas(pd.Series([-5.0, 0.0, 50.0, 100.0]), 100.0)
-    assert areas[0] == areas[1] == plots_cost.SMALLEST
-    assert areas[3] == plots_cost.LARGEST
-    assert areas[2] == pytest.approx((plots_cost.SMALLEST + plots_cost.LARGEST) / 2)
-    assert plots_cost.marker_areas(pd.Series([0.0]), 0.0).tolist() == [plots_cost.SMALLEST]
+    areas = plots_cost.marker_areas(pd.Series([0.0, 50.0, 100.0]))
+    assert areas.tolist() == [plots_cost.SMALLEST, (plots_cost.SMALLEST + plots_cost.LARGEST) / 2, plots_cost.LARGEST]
+    for alike in ([11.7, 13.0], [0.0], [-5.0, 0.0]):
+        assert set(plots_cost.marker_areas(pd.Series(alike))) == {plots_cost.SMALLEST}
