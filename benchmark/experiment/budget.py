@@ -1,31 +1,23 @@
-"""What an experiment would take: operations, steps, GPU hours, disk, money, and what is missing. Trains nothing.
+"""What an experiment would take: operations, steps, GPU hours, memory, disk, money, what is missing. Trains nothing.
 
-Operations are counted by torch on its ``meta`` device, which has shapes and no numbers: forward and backward of the
-student, forward of the teacher. A multiplication and an addition are two. Not counted are losses, assignment and a
-method's own terms, for which a run with a method is charged :data:`OVERHEAD`.
+Operations (:mod:`benchmark.experiment.operations`) are forward and backward of the student, forward of the teacher. Not
+counted are losses, assignment and a method's own terms, for which a run with a method is charged :data:`OVERHEAD`.
 """
 
 from __future__ import annotations
 
-import functools
 import json
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import torch
-from mmdet.registry import MODELS
 from mmengine.config import Config
-from mmengine.registry import init_default_scope
-from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
-import pgd.plugin  # noqa: F401  registers with mmdet
 from benchmark.data.manifest import parts_of
-from benchmark.experiment.config import DatasetInfo, detector_config, model_dict
+from benchmark.experiment.config import DatasetInfo, detector_config
 from benchmark.experiment.image_size import set_image_size
+from benchmark.experiment.operations import Work, work_of
 from benchmark.experiment.pretrained import cache, remote_of
 from benchmark.experiment.settings import Dataset, Job, Params
 from benchmark.experiment.workspace import HERE, Workspace
@@ -41,21 +33,8 @@ KNOWN = {
     "minicoco": (2_000, 500, 2.5e7),
     "minicrowd": (800, 300, 1.5e7),
 }
-Shape = Sequence[int]
-#: (height, width) of what is computed where shapes alone will not do
-SMALL = 64, 64
 #: bytes of a box in a file of detections
 BOX = 110
-
-
-@dataclass(frozen=True)
-class Work:
-    """What one image costs a detector."""
-
-    parameters: int
-    #: operations of a pass forward, and of one forward and backward
-    forward: float
-    step: float
 
 
 @dataclass(frozen=True)
@@ -72,6 +51,8 @@ class Row:
     gpu_hours: float | None
     #: that it trains on together
     gpus: int
+    #: bytes of a GPU's memory, in single precision
+    memory: float
     #: bytes that stay, and those of the checkpoints while it trains
     disk: float
     scratch: float
@@ -141,68 +122,6 @@ def size_of(cfg: Config) -> tuple[int, int]:
     return resize["scale"][1], resize["scale"][0]
 
 
-def _tensors(outputs: Any) -> list[Tensor]:
-    if isinstance(outputs, Tensor):
-        return [outputs]
-    return [t for one in outputs for t in _tensors(one)] if isinstance(outputs, list | tuple) else []
-
-
-def _deformed(image: Shape, weight: Shape, *_, out_shape: Shape, **__) -> float:
-    """Operations of a deformable convolution without its interpolation: as many as of a plain one."""
-    return 2 * math.prod(out_shape) * math.prod(weight[1:])
-
-
-def _deformed_backward(out: Shape, image: Shape, weight: Shape, *_, **__) -> float:
-    """Gradients of image and weights."""
-    return 2 * 2 * math.prod(out) * math.prod(weight[1:])
-
-
-def _counter() -> FlopCounterMode:
-    ours = {
-        torch.ops.torchvision.deform_conv2d: _deformed,
-        torch.ops.torchvision._deform_conv2d_backward: _deformed_backward,
-    }
-    return FlopCounterMode(display=False, custom_mapping=ours)
-
-
-def _passes(model: dict, size: tuple[int, int], device: str) -> tuple[nn.Module, float, Callable[[], float]]:
-    """A detector, the operations of a pass forward, and a function that counts one forward and backward."""
-    with torch.device(device):
-        detector = MODELS.build(model).train()
-        # not what happens to lie in memory: a deformable convolution that is not a number reads anywhere
-        image = torch.zeros(1, 3, *size)
-    with _counter() as forward, torch.no_grad():
-        detector._forward(image)
-
-    def both() -> float:
-        with _counter() as step:
-            outputs = [t for t in _tensors(detector._forward(image)) if t.requires_grad]
-            sum(t.sum() for t in outputs).backward()
-        return step.get_total_flops()
-
-    return detector, forward.get_total_flops(), both
-
-
-@functools.cache
-def _count(text: str, size: tuple[int, int]) -> Work:
-    init_default_scope("mmdet")
-    detector, forward, both = _passes(json.loads(text), size, "meta")
-    try:
-        step = both()
-    except RuntimeError:
-        # torchvision's deformable convolution has no backward there: the ratio is that of a small image
-        _, small, real = _passes(json.loads(text), SMALL, "cpu")
-        step = forward * real() / small
-    return Work(sum(p.numel() for p in detector.parameters()), forward, step)
-
-
-def work_of(cfg: Config, classes: int | None, size: tuple[int, int]) -> Work:
-    """What an image of (height, width) pixels costs the detector of a config; ``classes`` None: the config's own."""
-    model = model_dict(cfg, classes or cfg.model.bbox_head.num_classes)
-    model.backbone.init_cfg = None
-    return _count(json.dumps(model.to_dict(), sort_keys=True), size)
-
-
 @dataclass(frozen=True)
 class Images:
     """How many a data set has; None: not known before it is there."""
@@ -248,11 +167,12 @@ def row_of(job: Job, data: Images, speed: float) -> Row:
     set_image_size(cfg, job.pair.dataset, data.scale)
     work = work_of(cfg, data.classes, size_of(cfg))
     gpus = job.detector.gpus
-    per_image, batch = work.step, cfg.train_dataloader.batch_size * gpus
+    per_image, batch, beside = work.step, cfg.train_dataloader.batch_size * gpus, 0
     if job.run is not None and job.run.method != "none":
         teacher = detector_config(job.pair.teacher)
         # it sees the student's images
-        per_image = OVERHEAD * (per_image + work_of(teacher, data.classes, size_of(cfg)).forward)
+        taught_by = work_of(teacher, data.classes, size_of(cfg))
+        per_image, beside = OVERHEAD * (per_image + taught_by.forward), 4 * taught_by.parameters
     steps = 0 if job.run is None and job.pair.teacher.checkpoint else steps_of(cfg, data.train, gpus)
     images = None if steps is None else steps * batch
     known = images is not None and data.val is not None
@@ -263,7 +183,8 @@ def row_of(job: Job, data: Images, speed: float) -> Row:
     # in work/ and in DVC's cache
     disk = 2 * (4 * work.parameters + BOX * boxes)
     scratch = 2 * 4 * work.parameters * (1 + states) if steps else 0
-    return Row(job.label, job.run is None, work, per_image, images, steps, hours, gpus, disk, scratch)
+    memory = work.memory(cfg.train_dataloader.batch_size, states) + beside
+    return Row(job.label, job.run is None, work, per_image, images, steps, hours, gpus, memory, disk, scratch)
 
 
 def missing_of(params: Params, space: Workspace = HERE) -> list[str]:

@@ -14,7 +14,17 @@ from benchmark.evidence.markdown import markdown_table
 if TYPE_CHECKING:
     from benchmark.experiment.budget import Budget
 
-COLUMNS = ("run", "M parameters", "GFLOP forward", "GFLOP a training image", "M images", "k steps", "GPU hours", "GB")
+COLUMNS = (
+    "run",
+    "M parameters",
+    "GFLOP forward",
+    "GFLOP a training image",
+    "GB of memory",
+    "M images",
+    "k steps",
+    "GPU hours",
+    "GB of disk",
+)
 
 
 def _number(value: float | None, scale: float = 1.0, digits: int = 1) -> str:
@@ -26,11 +36,11 @@ def cells(found: Budget, price: float | None) -> list[list[str]]:
     rows = [[*COLUMNS, *(["cost"] if price else [])]]
     for row in found.rows:
         line = [row.name, _number(row.work.parameters, 1e6), _number(row.work.forward, 1e9, 0)]
-        line += [_number(row.per_image, 1e9, 0), _number(row.images, 1e6, 3), _number(row.steps, 1e3)]
-        line += [_number(row.gpu_hours, 1, 2), _number(row.disk, 1e9, 2)]
+        line += [_number(row.per_image, 1e9, 0), _number(row.memory, 1e9), _number(row.images, 1e6, 3)]
+        line += [_number(row.steps, 1e3), _number(row.gpu_hours, 1, 2), _number(row.disk, 1e9, 2)]
         cost = None if row.gpu_hours is None else row.gpu_hours * (price or 0)
         rows.append([*line, *([_number(cost, 1, 2)] if price else [])])
-    whole = [f"all {len(found.rows)}", *[""] * 3, _number(sum(row.images or 0 for row in found.rows), 1e6, 3)]
+    whole = [f"all {len(found.rows)}", *[""] * 4, _number(sum(row.images or 0 for row in found.rows), 1e6, 3)]
     whole += [_number(sum(row.steps or 0 for row in found.rows), 1e3), _number(found.gpu_hours, 1, 2)]
     whole += [_number(sum(row.disk for row in found.rows), 1e9, 2)]
     rows.append([*whole, *([_number(found.gpu_hours * price, 1, 2)] if price else [])])
@@ -47,7 +57,7 @@ def sentences(found: Budget, gpus: Sequence[int], throughput: float) -> list[str
     )
     told = [
         f"Assumed: one GPU does {throughput:g} training images a second of the first pair's student without a teacher; "
-        f"a training takes {counts}."
+        f"a training takes {counts}. Memory is in single precision, at the least: losses and workspaces come on top."
     ]
     for count in gpus:
         told.append(

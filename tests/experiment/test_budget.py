@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 from mmdet.registry import MODELS
@@ -19,10 +21,10 @@ from benchmark.experiment.budget import (
     row_of,
     size_of,
     steps_of,
-    work_of,
 )
 from benchmark.experiment.budget_table import cells, markdown, sentences
 from benchmark.experiment.config import detector_config
+from benchmark.experiment.operations import work_of
 from benchmark.experiment.settings import Dataset, Detector, load
 from benchmark.experiment.workspace import ROOT, Workspace
 
@@ -77,6 +79,19 @@ def test_a_step_is_up_to_three_passes():
     work = work_of(detector_config(Detector(PAPER)), None, (256, 256))
     assert 2.5 < work.step / work.forward < 3
     assert work.parameters == pytest.approx(32.3e6, rel=0.01)
+
+
+@pytest.mark.parametrize("name", ["gfl", "atss", "fcos"])
+def test_memory_is_what_a_gpu_took_but_for_losses_and_workspaces(name):
+    (measured,) = ROOT.glob("results/gpu/nvidia-h100*.json")
+    blocks = json.loads(measured.read_text())["blocks"]
+    (taken,) = (
+        block["peak_mib"]["student"] * 2**20
+        for block in blocks
+        if (block["detector"], block["batch"], block["precision"]) == (name, 2, "fp32")
+    )
+    work = work_of(detector_config(Detector(f"benchmark/configs/paper/{name}_r50_1x.py")), None, (800, 1344))
+    assert 0.8 * taken < work.memory(images=2, states=1) < taken
 
 
 def test_a_head_with_deformable_convolutions():
