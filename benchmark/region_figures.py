@@ -23,6 +23,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
 from benchmark.experiment.cli import command_parser, run_cli
 from benchmark.figures.looks import WIDTH, style
@@ -43,12 +44,14 @@ SIZES = {"AP_small": "Small", "AP_medium": "Medium", "AP_large": "Large"}
 SHARE_LABEL = "kept in each box (%)"
 #: COCO's metric, whatever that of the experiment is: CrowdHuman's AP of the same detector is another figure
 AP_LABEL = "COCO AP (%)"
-#: average number in a box up to which a percentage means one; smaller percentages are the same and not drawn
-ONE = 1.2
+#: share of boxes in which a percentage keeps one from which on it means "one"; smaller percentages are not drawn
+ONE = 0.75
 #: shares of the levels that their axis names; it is a square root's, as one level often has nearly all
 TICKS = (0, 1, 5, 20, 50, 100)
 #: share of boxes from which on a mark is hollow: the percentage is less than one prediction there, and one is kept
 HOLLOW = 0.5
+#: opacity of a band
+BAND = 0.13
 
 
 class FigureError(RuntimeError):
@@ -81,8 +84,8 @@ def band(rows: pd.DataFrame, figure: str) -> tuple[pd.Series, pd.Series]:
     return groups[figure].min(), groups[figure].max()
 
 
-def draw(axes: Axes, rows: pd.DataFrame, figure: str, colour: str, mark: str, **line) -> None:
-    """One line: mean over draws by percent, a :func:`band` around it, hollow marks where one is kept."""
+def draw(axes: Axes, rows: pd.DataFrame, figure: str, colour: str, mark: str, banded: bool = True, **line) -> None:
+    """One line: mean over draws by percent, perhaps a :func:`band` around it, hollow marks where one is kept."""
     if rows.empty:
         # this detector was not looked at in this way
         return
@@ -90,7 +93,8 @@ def draw(axes: Axes, rows: pd.DataFrame, figure: str, colour: str, mark: str, **
     hollow = rows.groupby("percent")["below_one"].first() > HOLLOW
     x, y = by_percent.index.to_numpy(), by_percent.to_numpy()
     axes.plot(x, y, color=colour, zorder=3, **line)
-    axes.fill_between(x, *band(rows, figure), color=colour, alpha=0.13, linewidth=0, zorder=1)
+    if banded:
+        axes.fill_between(x, *band(rows, figure), color=colour, alpha=BAND, linewidth=0, zorder=1)
     for empty in (True, False):
         at = (hollow == empty).to_numpy()
         face = "white" if empty else colour
@@ -100,10 +104,11 @@ def draw(axes: Axes, rows: pd.DataFrame, figure: str, colour: str, mark: str, **
 
 
 def from_one(table: pd.DataFrame) -> tuple[pd.DataFrame, dict[float, str]]:
-    """The rows from the percentage on that is one position a box to every detector, and the percentages' labels."""
-    most = table.groupby("percent")["kept_per_box"].max()
-    ones = most.index[most <= ONE]
-    shown = most.index[most.index >= ones.max()] if len(ones) else most.index
+    """The rows from the percentage on that is one position in most boxes, of every detector, and the percentages'
+    labels."""
+    share = table.groupby("percent")["below_one"].min()
+    ones = share.index[share >= ONE]
+    shown = share.index[share.index >= ones.max()] if len(ones) else share.index
     labels = {percent: "one" if percent in ones else f"{percent:g}" for percent in shown}
     return table[table["percent"].isin(shown)], labels
 
@@ -123,8 +128,13 @@ def hollow_handle() -> Line2D:
     return Line2D([], [], color="#4d4d4d", marker="o", linestyle="", markerfacecolor="white", label="one in most boxes")
 
 
+def highest(table: pd.DataFrame) -> str:
+    """The detector with the highest AP at the most that was kept: its lines have bands; those of all would tangle."""
+    return table.loc[table["percent"] == table["percent"].max()].groupby("name", sort=False)["AP"].mean().idxmax()
+
+
 def detector_legend(figure: Figure, table: pd.DataFrame, columns: int) -> None:
-    """Which colour is whose, what is solid, what dashed, what hollow."""
+    """Which colour is whose, what is solid, what dashed, what hollow, and what the band says."""
     handles = [
         Line2D([], [], color=colour, marker=mark, markersize=5.5, linewidth=2, label=name)
         for name, (colour, mark) in looks(table).items()
@@ -132,12 +142,14 @@ def detector_legend(figure: Figure, table: pd.DataFrame, columns: int) -> None:
     for selection, dashes in (("top", "-"), ("random", SELECTIONS["random"][1])):
         name = SELECTION_NAMES[selection]
         handles.append(Line2D([], [], color="#4d4d4d", linestyle=dashes, linewidth=1.8, label=name))
-    handles.append(hollow_handle())
+    said = "95% over images" if "AP_low" in table else "range of draws"
+    handles += [hollow_handle(), Patch(facecolor=looks(table)[highest(table)][0], alpha=2 * BAND, label=said)]
     figure.legend(handles=handles, loc="outside lower center", ncols=min(columns, len(handles)), handlelength=3)
 
 
 def by_detector(table: pd.DataFrame, panels: Sequence[tuple[str, str, str]], stacked: bool = False) -> Figure:
-    """Panels (title, mode, figure), in each a solid line a detector and a dashed one for random choice.
+    """Panels (title, mode, figure), in each a solid line a detector and a dashed one for random choice; one detector's
+    have bands.
 
     They stand side by side, or one below the other, for narrow screens.
     """
@@ -154,7 +166,8 @@ def by_detector(table: pd.DataFrame, panels: Sequence[tuple[str, str, str]], sta
             for selection, width in (("random", 1.4), ("top", 2.0)):
                 dashes = SELECTIONS[selection][1]
                 drawn = rows[rows["selection"] == selection]
-                draw(axes, drawn, measure, colour, mark, linestyle=dashes, linewidth=width)
+                banded = name == highest(table)
+                draw(axes, drawn, measure, colour, mark, banded, linestyle=dashes, linewidth=width)
         share_axis(axes, labels)
         axes.set(title=title, xlabel="" if stacked and axes is not row[-1] else SHARE_LABEL)
         axes.set_ylabel(AP_LABEL if stacked or axes is row[0] else "")
