@@ -55,8 +55,8 @@ def hero(folder: Path) -> dict[str, str]:
         "alt": "AP against the share of predictions, and of features, that is kept in each box",
         "caption": (
             f"Detectors trained on COCO, on {' or '.join(map(str, images))} photographs of val2017. Solid: the best by "
-            "quality are kept in each object's box; dashed: as many at random. Bands: 95% over images. A few "
-            "predictions are enough; of features it takes more."
+            "quality are kept in each object's box; dashed: as many at random. Bands: 95% over images, "
+            "of the highest. A few predictions are enough; of features it takes more."
         ),
     }
 
