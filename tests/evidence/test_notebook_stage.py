@@ -22,7 +22,7 @@ NEED_A_TEACHER = ("00_start", "04_masks_and_weights")
 #: how sentences in the place of a missing part begin
 LEADS = ("**No pictures**", "**Without the share of positions**")
 #: bytes of a notebook with its figures
-LARGEST = 600_000
+LARGEST = 1_000_000
 
 
 def code_cells(path: Path) -> list[nbformat.NotebookNode]:
