@@ -187,6 +187,7 @@ def perfect(info: DatasetInfo, split: str) -> float:
     return coco_box_metrics(path, found)["AP"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", MENDED)
 def test_nothing_is_lost(tree, capsys, what):
     change, said = MENDED[what]
@@ -228,6 +229,7 @@ def test_regions_that_mmdet_alone_ignores(tree, capsys):
     assert (first["iscrowd"], "ignore" in first) == (1, False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [0, 1, 2**40])
 def test_one_class(tree, number):
     """Whatever its id is."""

@@ -17,6 +17,7 @@ MODERATE = settings(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ATTACKS)
 def test_figures_are_the_oracles(name):
     check, scenes = ATTACKS[name]

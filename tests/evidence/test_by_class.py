@@ -33,6 +33,7 @@ def give_classes(tree: Path) -> None:
         write_json(path, content)
 
 
+@pytest.mark.slow
 def test_gains_by_class_are_shown_where_records_have_them(tree):
     run_report(tree)
     assert 'id="classes"' not in (tree / "results" / "report.html").read_text()

@@ -198,6 +198,7 @@ def test_a_readme_without_the_marks_is_refused(text):
         page.with_found(text, "new\n")
 
 
+@pytest.mark.slow
 def test_the_committed_page_follows_from_the_committed_records(tmp_path, monkeypatch):
     monkeypatch.chdir(REPOSITORY)
     readme = tmp_path / "README.md"

@@ -251,6 +251,7 @@ def committed() -> str:
     return (REPOSITORY / "results" / "index.html").read_text()
 
 
+@pytest.mark.slow
 def test_the_committed_page_follows_from_the_committed_records(tmp_path, monkeypatch, committed):
     monkeypatch.chdir(REPOSITORY)
     folder = Path("experiments")
@@ -282,6 +283,7 @@ def test_every_link_of_a_committed_page_leads_to_a_committed_file(name):
     assert not [one for one in anchors if f'id="{one}"' not in text]
 
 
+@pytest.mark.slow
 def test_every_experiment_has_a_title(committed):
     found = experiments.load_experiments(REPOSITORY / "experiments")
     assert not [one.name for one in found if not one.title.sentence]

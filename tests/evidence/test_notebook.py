@@ -113,6 +113,7 @@ def test_key_regions(monkeypatch):
     assert "**gfl**: " in text
 
 
+@pytest.mark.slow
 def test_the_start_of_a_trained_teacher(taught_world, monkeypatch):
     """Its last cell asserts that the loss by hand is the library's."""
     taught_world.settle()
@@ -135,6 +136,7 @@ def test_the_start_lists_all_others():
     assert [name for name in REMEDIES if f"[{name}]({name}.ipynb)" not in text] == ["00_start"]
 
 
+@pytest.mark.slow
 def test_masks_of_a_trained_teacher(taught_world, monkeypatch):
     taught_world.settle()
     count, text = shown_by(monkeypatch, "04_masks_and_weights", taught_world.space.results.absolute())
@@ -145,6 +147,7 @@ def test_masks_of_a_trained_teacher(taught_world, monkeypatch):
     assert "No teacher here is anchor-free" in text
 
 
+@pytest.mark.slow
 def test_import_loads_neither_torch_nor_mmdet():
     code = "import sys, benchmark.notebook; print([name for name in ('torch', 'mmdet') if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

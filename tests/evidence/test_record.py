@@ -105,6 +105,7 @@ def test_committed_records_hold_all_settings_of_their_method():
             assert set(found.settings) == set(settings_of(found.method)), path
 
 
+@pytest.mark.slow
 def test_tables_and_figures_need_neither_mmdet_nor_torch():
     modules = ["evidence.records", "evidence.tables", "figures.ablation", "figures.cost", "figures.dynamics"]
     modules += ["figures.plots", "figures.samples", "report", "region_figures", "verdict"]

@@ -75,6 +75,7 @@ def test_crowd_tables_hold_what_a_hand_computes(crowd):
     ]
 
 
+@pytest.mark.slow
 def test_both_kinds_have_tables_of_their_own(both):
     text = (both / "table.md").read_text()
     assert text.count("## Results by ") == 2
@@ -140,6 +141,7 @@ def test_without_resamples_seeds_alone_count(crowd):
     assert table["gain_p"].isna().all()
 
 
+@pytest.mark.slow
 def test_several_seeds_and_images_have_an_interval_together(crowd):
     resample(crowd)
     table = with_bootstrap(load(crowd), aggregate(load(crowd)), crowd / "results").set_index("run")

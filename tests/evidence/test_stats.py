@@ -174,6 +174,7 @@ def test_crowds_at_the_edge():
     assert np.isnan(figures[1]).all()
 
 
+@pytest.mark.slow
 def test_nothing_of_mmdet_is_loaded():
     code = "import sys, benchmark.report; print([m for m in ('torch', 'mmdet', 'mmengine') if m in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

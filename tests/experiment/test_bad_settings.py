@@ -44,6 +44,7 @@ def test_names_of_methods_are_known_without_them():
     assert method_names() == sorted(METHODS.module_dict)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [["check"], ["look", "coco"]])
 def test_a_misspelt_method_is_told_first(settled, command):
     """By what runs first in `make repro` and in `dvc repro`."""

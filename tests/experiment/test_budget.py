@@ -94,6 +94,7 @@ def test_memory_is_what_a_gpu_took_but_for_losses_and_workspaces(name):
     assert 0.8 * taken < work.memory(images=2, states=1) < taken
 
 
+@pytest.mark.slow
 def test_a_head_with_deformable_convolutions():
     """Shapes alone give no backward of these; beside ATSS there are the convolutions that predict offsets."""
     ddod, atss = (

@@ -44,6 +44,7 @@ def call(*arguments: str) -> tuple[subprocess.CompletedProcess, set[str]]:
     return done, HEAVY & taken
 
 
+@pytest.mark.slow
 def test_importtime_shows_what_is_heavy():
     """The probe itself: a module that needs torch is seen to."""
     _, heavy = call("torch.version")

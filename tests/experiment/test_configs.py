@@ -171,6 +171,7 @@ def test_the_rate_goes_with_the_batch(name, rate, tiny_data, tmp_path):
     assert wrapper.param_groups[0]["lr"] == pytest.approx(rate)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["paper/gfl_r50_1x", "paper/gfl_r101_3x"])
 def test_full_scale_images(name, coco_sample, tiny_data):
     files = {"images": "{}2017", "annotations": "annotations/instances_{}2017.json"}

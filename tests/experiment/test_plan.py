@@ -162,6 +162,7 @@ def add_dataset(content: dict, used: str = "minicoco") -> None:
     content["pairs"]["gfl"]["dataset"] = used
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "runs"),
     [
@@ -214,6 +215,7 @@ def test_editing_a_method_touches_its_runs(before, tmp_path, monkeypatch, quick_
     assert differing(before, planned(tmp_path)) == same_file | importers
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("module", "runs"),
     [

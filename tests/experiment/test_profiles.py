@@ -45,6 +45,7 @@ def test_shared_dependencies_are_there(profile):
             assert not shared or path.exists() or dependency.startswith("${repo}/data"), dependency
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:DeprecationWarning")
 @pytest.mark.parametrize("profile", FILES)
 def test_params_are_sound(profile):
@@ -116,6 +117,7 @@ def stage_names() -> dict[str, set[str]]:
     return names
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("profile", FILES)
 def test_dvc_reads_the_pipeline(stage_names, profile):
     folder = FILES[profile]

@@ -159,6 +159,7 @@ def costs_of(seed: int, spread: float = 0.0) -> pd.DataFrame:
     return costs.assign(**quartiles) if spread else costs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spread", [0.0, 0.03])
 @pytest.mark.parametrize("seed", range(4))
 def test_names_of_costs_can_be_read(seed, spread):

@@ -105,6 +105,7 @@ def test_transposed_boxes_stand_in_the_swapped_column_alone(scene):
     assert panels[0, 2].get_title().startswith("released, axes swapped\n")
 
 
+@pytest.mark.slow
 def test_without_objects_everything_is_background(scene):
     empty = replace(scene, gt_boxes=torch.zeros(0, 4), gt_labels=torch.zeros(0, dtype=torch.long))
     maps = views.maps_of(empty, 0.8, 3)

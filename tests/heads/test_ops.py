@@ -224,6 +224,7 @@ def test_deform_conv_offsets_are_y_then_x():
     assert_close(half, 0.5 * expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("deform_groups", "stride"), [(1, 1), (1, 2), (2, 1), (2, 2)])
 def test_deform_conv_gradients(deform_groups, stride):
     x, offset, mask, weight = (t.requires_grad_() for t in conv_inputs(2, deform_groups, stride, 3))

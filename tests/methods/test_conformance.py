@@ -57,6 +57,7 @@ def test_what_does_not_fit_is_refused_with_a_reason(method, name):
     assert len(str(error.value).split()) > 8, "a sentence"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "name"), SERVED)
 def test_it_trains(method, name):
     """Three steps: finite, gradients reach student and adapters and nothing else, the teacher stays as it is."""
@@ -89,6 +90,7 @@ def test_it_trains(method, name):
     assert all(key.split(".")[0] in ("student", "method") for key in model.state_dict()), "the teacher is not saved"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "name"), SERVED)
 def test_odd_batches(method, name):
     """An image without objects, one with three hundred, a batch of one, two empty images."""
@@ -120,6 +122,7 @@ def test_order_of_images_does_not_matter(method, name):
         assert_close(turned[key], value, rtol=2e-3, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "name"), SERVED)
 def test_half_precision(method, name, monkeypatch):
     model = build(method, name)
@@ -149,6 +152,7 @@ def test_needs_are_true(method, name):
             model.loss(*batch())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "name"), SERVED)
 def test_state_is_saved_and_restored(method, name):
     """Adapters and counters: a method that goes on from its state gives the same losses."""

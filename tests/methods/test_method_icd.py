@@ -193,6 +193,7 @@ def test_the_student_learns_after_the_warmup_and_the_count_is_saved():
     assert again.iteration == 4, "only training counts"
 
 
+@pytest.mark.slow
 def test_the_decoder_learns():
     """To tell the objects of a fixed batch from what is drawn anew."""
     ctx = context(student_channels=32, teacher_channels=32)

@@ -62,6 +62,7 @@ def test_a_fault_that_does_not_concern_the_head_is_refused(name, fault, message)
         with_fault(name, fault)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "change"), [(n, c) for c in CHANGES for n in PAPER if n in ONLY.get(c, PAPER)])
 def test_a_fault_changes_what_it_should(name, change):
     expected = CHANGES[change]

@@ -27,6 +27,7 @@ def teacher(taught_world) -> views.Teacher:
     return views.Teacher(taught_world.folder, "gfl")
 
 
+@pytest.mark.slow
 def test_shows_rich_images_as_they_are(teacher, tiny_data):
     content = json.loads(Path(tiny_data.val_annotations).read_text())
     plain = {image["id"]: [] for image in content["images"]}

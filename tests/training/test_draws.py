@@ -82,6 +82,7 @@ def test_samplers_give_mmengines_order(dataset, kind, plain):
         assert [divmod(draw, count) for draw in draws] == [(epoch, image) for image in images]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_workers_change_nothing(loader, workers):
     def batches(count: int) -> list[torch.Tensor]:

@@ -98,6 +98,7 @@ def test_where_no_run_asks_nothing_is_learned(taught_world, monkeypatch):
     assert not (HERE.work / "masks").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("harm", ["gone", "other", "teacher"])
 def test_other_masks_than_the_matched_ones_are_refused_and_learned_anew(matched, harm):
     job = matched.student("first")
