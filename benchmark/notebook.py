@@ -73,7 +73,9 @@ def optional(lead: str, remedy: str = "") -> Iterator[None]:
     try:
         yield
     except ReportError as error:
-        show(f"**{lead}**: {error}. {remedy}".strip())
+        # as a reader of the repository sees it, whatever the machine
+        reason = str(error).replace(f"{ROOT}{os.sep}", "")
+        show(f"**{lead}**: {reason}. {remedy}".strip())
 
 
 @contextmanager
