@@ -21,14 +21,13 @@ import pandas as pd
 
 from benchmark import region_figures
 from benchmark.evidence.captions import CAPTIONS
-from benchmark.evidence.claim_rows import load_claims
-from benchmark.evidence.experiments import Experiment, load_experiments
+from benchmark.evidence.claim_rows import load_verdicts
+from benchmark.evidence.experiments import Experiment, load_experiments, run_notes
 from benchmark.evidence.record import ReportError, read_json
 from benchmark.evidence.records import load_costs
 from benchmark.evidence.region_tables import shares_sentence
 from benchmark.evidence.tables import holds_zero, interval, made, number
 from benchmark.experiment.cli import command_parser, run_cli
-from benchmark.experiment.settings import load
 from benchmark.figures import cost as plots_cost
 from benchmark.figures.looks import legend_of, paint
 from benchmark.figures.pages import data_uri, link, png, template, write
@@ -183,12 +182,6 @@ def anchor(one: Experiment) -> str:
     return "default" if one.name == "." else one.name
 
 
-def run_notes(one: Experiment) -> dict[str, str]:
-    """What ``params.yaml`` says of runs whose names do not explain themselves."""
-    path = one.folder / "params.yaml"
-    return {name: run.note for name, run in load(path).runs.items() if run.note} if path.is_file() else {}
-
-
 def card(one: Experiment, page: Path) -> dict[str, Any]:
     """An experiment as the page shows it."""
     found, zero = gains(one.table) if one.table is not None else ([], 0.0)
@@ -202,7 +195,7 @@ def card(one: Experiment, page: Path) -> dict[str, Any]:
         "state": state(one),
         "warning": warning(one),
         "gains": found,
-        "run_notes": run_notes(one) if found else {},
+        "run_notes": run_notes(one.folder / "params.yaml") if found else {},
         "cut": len(found) if len(found) <= MANY else SHOWN,
         "zero": zero,
         "note": note(one.table) if found else "",
@@ -219,7 +212,7 @@ def front(experiments: Iterable[Experiment], claims: Path, page: Path) -> str:
     shown = next((one.key_regions for one in known if one.name == HERO and one.key_regions), None)
     cards = {one.name: card(one, page) for one in known}
     return template("index.html").render(
-        **load_claims(claims),
+        **load_verdicts(claims),
         claims_link=link(claims.with_suffix(".md"), page),
         hero=hero(shown) if shown else None,
         first=next((cards[name] for name in (GAINS, *cards) if name in cards and cards[name]["gains"]), None),

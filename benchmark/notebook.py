@@ -73,9 +73,7 @@ def optional(lead: str, remedy: str = "") -> Iterator[None]:
     try:
         yield
     except ReportError as error:
-        # as a reader of the repository sees it, whatever the machine
-        reason = str(error).replace(f"{ROOT}{os.sep}", "")
-        show(f"**{lead}**: {reason}. {remedy}".strip())
+        show(f"**{lead}**: {_reason(error)}. {remedy}".strip())
 
 
 @contextmanager
@@ -84,7 +82,12 @@ def needed(remedy: str) -> Iterator[None]:
     try:
         yield
     except (ReportError, region_figures.FigureError) as error:
-        raise NothingToShow(f"Nothing to show: {error}. {remedy}") from None
+        raise NothingToShow(f"Nothing to show: {_reason(error)}. {remedy}") from None
+
+
+def _reason(error: Exception) -> str:
+    """What an error says, with paths as a reader of the repository knows them, whatever the machine."""
+    return str(error).replace(f"{ROOT}{os.sep}", "")
 
 
 def results_folder(default: str = "results") -> Path:

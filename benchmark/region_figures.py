@@ -158,6 +158,7 @@ def by_detector(table: pd.DataFrame, panels: Sequence[tuple[str, str, str]], sta
     size = (4.4, 1.3 + 3.1 * count) if stacked else (WIDTH, 4.6)
     figure = Figure(figsize=size, layout="constrained")
     table, labels = from_one(table)
+    best = highest(table)
     shape = (count, 1) if stacked else (1, count)
     row = figure.subplots(*shape, sharex=stacked, sharey=True, squeeze=False).flatten()
     for axes, (title, mode, measure) in zip(row, panels, strict=True):
@@ -166,8 +167,7 @@ def by_detector(table: pd.DataFrame, panels: Sequence[tuple[str, str, str]], sta
             for selection, width in (("random", 1.4), ("top", 2.0)):
                 dashes = SELECTIONS[selection][1]
                 drawn = rows[rows["selection"] == selection]
-                banded = name == highest(table)
-                draw(axes, drawn, measure, colour, mark, banded, linestyle=dashes, linewidth=width)
+                draw(axes, drawn, measure, colour, mark, name == best, linestyle=dashes, linewidth=width)
         share_axis(axes, labels)
         axes.set(title=title, xlabel="" if stacked and axes is not row[-1] else SHARE_LABEL)
         axes.set_ylabel(AP_LABEL if stacked or axes is row[0] else "")

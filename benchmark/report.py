@@ -20,7 +20,7 @@ import pandas as pd
 
 from benchmark.evidence import tables
 from benchmark.evidence.captions import CAPTIONS, SAMPLES
-from benchmark.evidence.experiments import ROOT_NAME, load_titles
+from benchmark.evidence.experiments import ROOT_NAME, load_titles, run_notes
 from benchmark.evidence.intervals import with_bootstrap
 from benchmark.evidence.present import can_be_pictured, curves_there, records_there
 from benchmark.evidence.published import CAVEAT, published
@@ -29,7 +29,6 @@ from benchmark.evidence.record import CLASS, METRICS, TEACHER, ReportError, read
 from benchmark.evidence.records import COSTS, FOOTING, METHOD, aggregate, by_kind, load_costs, metrics_of
 from benchmark.evidence.tables import markdown, number
 from benchmark.experiment.cli import command_parser, run_cli
-from benchmark.experiment.settings import load
 from benchmark.experiment.workspace import ROOT
 from benchmark.figures import ablation as plots_ablation
 from benchmark.figures import cost as plots_cost
@@ -122,7 +121,7 @@ def page(
     return template("report.html").render(
         title=title,
         index=link(index, own) if index.is_file() else None,
-        run_notes={name: run.note for name, run in load(params).runs.items() if run.note},
+        run_notes=run_notes(params),
         run_words=words(table),
         run_commits=commits(records),
         dataset=distinct(records["dataset"]),

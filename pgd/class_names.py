@@ -8,6 +8,7 @@ A config of one's own asks for it by a hook, as neither the Distiller nor mmdet 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -82,4 +83,4 @@ class TeacherClassesHook(Hook):
     def before_train(self, runner: Runner) -> None:
         path, data = runner.cfg.model.teacher_checkpoint, runner.train_dataloader.dataset
         if not require_classes(path, data.metainfo["classes"], "the training data"):
-            print_log(f"{path} lists no classes: nobody has compared them with the data's", "current", 30)
+            print_log(f"{path} lists no classes: nobody has compared them with the data's", "current", logging.WARNING)

@@ -63,7 +63,7 @@ def counts(table: pd.DataFrame) -> list[tuple[str, str, int]]:
     return [(word, kind(word), int(found[word])) for word in words]
 
 
-def load_claims(path: Path) -> dict[str, Any]:
+def load_verdicts(path: Path) -> dict[str, Any]:
     """The table of verdicts: what was decided first, what waits, and how many there are of each verdict."""
     if not path.is_file():
         return {"claims": None, "waiting": [], "counts": []}

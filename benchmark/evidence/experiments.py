@@ -15,10 +15,11 @@ from pydantic import StrictBool, StrictStr
 from pydantic.dataclasses import dataclass as checked
 
 from benchmark.evidence.intervals import with_bootstrap
+from benchmark.evidence.present import asked_for
 from benchmark.evidence.record import Record, ReportError, read_yaml
-from benchmark.evidence.records import aggregate, expected_jobs, frame, with_intervals
+from benchmark.evidence.records import aggregate, frame, with_intervals
 from benchmark.experiment.datasets import STRICT
-from benchmark.experiment.settings import Job
+from benchmark.experiment.settings import Job, load
 
 #: the default experiment, whose folder is the repository's root
 ROOT_NAME = "."
@@ -71,6 +72,11 @@ def load_titles(path: Path) -> dict[str, Title]:
     return read_yaml(path, dict[str, Title] | None) or {}
 
 
+def run_notes(params: Path) -> dict[str, str]:
+    """What ``params.yaml`` says of runs whose names do not explain themselves."""
+    return {name: run.note for name, run in load(params).runs.items() if run.note}
+
+
 def differences(record: Record, job: Job) -> list[str]:
     """How a record is not what its job asks for, setting by setting; what a job leaves open counts for nothing."""
     run = job.run
@@ -100,19 +106,19 @@ def load_experiment(name: str, title: Title, folder: Path) -> Experiment:
     params, results = folder / "params.yaml", folder / "results"
     if not params.is_file():
         return Experiment(name, title, folder)
-    jobs = expected_jobs(params)
-    there = [(job, path) for job in jobs if (path := results / "runs" / f"{job.label}.json").is_file()]
+    there, lacking = asked_for(results, params)
+    expected = len(there) + len(lacking)
     if not there:
-        return Experiment(name, title, folder, len(jobs))
+        return Experiment(name, title, folder, expected)
     try:
         read = [(job, Record.read(path)) for job, path in there]
         records = frame([record for _, record in read])
         table = with_intervals(with_bootstrap(records, aggregate(records), results), results)
         others = load_others(results)
     except ReportError as error:
-        return Experiment(name, title, folder, len(jobs), broken=str(error))
+        return Experiment(name, title, folder, expected, broken=str(error))
     stale = {record.key: found for job, record in read if (found := differences(record, job))}
-    return Experiment(name, title, folder, len(jobs), records, table, stale, others)
+    return Experiment(name, title, folder, expected, records, table, stale, others)
 
 
 def load_experiments(folder: Path) -> list[Experiment]:

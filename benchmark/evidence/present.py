@@ -13,9 +13,16 @@ import pandas as pd
 
 from benchmark.evidence.record import TEACHER, Record, ReportError
 from benchmark.evidence.records import METHOD, expected_jobs, frame, load_curves
+from benchmark.experiment.settings import Job
 
 #: columns of the curves of students, where none has any
 CURVES = ("step", "loss", "AP", "run", "seed", *METHOD, "pair", "baseline")
+
+
+def asked_for(results: Path, params: Path) -> tuple[list[tuple[Job, Path]], list[Job]]:
+    """The trainings of ``params.yaml`` that have a record, with its file, and those that have none."""
+    asked = [(job, results / "runs" / f"{job.label}.json") for job in expected_jobs(params)]
+    return [one for one in asked if one[1].is_file()], [job for job, path in asked if not path.is_file()]
 
 
 def records_there(results: Path, params: Path) -> tuple[pd.DataFrame, str]:
@@ -27,16 +34,17 @@ def records_there(results: Path, params: Path) -> tuple[pd.DataFrame, str]:
     Raises:
         ReportError: there is none at all, or one is broken.
     """
-    asked = [(job, results / "runs" / f"{job.label}.json") for job in expected_jobs(params)]
-    found = [Record.read(path) for _, path in asked if path.is_file()]
-    if not found:
-        raise ReportError(f"{asked[0][1]} is missing, as are all other records; `dvc repro` trains the runs")
-    lacking = [(job.name, job.label) for job, path in asked if not path.is_file()]
+    there, lacking = asked_for(results, params)
+    if not there:
+        first = results / "runs" / f"{lacking[0].label}.json"
+        raise ReportError(f"{first} is missing, as are all other records; `dvc repro` trains the runs")
+    found = [Record.read(path) for _, path in there]
     if not lacking:
         return frame(found), ""
     begun = {record.run for record in found}
-    names = dict.fromkeys(label if name in begun else name for name, label in lacking)
-    return frame(found), f"Not run yet ({len(lacking)} of {len(asked)} trainings): {', '.join(names)}."
+    names = dict.fromkeys(job.label if job.name in begun else job.name for job in lacking)
+    asked = len(there) + len(lacking)
+    return frame(found), f"Not run yet ({len(lacking)} of {asked} trainings): {', '.join(names)}."
 
 
 def curves_there(results: Path, records: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, str]:

@@ -10,6 +10,8 @@ from benchmark.evidence.markdown import markdown_table
 from benchmark.evidence.record import TEACHER
 from benchmark.evidence.records import COST_SPREAD, FIRST_STAGE, paired
 
+#: hexadecimal digits of a commit that are shown
+SHORT = 7
 #: What a reader calls the kinds of metric.
 KIND_NAMES = {"coco": "COCO's metric", "crowdhuman": "CrowdHuman's metric"}
 #: Columns of words, to the left; all others hold numbers.
@@ -223,7 +225,7 @@ def _figures(row: pd.Series) -> str:
 
 def made(records: pd.DataFrame) -> str:
     """Where the records come from: data, the code with its day, machine, and the time that it took."""
-    revisions, days = [text[:7] for text in _values(records, "environment.git_revision")], _days(records)
+    revisions, days = [text[:SHORT] for text in _values(records, "environment.git_revision")], _days(records)
     if revisions and days:
         revisions[-1] += f" ({days})"
     parts = {

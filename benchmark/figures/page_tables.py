@@ -18,9 +18,6 @@ from benchmark.evidence.tables import number
 from benchmark.figures.looks import legend_of, paint
 from benchmark.figures.pages import link, shade
 
-#: hexadecimal digits of a commit that are shown
-SHORT = 7
-
 
 def blocks(records: pd.DataFrame, table: pd.DataFrame, results: Path, work: Path, root: Path) -> list[dict[str, Any]]:
     """The tables of the page and of ``table.md``, one a kind of metric: heading, constants, cells and notes, and for
@@ -85,7 +82,7 @@ def commits(records: pd.DataFrame) -> dict[str, list[str]]:
     """The commits that each run was trained with, short; none where its records do not tell."""
     revisions = records.get("environment.git_revision", pd.Series(index=records.index, dtype=object))
     return {
-        run: [str(one)[:SHORT] for one in dict.fromkeys(own.dropna())]
+        run: [str(one)[: tables.SHORT] for one in dict.fromkeys(own.dropna())]
         for run, own in revisions.groupby(records["run"], sort=False)
     }
 
