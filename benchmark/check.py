@@ -1,8 +1,8 @@
 """Read params.yaml and name what is wrong with it, in a second and without torch.  ``python -m benchmark.check``
 
 DVC reads the same file for its stages before any of them runs, and what it says of a wrong one names no key
-(``seeds: 0`` is "'Value' object is not iterable" to it). Settings of methods and config keys are checked by `plan`,
-which needs the data; names of methods here and by the stage `look`, before any data are read.
+(``seeds: 0`` is "'Value' object is not iterable" to it). With ``--models``, as the stage `check`, all detectors and
+methods are built, so that a misspelt setting or config key shows before anything is drawn or trained.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 from benchmark.experiment.cli import command_parser, run_cli
 from benchmark.experiment.names import unknown
 from benchmark.experiment.settings import Params, SettingsError, load
-from benchmark.experiment.workspace import ROOT
+from benchmark.experiment.workspace import HERE, ROOT, write_entry
 
 #: how a file of pgd/methods gives its method a name
 REGISTERED = re.compile(r'^@METHODS\.register_module\((?:name=)?"(.+)"', re.MULTILINE)
@@ -64,8 +64,20 @@ def checked(path: str | Path) -> Params:
 
 
 def main() -> None:
-    path = command_parser("check").parse_args().params
-    print(f"{path}: {summary(checked(path))}")
+    args = command_parser("check").parse_args()
+    params = checked(args.params)
+    if args.models:
+        # seconds to import
+        from benchmark.experiment.quiet import quiet
+        from benchmark.experiment.soundness import check_models
+
+        quiet()
+        try:
+            check_models(params)
+        except SettingsError as error:
+            raise SettingsError(f"{args.params}: {error}") from None
+        write_entry(HERE.checked, {"sound": sorted(params.runs)})
+    print(f"{args.params}: {summary(params)}")
 
 
 if __name__ == "__main__":

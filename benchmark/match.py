@@ -1,8 +1,8 @@
-"""Stage `match`: bring together what each student depends on, its plan and its teacher.
+"""Stage `match`: bring together what the students of a run depend on, its plan and its teacher.
 
-``python -m benchmark.match`` writes ``work/match/<run>.json``: the run's entry of ``work/plan`` and, where it needs a
-teacher, the digest of that one's weights and its AP. The stages of a run depend on this file: a teacher trained anew
-re-trains its own students and nobody else's.
+``python -m benchmark.match RUN`` writes ``work/match/<run>.json``: the run's entry of ``work/plan`` and, where it needs
+a teacher, the digest of that one's weights and its AP. The stages of a run depend on this file: a teacher trained anew
+re-trains its own students and nobody else's. Without RUN: all runs.
 
 Where a method teaches behind masks that are learned on the teacher first (MasKD), they are learned here, once for all
 its students, and their digest stands in the file, too.
@@ -19,13 +19,14 @@ if __name__ == "__main__":
 import importlib
 import json
 import math
+from collections.abc import Iterable
 from pathlib import Path
 
 from benchmark.data.faults import DataError
 from benchmark.experiment.cli import command_parser, run_cli
 from benchmark.experiment.quiet import quiet
 from benchmark.experiment.settings import Job, Params, SettingsError, load
-from benchmark.experiment.workspace import HERE, Workspace, file_digest, write_entries
+from benchmark.experiment.workspace import HERE, Workspace, file_digest, write_entry
 from pgd.checkpoint import CheckpointError, load_state
 
 #: Learns masks on a teacher. It is in the plans of the runs that need it; what it imports is nothing to all the others.
@@ -53,7 +54,9 @@ def teacher_weights(job: Job, space: Workspace = HERE) -> Path:
         )
     load_state(weights)
     if file_digest(weights) != teacher["sha256"]:
-        raise CheckpointError(f"{weights}: not the teacher that {basis(job, space)} names; run `dvc repro match`")
+        raise CheckpointError(
+            f"{weights}: not the teacher that {basis(job, space)} names; run `dvc repro match@{job.name}`"
+        )
     return weights
 
 
@@ -65,36 +68,44 @@ def masks_of(job: Job, space: Workspace = HERE) -> Path | None:
         return None
     if not path.is_file() or file_digest(path) != wanted:
         problem = f"not the masks that {basis(job, space)} names" if path.is_file() else "not there"
-        raise CheckpointError(f"{path}: {problem}; run `python -m benchmark.match`, which learns them on the teacher")
+        raise CheckpointError(
+            f"{path}: {problem}; run `python -m benchmark.match {job.name}`, which learns them on the teacher"
+        )
     return path
 
 
 def basis(job: Job, space: Workspace = HERE) -> Path:
     """The file that says what a training depends on."""
-    path = (space.plan if job.run is None else space.match) / f"{job.name}.json"
+    path, stage = (
+        (space.planned(job), f"plan@{job.pair_name}")
+        if job.run is None
+        else (space.matched(job.name), f"match@{job.name}")
+    )
     if not path.is_file():
-        raise SettingsError(f"{path}: not there; run `dvc repro {path.parent.name}`")
+        raise SettingsError(f"{path}: not there; run `dvc repro {stage}`")
     return path
 
 
-def match(params: Params, space: Workspace = HERE) -> None:
-    """Write one file a run."""
-    wanted = {run.pair for run in params.runs.values() if run.needs_teacher}
-    teachers = {pair: teacher_of(pair, space) for pair in params.pairs if pair in wanted}
-    entries = {}
-    for name, run in params.runs.items():
-        plan = json.loads((space.plan / f"{name}.json").read_text(encoding="utf-8"))
-        entries[name] = {"plan": plan, "teacher": teachers[run.pair] if run.needs_teacher else None}
-        if LEARNER in plan["code"]:
-            learner = importlib.import_module(LEARNER)
-            entries[name]["masks"] = file_digest(learner.learned(params.student(name), space))
-    write_entries(space.match, entries)
+def entry(job: Job, space: Workspace) -> dict:
+    """What the students of a run depend on."""
+    plan = json.loads(space.planned(job).read_text(encoding="utf-8"))
+    found = {"plan": plan, "teacher": teacher_of(job.pair_name, space) if job.run.needs_teacher else None}
+    if LEARNER in plan["code"]:
+        learner = importlib.import_module(LEARNER)
+        found["masks"] = file_digest(learner.learned(job, space))
+    return found
+
+
+def match(params: Params, space: Workspace = HERE, runs: Iterable[str] | None = None) -> None:
+    """Write one file a run; of all runs by default."""
+    for job in map(params.student, params.runs if runs is None else runs):
+        write_entry(space.matched(job.name), entry(job, space))
 
 
 def main() -> None:
     args = command_parser("match").parse_args()
     quiet()
-    match(load(args.params))
+    match(load(args.params), runs=args.runs or None)
 
 
 if __name__ == "__main__":

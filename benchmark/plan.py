@@ -1,9 +1,10 @@
-"""Stage `plan`: check every setting before anything trains, and write for each run what its result depends on.
+"""Stage `plan`: write for each training of a pair what its result depends on.
 
-``python -m benchmark.plan`` writes ``<run>.json`` and ``teacher-<pair>.json`` to ``work/plan``: settings, library
-versions, a digest of the whole config, of the data and of each module of code that the training goes through. Stages
-depend on this file and not on folders, so that editing one method re-trains its runs only, adding a data set re-trains
-nobody, and neither does a docstring or a comment (digests are of the syntax tree without docstrings).
+``python -m benchmark.plan PAIR`` writes ``teacher-<pair>.json`` and ``<run>.json`` of its runs to ``work/plan/<pair>``:
+settings, library versions, a digest of the whole config, of the data and of each module of code that the training goes
+through. Stages depend on such a file and not on folders, so that editing one method re-trains its runs only, adding a
+data set re-trains nobody, and neither does a docstring or a comment (digests are of the syntax tree without
+docstrings). Without PAIR: all pairs, after what the stage `check` does.
 
 ``--dry-run`` writes nothing there: it says what the experiment would take (operations, steps, GPU hours at a
 throughput, disk, money) and what is missing; it needs neither data nor a GPU.
@@ -20,6 +21,7 @@ if __name__ == "__main__":
 import hashlib
 import importlib.metadata
 from argparse import Namespace
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -29,24 +31,20 @@ from mmengine.config import Config
 import pgd.plugin  # noqa: F401  registers with mmdet
 from benchmark.data.manifest import file_state
 from benchmark.experiment.cli import command_parser, run_cli
-from benchmark.experiment.config import DatasetInfo, detector_config, model_dict, training_digest
-from benchmark.experiment.contexts import untrained_context
+from benchmark.experiment.config import DatasetInfo, detector_config, training_digest
 from benchmark.experiment.digest import BESIDE_TRAINING, PACKAGES, closure
-from benchmark.experiment.names import hint, unknown, wrong_kind
 from benchmark.experiment.pretrained import remote_of
 from benchmark.experiment.quiet import quiet
 from benchmark.experiment.settings import Job, Params, Run, SettingsError, load
-from benchmark.experiment.watching import check_watch
+from benchmark.experiment.soundness import check_models
 from benchmark.experiment.workspace import HERE, Workspace, write_entries
 from benchmark.match import LEARNER, TOKENS
 from benchmark.training.run import DYNAMICS
-from pgd.dense import UnsupportedHead, reader_of, served_heads
-from pgd.methods.base import METHODS, MethodContext, MethodError, build_method, method_class, settings_of
+from pgd.dense import reader_of, served_heads
+from pgd.methods.base import method_class, settings_of
 
 #: the module that takes the place of a training where the teacher's weights are given
 GIVEN = "benchmark.training.given"
-#: any number does, as a data set gives both detectors the same
-CLASSES = 80
 LIBRARIES = ("torch", "torchvision", "mmdet", "mmengine", "numpy")
 
 
@@ -78,40 +76,6 @@ def sources(parts: set[type], run: Run | None) -> dict[str, str]:
         if TOKENS in settings_of(run.method):
             roots.add(LEARNER)
     return closure({name for name in roots if name.split(".")[0] in PACKAGES}, BESIDE_TRAINING)
-
-
-def context(job: Job) -> MethodContext:
-    """What a method will know of its two detectors."""
-    configs = detector_config(job.detector, job.options), detector_config(job.pair.teacher)
-    return untrained_context(*(model_dict(cfg, CLASSES) for cfg in configs))
-
-
-def check_run(name: str, params: Params, contexts: dict[str, MethodContext] | None = None) -> None:
-    """Find every misspelt method, setting or config key, and what a method would refuse once its teacher is there.
-
-    ``contexts`` keeps what runs share, as detectors take their time.
-    """
-    job = params.student(name)
-    run = job.run
-    try:
-        if run.method != "none":
-            if run.method not in METHODS.module_dict:
-                raise MethodError(unknown("distillation method", run.method, sorted(METHODS.module_dict)))
-            known = settings_of(run.method)
-            for key, value in run.settings.items():
-                if key not in known:
-                    raise MethodError(f"settings.{key}: unknown to method '{run.method}'; {hint(key, known)}")
-                if wrong := wrong_kind(value, known[key]):
-                    raise MethodError(f"settings.{key}: {wrong}")
-                if key == TOKENS:
-                    raise MethodError(f"settings.{key}: filled in, the stage `match` learns them; delete the key")
-        detector_config(job.detector, run.options)
-        if run.method != "none":
-            contexts, key = {} if contexts is None else contexts, f"{run.pair} {run.options}"
-            contexts[key] = contexts.get(key) or context(job)
-            build_method(run.method, contexts[key], **run.settings)
-    except (ValueError, SettingsError, UnsupportedHead) as error:
-        raise SettingsError(f"runs.{name}: {error}") from None
 
 
 def check_pretrained(cfg: Config) -> str | None:
@@ -168,15 +132,17 @@ def entry(job: Job, space: Workspace = HERE) -> dict:
     }
 
 
-def plan(params: Params, space: Workspace = HERE) -> None:
-    """Check everything, then write one file a training (unchanged content leaves DVC's hashes unchanged)."""
-    check_watch(params)
-    contexts: dict[str, MethodContext] = {}
-    for name in params.runs:
-        check_run(name, params, contexts)
-    jobs = [*map(params.teacher, params.pairs), *map(params.student, params.runs)]
-    entries = {job.name: entry(job, space) for job in jobs}
-    write_entries(space.plan, entries)
+def plan(params: Params, space: Workspace = HERE, pairs: Iterable[str] | None = None) -> None:
+    """Write one file a training of these pairs, or of all, once everything is known to be sound.
+
+    Equal content leaves DVC's hashes as they are.
+    """
+    if pairs is None:
+        check_models(params)
+    for pair in params.pairs if pairs is None else pairs:
+        students = [params.student(name) for name, run in params.runs.items() if run.pair == pair]
+        entries = {job.name: entry(job, space) for job in (params.teacher(pair), *students)}
+        write_entries(space.plan(pair), entries)
 
 
 def dry_run(params: Params, args: Namespace) -> None:
@@ -185,8 +151,7 @@ def dry_run(params: Params, args: Namespace) -> None:
     from benchmark.experiment.budget_table import markdown, show
 
     quiet()
-    for name in params.runs:
-        check_run(name, params)
+    check_models(params)
     found = budget(params, args.throughput)
     show(found, args.gpus, args.throughput, args.price)
     if args.out:
@@ -197,7 +162,7 @@ def main() -> None:
     args = command_parser("plan").parse_args()
     params = load(args.params)
     try:
-        dry_run(params, args) if args.dry_run else plan(params)
+        dry_run(params, args) if args.dry_run else plan(params, pairs=[args.pair] if args.pair else None)
     except SettingsError as error:
         raise SettingsError(f"{args.params}: {error}") from None
 

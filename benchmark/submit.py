@@ -71,10 +71,9 @@ def inside(folder: Path, path: Path) -> Path:
 
 def plan_fault(record: Record, job: Job, theirs: Workspace, ours: Workspace) -> str | None:
     """How config, code or data of a record differ from what our plan says."""
-    name = f"{job.name}.json"
-    if not (ours.plan / name).is_file():
-        return f"we have no plan of it ({ours.plan / name}); run `dvc repro plan`"
-    planned, sent = read_json(ours.plan / name), read_json(inside(theirs.root, theirs.plan / name))
+    if not ours.planned(job).is_file():
+        return f"we have no plan of it ({ours.planned(job)}); run `dvc repro plan@{job.pair_name}`"
+    planned, sent = read_json(ours.planned(job)), read_json(inside(theirs.root, theirs.planned(job)))
     if record.config_digest != planned["config"]:
         return f"config {record.config_digest}, planned is {planned['config']}; they changed settings or a config file"
     if record.seed != job.seed:
@@ -87,8 +86,7 @@ def plan_fault(record: Record, job: Job, theirs: Workspace, ours: Workspace) -> 
 
 def versions(job: Job, theirs: Workspace, ours: Workspace) -> str:
     """Whose libraries trained it; others are no fault, but are told."""
-    name = f"{job.name}.json"
-    sent, planned = read_json(inside(theirs.root, theirs.plan / name)), read_json(ours.plan / name)
+    sent, planned = read_json(inside(theirs.root, theirs.planned(job))), read_json(ours.planned(job))
     other = [
         f"{library} {version} (ours {planned['libraries'].get(library)})"
         for library, version in sent["libraries"].items()

@@ -108,7 +108,7 @@ def planned_data(job: Job, space: Workspace) -> DatasetInfo:
     name = job.pair.dataset
     data, planned = DatasetInfo.load(name, space), json.loads(basis(job, space).read_text(encoding="utf-8"))
     if data.digest != (planned if job.run is None else planned["plan"])["data"]:
-        raise DataError(f"{space.dataset(name)}: not the data that {basis(job, space)} names; run `dvc repro match`")
+        raise DataError(f"{space.dataset(name)}: not the data that {basis(job, space)} names; run `dvc repro` again")
     check_unchanged(name, space)
     return data
 

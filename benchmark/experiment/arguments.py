@@ -44,12 +44,23 @@ def _params(parser: ArgumentParser) -> None:
     parser.add_argument("--params", default="params.yaml")
 
 
+def _check(parser: ArgumentParser) -> None:
+    _params(parser)
+    parser.add_argument("--models", action="store_true", help="build all detectors and methods, as the stage `check`")
+
+
+def _match(parser: ArgumentParser) -> None:
+    _params(parser)
+    parser.add_argument("runs", nargs="*", metavar="RUN", help="runs of params.yaml (default: all)")
+
+
 def _nothing(parser: ArgumentParser) -> None:
     """The command takes no arguments."""
 
 
 def _plan(parser: ArgumentParser) -> None:
     _params(parser)
+    parser.add_argument("pair", nargs="?", metavar="PAIR", help="a pair of params.yaml (default: all)")
     several = number(1, math.inf, int)
     parser.add_argument("--dry-run", action="store_true", help="only say what the experiment would take")
     asked = parser.add_argument_group("with --dry-run")
@@ -245,7 +256,7 @@ COMMANDS = {
     "prepare": Command(_prepare),
     "plan": Command(_plan, _only_dry),
     "train": Command(_train),
-    "match": Command(_params),
+    "match": Command(_match),
     "evaluate": Command(_evaluate),
     "cost": Command(_cost),
     "key_regions": Command(_key_regions, _one_subject),
@@ -253,7 +264,7 @@ COMMANDS = {
     "report": Command(_report),
     "summary": Command(_summary),
     "notebooks": Command(_notebooks, _known_notebooks),
-    "check": Command(_params),
+    "check": Command(_check),
     "fetch": Command(data.fetch, data.what_is_fetched),
     "launch": Command(_launch, _pairs_of_text),
     "submit": Command(_submit),

@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from mmengine.config import Config
 
@@ -42,6 +43,7 @@ class Row:
     """One training and its evaluation; None: not known before the data are there."""
 
     name: str
+    pair: str
     teacher: bool
     work: Work
     #: operations for each training image: with backward, and with the teacher's
@@ -78,25 +80,41 @@ class Budget:
         return self.data + sum(row.disk for row in self.rows) + sum(scratch)
 
     def wall_hours(self, gpus: int) -> float:
-        """The largest are begun first, and students wait for all teachers; more GPUs for a training lose nothing."""
-        parts = (
-            [(row.gpu_hours or 0.0, row.gpus) for row in self.rows if row.teacher is kind] for kind in (True, False)
-        )
-        return sum(makespan(part, gpus) for part in parts)
+        """Students wait for their own teacher; more GPUs for a training lose nothing."""
+        return makespan([Share(row.gpu_hours or 0.0, row.gpus, row.pair, row.teacher) for row in self.rows], gpus)
 
 
-def makespan(trainings: Iterable[tuple[float, int]], gpus: int) -> float:
-    """When the last is done, where each goes to the GPUs that are free first, the largest first.
+class Share(NamedTuple):
+    """What a training asks of the GPUs."""
 
-    Args:
-        trainings: GPU hours, and how many GPUs share them (all there are, where it wants more).
-        gpus: there are.
-    """
-    free = [0.0] * gpus
-    for hours, wanted in sorted(trainings, reverse=True):
+    #: GPU hours
+    hours: float
+    #: that share them; all there are, where it wants more
+    gpus: int
+    #: students of a pair wait for its teacher, where it has one
+    pair: str = ""
+    teacher: bool = False
+
+
+def makespan(trainings: Iterable[Share], gpus: int) -> float:
+    """Hours until the last is done, where what may begin first does, of several teachers first and then the longest."""
+    free, ready, waiting = [0.0] * gpus, {}, list(trainings)
+    taught = {own.pair for own in waiting if own.teacher}
+
+    def begins(own: Share) -> float:
+        if not own.teacher and own.pair in taught and own.pair not in ready:
+            return math.inf
+        return max(free[min(own.gpus, gpus) - 1], 0.0 if own.teacher else ready.get(own.pair, 0.0))
+
+    while waiting:
         free.sort()
-        taken = min(wanted, gpus)
-        free[:taken] = [free[taken - 1] + hours / taken] * taken
+        chosen = min(waiting, key=lambda own: (begins(own), not own.teacher, -own.hours))
+        waiting.remove(chosen)
+        taken = min(chosen.gpus, gpus)
+        end = begins(chosen) + chosen.hours / taken
+        free[:taken] = [end] * taken
+        if chosen.teacher:
+            ready[chosen.pair] = end
     return max(free)
 
 
@@ -184,7 +202,8 @@ def row_of(job: Job, data: Images, speed: float) -> Row:
     disk = 2 * (4 * work.parameters + BOX * boxes)
     scratch = 2 * 4 * work.parameters * (1 + states) if steps else 0
     memory = work.memory(cfg.train_dataloader.batch_size, states) + beside
-    return Row(job.label, job.run is None, work, per_image, images, steps, hours, gpus, memory, disk, scratch)
+    named = job.label, job.pair_name, job.run is None
+    return Row(*named, work, per_image, images, steps, hours, gpus, memory, disk, scratch)
 
 
 def missing_of(params: Params, space: Workspace = HERE) -> list[str]:

@@ -75,7 +75,7 @@ def command_parser(command: str, package: str = "benchmark") -> argparse.Argumen
 
 
 #: Commands that draw nothing: mmdet would load seaborn, for pictures of tracking, which takes as long as torch.
-PLAIN = ("plan", "train", "evaluate", "cost", "key_regions")
+PLAIN = ("check", "plan", "train", "evaluate", "cost", "key_regions")
 
 
 def take_utf8() -> None:

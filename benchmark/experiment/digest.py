@@ -41,6 +41,7 @@ BESIDE_TRAINING = (
 )
 #: Stages that are no trainings, with the modules that they start from. Trainings are in benchmark/plan.py.
 STAGES = {
+    "check": ("benchmark.check", "benchmark.experiment.soundness", *PLUG_INS),
     "look": ("benchmark.look",),
     "prepare": ("benchmark.prepare",),
     # it digests the code of all trainings

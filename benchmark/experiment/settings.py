@@ -94,7 +94,7 @@ class Pair:
 
     teacher: Teacher
     student: Detector
-    #: may be left out where there is one data set only
+    #: what both are trained on; DVC reads it, too, so that it cannot be left out
     dataset: StrictStr | None = None
 
 
@@ -104,7 +104,7 @@ class Run:
 
     method: StrictStr = "none"
     inherit: Literal[INHERIT_CHOICES] = "none"
-    #: whose student this is; may be left out where there is one pair only
+    #: whose student this is; DVC reads it, too, so that it cannot be left out
     pair: StrictStr | None = None
     #: the method's own settings
     settings: Settings = field(default_factory=dict)
@@ -125,7 +125,7 @@ class Run:
 class Job:
     """One training: a teacher, or the student of a run with one seed."""
 
-    #: names the entry in work/plan: ``teacher-gfl``, ``pgd``
+    #: names its plan: ``teacher-gfl``, ``pgd``
     name: str
     seed: int
     pair_name: str
@@ -232,14 +232,11 @@ def _sentence(error: dict) -> str:
     return f"{where}: {value!r} {WORDS.get(kind) or error['msg'].removeprefix('Input ')}"
 
 
-def _one_of(name: str | None, known: dict, where: str) -> str:
-    """A reference by name; the only name there is when it was left out."""
-    if name is None and len(known) == 1:
-        return next(iter(known))
+def _refers(name: str | None, known: dict, where: str) -> None:
+    """Raise :class:`SettingsError` where a reference by name leads nowhere."""
     if name not in known:
         problem = "missing" if name is None else f"'{name}' is unknown"
         raise SettingsError(f"{where}: {problem}; {hint(name or '', known)}")
-    return name
 
 
 def _with_defaults(content: dict) -> dict:
@@ -268,10 +265,11 @@ def parse(content: Any) -> Params:
         raise SettingsError(_sentence((unknown or found)[0])) from None
     if own := [name for name in params.runs if name.startswith(TEACHER)]:
         raise SettingsError(f"runs.{own[0]}: names that start with '{TEACHER}' are the teachers' own")
-    datasets, pairs = params.datasets, params.pairs
-    pairs = {k: replace(p, dataset=_one_of(p.dataset, datasets, f"pairs.{k}.dataset")) for k, p in pairs.items()}
-    runs = {k: replace(r, pair=_one_of(r.pair, pairs, f"runs.{k}.pair")) for k, r in params.runs.items()}
-    return replace(params, pairs=pairs, runs=runs)
+    for name, pair in params.pairs.items():
+        _refers(pair.dataset, params.datasets, f"pairs.{name}.dataset")
+    for name, run in params.runs.items():
+        _refers(run.pair, params.pairs, f"runs.{name}.pair")
+    return params
 
 
 def _placed(pair: Pair, folder: Path) -> Pair:

@@ -61,14 +61,21 @@ class Workspace:
         return self.work / "closures"
 
     @property
-    def plan(self) -> Path:
-        """What each training depends on but for its teacher, a file a training."""
-        return self.work / "plan"
+    def checked(self) -> Path:
+        """Says that all settings were found to be sound."""
+        return self.work / "checked.json"
 
-    @property
-    def match(self) -> Path:
-        """What each student depends on, with its teacher, a file a run."""
-        return self.work / "match"
+    def plan(self, pair: str) -> Path:
+        """Folder of what each training of a pair depends on but for its teacher, a file a training."""
+        return self.work / "plan" / pair
+
+    def planned(self, job: Job) -> Path:
+        """What a training depends on but for its teacher."""
+        return self.plan(job.pair_name) / f"{job.name}.json"
+
+    def matched(self, run: str) -> Path:
+        """What the students of a run depend on, with their teacher."""
+        return self.work / "match" / f"{run}.json"
 
     def teacher(self, pair: str) -> Path:
         """Folder of a pair's trained teacher."""
@@ -127,4 +134,10 @@ def write_entries(out: Path, entries: dict[str, dict]) -> None:
     for stale in set(out.glob("*.json")) - {out / f"{name}.json" for name in entries}:
         stale.unlink()
     for name, content in entries.items():
-        (out / f"{name}.json").write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        write_entry(out / f"{name}.json", content)
+
+
+def write_entry(path: Path, content: dict) -> None:
+    """A JSON file, equal bytes for equal content."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -8,6 +8,7 @@ Minutes at full scale: what is killed begins anew.
 
 from __future__ import annotations
 
+import fcntl
 import itertools
 import json
 import time
@@ -130,7 +131,16 @@ def depends(teacher: Job, space: Workspace) -> dict:
 
 def learned(job: Job, space: Workspace) -> Path:
     """The file with the masks of the teacher of a run, learned if need be."""
-    own, folder = job.of_teacher, space.masks(job.pair_name)
+    folder = space.masks(job.pair_name)
+    folder.mkdir(parents=True, exist_ok=True)
+    with folder.with_suffix(".lock").open("w") as lock:
+        # another run of the same teacher may be at it
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return _learned(job, folder, space)
+
+
+def _learned(job: Job, folder: Path, space: Workspace) -> Path:
+    own = job.of_teacher
     weights, record, known = folder / "masks.pth", folder / "masks.json", depends(own, space)
     if weights.is_file() and record.is_file():
         found = json.loads(record.read_text(encoding="utf-8"))

@@ -45,7 +45,7 @@ def ours(tmp_path) -> Workspace:
     data = DatasetInfo("minicoco", ["thing"], **paths, val_annotations="val.json", areas=[100, 300], digest="d")
     write_json(space.dataset("minicoco"), asdict(data))
     for name in ("plain", "teacher-gfl"):
-        write_json(space.plan / f"{name}.json", PLAN)
+        write_json(space.plan("gfl") / f"{name}.json", PLAN)
     return space
 
 
@@ -58,7 +58,7 @@ def theirs(tmp_path, ours) -> Path:
     content = record("plain", 0, "none", "none", 1.0) | {"accuracy": accuracy, "iterations": 100}
     write_run(root, content)
     write_json(root / "work" / "evaluate" / "plain-0" / "detections.json", detections())
-    write_json(root / "work" / "plan" / "plain.json", PLAN)
+    write_json(root / "work" / "plan" / "gfl" / "plain.json", PLAN)
     return root
 
 
@@ -102,15 +102,15 @@ WRONG: dict[str, tuple[Callable[[Path], None], str]] = {
     ),
     "seed": (edited(RUN, lambda c: c.update(seed=3)), "record: .* holds another record, plain-3"),
     "data": (
-        edited("work/plan/plain.json", lambda c: c.update(data="e" * 64)),
+        edited("work/plan/gfl/plain.json", lambda c: c.update(data="e" * 64)),
         "config, code and data: data eeeeeeeeeeee, ours",
     ),
     "code": (
-        edited("work/plan/plain.json", lambda c: c.update(code={"pgd.a": "2", "pgd.b": "1"})),
+        edited("work/plan/gfl/plain.json", lambda c: c.update(code={"pgd.a": "2", "pgd.b": "1"})),
         r"config, code and data: other code in 2 of 1 modules \(first: pgd.a\)",
     ),
     "no plan": (
-        lambda root: (root / "work/plan/plain.json").unlink(),
+        lambda root: (root / "work/plan/gfl/plain.json").unlink(),
         "config, code and data: .*plain.json is missing",
     ),
     "longer": (edited(RUN, lambda c: c.update(iterations=200)), r"10 of 20 steps have no loss \(first: 110\)"),

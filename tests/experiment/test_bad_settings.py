@@ -25,11 +25,12 @@ def content(method: str) -> dict:
         "datasets": {"coco": {"root": "gone"}},
         "pairs": {
             "gfl": {
+                "dataset": "coco",
                 "teacher": {"config": "benchmark/configs/mini/gfl_r34.py", "options": options},
                 "student": {"config": "benchmark/configs/mini/gfl_r18.py", "options": options},
             }
         },
-        "runs": {"student": {}, "best": {"method": method}},
+        "runs": {"student": {"pair": "gfl"}, "best": {"pair": "gfl", "method": method}},
     }
 
 

@@ -16,6 +16,7 @@ from benchmark.experiment.budget import (
     budget,
     image_size,
     images_of,
+    Share,
     makespan,
     missing_of,
     row_of,
@@ -45,7 +46,14 @@ MINI = "benchmark/configs/mini/gfl_r18.py"
     ],
 )
 def test_makespan(trainings, gpus, expected):
-    assert makespan(trainings, gpus) == expected
+    assert makespan([Share(*own) for own in trainings], gpus) == expected
+
+
+@pytest.mark.parametrize(("gpus", "expected"), [(1, 19), (2, 11), (8, 11)])
+def test_students_wait_for_their_own_teacher(gpus, expected):
+    """Those of the quick teacher are done before the slow one is."""
+    quick = [Share(2, 1, "quick", True), Share(3, 1, "quick"), Share(3, 1, "quick")]
+    assert makespan([Share(10, 1, "slow", True), Share(1, 1, "slow"), *quick], gpus) == expected
 
 
 def test_image_sizes():

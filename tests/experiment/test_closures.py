@@ -69,10 +69,11 @@ def test_stages_declare_what_they_import(folder):
         "closures": "closures",
         "look": "look minicoco",
         "prepare": "prepare minicoco",
-        "plan": "plan",
+        "check": "check --models",
+        "plan": "plan gfl",
         "teacher": "train teacher gfl",
         "evaluate_teacher": "evaluate gfl --teacher",
-        "match": "match",
+        "match": "match pgd student",
         "distill": "train distill pgd --seed 0",
         "plain": "train distill student --seed 0",
         "evaluate": "evaluate pgd --seed 0",
@@ -88,12 +89,12 @@ def test_stages_declare_what_they_import(folder):
     holes = {}
     for stage, command in commands.items():
         # what a stage needs of the plug-ins: a training's are in its roots
-        plug_ins = {"distill": "gfl,pgd", "plan": "all", "cost": "all"}.get(stage, "gfl")
+        plug_ins = {"distill": "gfl,pgd", "check": "all", "plan": "all", "cost": "all"}.get(stage, "gfl")
         loaded = loaded_by(folder, command, plug_ins)
         if stage == "closures":
             continue
         if stage in planned:
-            declared = set(json.loads((Workspace(folder).plan / f"{planned[stage]}.json").read_text())["code"])
+            declared = set(json.loads((Workspace(folder).plan("gfl") / f"{planned[stage]}.json").read_text())["code"])
             loaded = {m for m in loaded if not digest.is_in(m, BESIDE_TRAINING)}
         else:
             path = Workspace(folder).closures / f"{declared_by.get(stage, stage)}.json"
@@ -119,7 +120,9 @@ def test_every_stage_of_the_pipeline_has_its_file(tmp_path, monkeypatch):
     assert {path.stem for path in HERE.closures.iterdir()} == set(STAGES)
     stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
     for name, stage in stages.items():
-        own = [d for d in stage["deps"] if d.startswith(("work/closures/", "work/plan/", "work/match/"))]
+        own = [
+            d for d in stage.get("do", stage)["deps"] if d.startswith(("work/closures/", "work/plan/", "work/match/"))
+        ]
         assert own or name == "closures", f"{name} depends on no file that knows its code"
         for dependency in own:
             if dependency.startswith("work/closures/"):
@@ -151,7 +154,8 @@ def test_the_plan_goes_through_the_code_of_all_trainings():
 @pytest.mark.parametrize("stage", yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"])
 def test_no_stage_names_code_by_hand(stage):
     """Code is depended on through closures alone; configs, notebooks and templates are data."""
-    depends = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"][stage]["deps"]
+    content = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"][stage]
+    depends = content.get("do", content)["deps"]
     shared = {d.removeprefix("${repo}/") for d in depends if d.startswith("${repo}/")}
     data = {
         "data",

@@ -25,9 +25,10 @@ SETTINGS = """
 datasets: {bäume: {kind: coco, root: ../küste}}
 pairs:
   gfl:
+    dataset: bäume
     teacher: {config: benchmark/configs/mini/gfl_r34.py}
     student: {config: benchmark/configs/mini/gfl_r18.py}
-runs: {größe: {}}
+runs: {größe: {pair: gfl}}
 """
 CLASSES = ["Bär", "熊"]
 

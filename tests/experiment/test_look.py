@@ -130,8 +130,8 @@ def experiment(tmp_path) -> Path:
     (folder / "dvc.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
     settings = {
         "datasets": {"coco": {"root": str(root)}},
-        "pairs": {"gfl": {"teacher": {"config": "a"}, "student": {"config": "b"}}},
-        "runs": {"student": {}},
+        "pairs": {"gfl": {"dataset": "coco", "teacher": {"config": "a"}, "student": {"config": "b"}}},
+        "runs": {"student": {"pair": "gfl"}},
     }
     (folder / "params.yaml").write_text(yaml.safe_dump(settings))
     (folder / "work" / "closures").mkdir(parents=True)

@@ -46,7 +46,7 @@ def matched(taught_world):
 
 
 def contents() -> dict[str, str]:
-    return {path.stem: path.read_text() for path in HERE.match.iterdir()}
+    return {path.stem: path.read_text() for path in (HERE.work / "match").iterdir()}
 
 
 def test_a_teacher_trained_anew_concerns_its_own_students(matched):
@@ -62,12 +62,12 @@ def test_a_teacher_trained_anew_concerns_its_own_students(matched):
 
 
 def test_what_a_training_depends_on(matched):
-    assert basis(matched.teacher("gfl")) == Path("work/plan/teacher-gfl.json")
+    assert basis(matched.teacher("gfl")) == Path("work/plan/gfl/teacher-gfl.json")
     job = matched.student("mine")
-    assert basis(job) == HERE.match / "mine.json"
+    assert basis(job) == HERE.matched("mine")
     assert teacher_weights(job) == HERE.teacher("gfl") / "weights.pth"
     basis(job).unlink()
-    with pytest.raises(SettingsError, match=r"work/match/mine\.json: not there; run `dvc repro match`"):
+    with pytest.raises(SettingsError, match=r"work/match/mine\.json: not there; run `dvc repro match@mine`"):
         basis(job)
 
 
@@ -88,4 +88,4 @@ def test_only_teachers_that_somebody_needs_must_be_there(matched, taught_world):
         content["runs"]["theirs"] = {"pair": "other"}
 
     match(taught_world.settle(alone))
-    assert json.loads((HERE.match / "theirs.json").read_text())["teacher"] is None
+    assert json.loads(HERE.matched("theirs").read_text())["teacher"] is None

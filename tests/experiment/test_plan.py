@@ -94,15 +94,16 @@ def content() -> dict:
         "datasets": {"minicoco": {}},
         "pairs": {
             "gfl": {
+                "dataset": "minicoco",
                 "teacher": {"config": "benchmark/configs/mini/gfl_r34.py", "options": options},
                 "student": {"config": "benchmark/configs/mini/gfl_r18.py", "options": dict(options)},
             }
         },
         "runs": {
-            "student": {},
-            "inherit": {"inherit": "head+neck"},
+            "student": {"pair": "gfl"},
+            "inherit": {"pair": "gfl", "inherit": "head+neck"},
             **{
-                m: {"method": m, "inherit": "head+neck", "settings": published_settings(m, "gfl", MINI)}
+                m: {"pair": "gfl", "method": m, "inherit": "head+neck", "settings": published_settings(m, "gfl", MINI)}
                 for m in sorted(METHODS.module_dict)
             },
         },
@@ -139,7 +140,7 @@ def planned(folder: Path, change=lambda c: None) -> dict[str, bytes]:
     change(changed)
     space = Workspace(folder)
     stage.plan(parse(copy.deepcopy(changed)), space)
-    return {path.stem: path.read_bytes() for path in space.plan.iterdir()}
+    return {path.stem: path.read_bytes() for path in (space.work / "plan").rglob("*.json")}
 
 
 def differing(before: dict[str, bytes], after: dict[str, bytes]) -> set[str]:
@@ -153,8 +154,6 @@ NEED_TEACHER = ALL_STUDENTS - {"student"}
 
 def add_pair(content: dict) -> None:
     content["pairs"]["more"] = copy.deepcopy(content["pairs"]["gfl"])
-    for run in content["runs"].values():
-        run["pair"] = "gfl"
 
 
 def add_dataset(content: dict, used: str = "minicoco") -> None:
@@ -170,7 +169,7 @@ def add_dataset(content: dict, used: str = "minicoco") -> None:
         (lambda c: c["runs"]["pgd"].update(settings={"alpha": 0.5}), {"pgd"}),
         (lambda c: c["runs"]["pgd"].update(inherit="none"), {"pgd"}),
         (lambda c: c["runs"]["ld"].update(options={"train_dataloader.batch_size": 3}), {"ld"}),
-        (lambda c: c["runs"].update(more={"method": "pgd"}), {"more"}),
+        (lambda c: c["runs"].update(more={"pair": "gfl", "method": "pgd"}), {"more"}),
         (lambda c: c["runs"].pop("fgd"), {"fgd"}),
         (lambda c: c["runs"].update(fgd=c["runs"].pop("fgd")), set()),
         (lambda c: c.update(seeds=[0, 1, 2]), set()),
@@ -191,8 +190,10 @@ def add_dataset(content: dict, used: str = "minicoco") -> None:
 )
 def test_changes_touch_what_depends_on_them(before, tmp_path, change, runs):
     # over the files of the time before, as `dvc repro` finds them
+    folder = Workspace(tmp_path).plan("gfl")
+    folder.mkdir(parents=True)
     for name, text in before.items():
-        (tmp_path / f"{name}.json").write_bytes(text)
+        (folder / f"{name}.json").write_bytes(text)
     assert differing(before, planned(tmp_path, change)) == runs
 
 
@@ -261,7 +262,9 @@ def test_sources_are_real_modules():
 
 
 def test_stale_files_go(tmp_path):
-    (tmp_path / "old.json").write_text("{}")
+    stale = Workspace(tmp_path).plan("gfl") / "old.json"
+    stale.parent.mkdir(parents=True)
+    stale.write_text("{}")
     assert set(planned(tmp_path)) == ALL_STUDENTS | {TEACHER}
 
 

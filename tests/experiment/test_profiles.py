@@ -9,16 +9,17 @@ import pytest
 import yaml
 
 from benchmark.experiment.settings import load
+from benchmark.experiment.soundness import check_models
 from benchmark.experiment.workspace import ROOT, Workspace
-from benchmark.plan import check_run
 from benchmark.smoke import PROFILE, SmokeError, check, expected_files, left_out
 
 OTHERS = ("smoke", "study", "rivals", "deviations", "regions", "crowd", "real", "paper")
 FILES = {"root": ROOT} | {name: PROFILE.root.parent / name for name in OTHERS}
 
 
-STAGES = ["closures", "look", "prepare", "plan", "teacher", "evaluate_teacher", "match", "distill", "evaluate"]
+STAGES = ["closures", "check", "look", "prepare", "plan", "teacher", "evaluate_teacher", "match", "distill", "evaluate"]
 STAGES += ["cost", "key_regions", "region_figures", "report", "summary", "notebooks"]
+PAIRWISE = ("plan", "teacher", "evaluate_teacher", "key_regions")
 
 
 @pytest.mark.parametrize("profile", list(FILES)[1:])
@@ -37,7 +38,7 @@ def test_shared_dependencies_are_there(profile):
     content = yaml.safe_load((FILES[profile] / "dvc.yaml").read_text())
     repo = content["vars"][0]["repo"]
     for stage in content["stages"].values():
-        for dependency in stage["deps"]:
+        for dependency in stage.get("do", stage)["deps"]:
             shared = dependency.startswith("${repo}/")
             assert shared != (dependency.split("/")[0] in ("work", "results")), dependency
             path = FILES[profile] / dependency.replace("${repo}", repo)
@@ -54,9 +55,7 @@ def test_params_are_sound(profile):
     kinds |= {name: {"minicoco", "minicrowd"} for name in ("smoke",)} | {"study": {"midicoco"}}
     assert {data.kind for data in params.datasets.values()} == kinds.get(profile, {"minicoco"})
     assert params.seeds[0] == 0
-    contexts = {}
-    for name in params.runs:
-        check_run(name, params, contexts)
+    check_models(params)
     plain = [run for run in params.runs.values() if run.method == "none"]
     baselines = {"head+neck"} if profile in ("deviations", "regions") else {"none", "head+neck"}
     assert {run.inherit for run in plain} == baselines, "each row has what it is compared with"
@@ -78,7 +77,7 @@ def test_commands_name_modules_that_are_there(profile):
     stages = yaml.safe_load((FILES[profile] / "dvc.yaml").read_text())["stages"]
     assert list(stages) == STAGES
     for stage in stages.values():
-        python, flag, module = stage["cmd"].split()[:3]
+        python, flag, module = stage.get("do", stage)["cmd"].split()[:3]
         assert (python, flag) == ("python", "-m")
         assert (ROOT / f"{module.replace('.', '/')}.py").is_file()
 
@@ -122,9 +121,10 @@ def stage_names() -> dict[str, set[str]]:
 def test_dvc_reads_the_pipeline(stage_names, profile):
     folder = FILES[profile]
     params = load(folder / "params.yaml")
-    expected = {"closures", "plan", "match", "cost", "region_figures", "report", "summary", "notebooks"}
+    expected = {"closures", "check", "cost", "region_figures", "report", "summary", "notebooks"}
     expected |= {f"{stage}@{name}" for stage in ("look", "prepare") for name in params.datasets}
-    expected |= {f"{stage}@{name}" for stage in ("teacher", "evaluate_teacher", "key_regions") for name in params.pairs}
+    expected |= {f"{stage}@{name}" for stage in PAIRWISE for name in params.pairs}
+    expected |= {f"match@{run}" for run in params.runs}
     for run, seed in product(params.runs, params.seeds):
         expected |= {f"distill@{run}-{seed}", f"evaluate@{run}-{seed}"}
     where = "" if profile == "root" else f"{folder.relative_to(ROOT).as_posix()}/"

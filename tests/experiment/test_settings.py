@@ -16,21 +16,22 @@ from benchmark import plan as plan_stage
 from benchmark.experiment.cli import run_cli
 from benchmark.experiment.config import DatasetInfo, detector_config
 from benchmark.experiment.settings import Dataset, Detector, Run, SettingsError, load, parse
+from benchmark.experiment.soundness import check_run
 from benchmark.experiment.workspace import ROOT, Workspace
-from benchmark.plan import check_run
 
 R18 = "benchmark/configs/mini/gfl_r18.py"
 GOOD = """
 datasets: {minicoco: }
 pairs:
   gfl:
+    dataset: minicoco
     teacher: {config: benchmark/configs/mini/gfl_r34.py, iterations: 3, seed: 1, min_ap: 5}
     student: {config: benchmark/configs/mini/gfl_r18.py}
 seeds: [0, 2]
 runs:
-  student: {}
-  plain:
-  pgd: {method: pgd, inherit: head+neck, settings: {alpha: 0.1}}
+  student: {pair: gfl}
+  plain: {pair: gfl}
+  pgd: {pair: gfl, method: pgd, inherit: head+neck, settings: {alpha: 0.1}}
 """
 
 
@@ -75,7 +76,7 @@ def test_good_file(tmp_path):
 
 def test_anchors_and_merges(tmp_path):
     text = GOOD.replace("settings: {alpha: 0.1}", "settings: &pgd {alpha: 0.1, topk: 8}")
-    text += "  more: {method: pgd, settings: {<<: *pgd, topk: 9}}\n"
+    text += "  more: {pair: gfl, method: pgd, settings: {<<: *pgd, topk: 9}}\n"
     (tmp_path / "p.yaml").write_text(text)
     assert load(tmp_path / "p.yaml").runs["more"].settings == {"alpha": 0.1, "topk": 9}
 
@@ -90,15 +91,15 @@ def test_jobs():
         params.teacher("atss")
 
 
-def test_several_pairs_must_be_named():
+def test_pairs_and_data_sets_must_be_named():
+    """DVC's stages read them as well, and know no defaults."""
     content = yaml.safe_load(GOOD)
-    content["pairs"]["more"] = content["pairs"]["gfl"]
-    content["datasets"]["coco"] = {"root": "there"}
-    with pytest.raises(SettingsError, match=r"^pairs.gfl.dataset: missing; there are: minicoco, coco$"):
+    del content["pairs"]["gfl"]["dataset"]
+    with pytest.raises(SettingsError, match=r"^pairs.gfl.dataset: missing; there are: minicoco$"):
         parse(content)
-    for pair in content["pairs"].values():
-        pair["dataset"] = "coco"
-    with pytest.raises(SettingsError, match=r"^runs.student.pair: missing; there are: gfl, more$"):
+    content = yaml.safe_load(GOOD)
+    content["runs"]["plain"] = None
+    with pytest.raises(SettingsError, match=r"^runs.plain.pair: missing; there are: gfl$"):
         parse(content)
 
 

@@ -24,7 +24,8 @@ from benchmark import smoke, tune
 from benchmark.experiment.workspace import ROOT
 from benchmark.methods import refusal, row, DETECTORS
 from benchmark.experiment.settings import load
-from benchmark.plan import check_run, sources
+from benchmark.experiment.soundness import check_run
+from benchmark.plan import sources
 from support.detectors import batch, pair
 params = load("params.yaml")
 check_run("energy", params)

@@ -51,6 +51,7 @@ def light_content() -> dict:
         "datasets": {"minicoco": {}},
         "pairs": {
             "gfl": {
+                "dataset": "minicoco",
                 "teacher": {
                     "config": "benchmark/configs/mini/gfl_r34.py",
                     "iterations": 2,
@@ -65,7 +66,7 @@ def light_content() -> dict:
             }
         },
         "seeds": [0],
-        "runs": {"student": {}, "pgd": {"method": "pgd", "inherit": "head+neck"}},
+        "runs": {"student": {"pair": "gfl"}, "pgd": {"pair": "gfl", "method": "pgd", "inherit": "head+neck"}},
     }
 
 
@@ -73,7 +74,7 @@ def runs(iterations: int = 2, workers: int = 0, **chosen: dict):
     """A change of the settings: these runs, this long."""
 
     def change(content: dict) -> None:
-        content["runs"] = chosen
+        content["runs"] = {name: {"pair": "gfl", **own} for name, own in chosen.items()}
         student = content["pairs"]["gfl"]["student"]
         student["iterations"] = iterations
         student["options"]["train_dataloader.num_workers"] = workers

@@ -106,27 +106,27 @@ def test_another_file_makes_the_students_stale(tiny_world, weights):
     params = world.settle(given("zoo/t.pth"))
     world.train(params, TEACHER)
     before = teacher_of("gfl", world.space)["sha256"]
-    planned = (world.space.plan / "teacher-gfl.json").read_bytes()
+    planned = (world.space.plan("gfl") / "teacher-gfl.json").read_bytes()
     other = {name: value * 1.5 if value.is_floating_point() else value for name, value in weights.items()}
     put(world, other)
     with pytest.raises(CheckpointError, match=r"t\.pth: changed since it was planned; run `dvc repro` again"):
         world.train(params, TEACHER)
     plan(params)
-    assert (world.space.plan / "teacher-gfl.json").read_bytes() != planned
+    assert (world.space.plan("gfl") / "teacher-gfl.json").read_bytes() != planned
     world.train(params, TEACHER)
     assert teacher_of("gfl", world.space)["sha256"] != before
     match(params)
-    assert json.loads((world.space.match / "pgd.json").read_text())["teacher"]["sha256"] != before
+    assert json.loads(world.space.matched("pgd").read_text())["teacher"]["sha256"] != before
     assert path.is_file()
 
 
 def test_the_plan_names_the_file_and_nothing_else_changes(tiny_world, weights):
     world, path = tiny_world, put(tiny_world, weights)
     world.settle(lambda content: content["pairs"]["gfl"]["teacher"].pop("iterations"))
-    trained = {p.stem: json.loads(p.read_text()) for p in world.space.plan.iterdir()}
+    trained = {p.stem: json.loads(p.read_text()) for p in world.space.plan("gfl").iterdir()}
     assert "checkpoint" not in trained["teacher-gfl"]
     world.settle(given("zoo/t.pth"))
-    entries = {p.stem: json.loads(p.read_text()) for p in world.space.plan.iterdir()}
+    entries = {p.stem: json.loads(p.read_text()) for p in world.space.plan("gfl").iterdir()}
     own = entries.pop("teacher-gfl")
     assert own.pop("checkpoint") == file_digest(path)
     for module in ("benchmark.training.given", "pgd.class_names"):
@@ -134,7 +134,10 @@ def test_the_plan_names_the_file_and_nothing_else_changes(tiny_world, weights):
     assert own == trained.pop("teacher-gfl")
     assert entries == trained, "students learn of it by `match`"
     world.settle(given("https://example.org/t.pth"))
-    assert json.loads((world.space.plan / "teacher-gfl.json").read_text())["checkpoint"] == "https://example.org/t.pth"
+    assert (
+        json.loads((world.space.plan("gfl") / "teacher-gfl.json").read_text())["checkpoint"]
+        == "https://example.org/t.pth"
+    )
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:DeprecationWa
 
 
 def every_run(content: dict) -> None:
-    content["runs"] = json.loads(json.dumps(RUNS))
+    content["runs"] = {name: {"pair": "gfl", **own} for name, own in RUNS.items()}
 
 
 @pytest.fixture

@@ -38,11 +38,13 @@ def test_a_watched_training_learns_the_same(taught_world, monkeypatch, name):
     world = taught_world
     params = world.settle(RUNS)
     expected = load_state(world.train(params, "pgd") / "weights.pth")
-    plan = {path.name: path.read_text() for path in world.space.plan.iterdir()}
+    plan = {path.name: path.read_text() for path in world.space.plan("gfl").iterdir()}
     shutil.rmtree(world.space.checkpoints(params.student("pgd")))
 
     params = world.settle(watched(name))
-    assert {path.name: path.read_text() for path in world.space.plan.iterdir()} == plan, "nothing is to be trained anew"
+    assert {path.name: path.read_text() for path in world.space.plan("gfl").iterdir()} == plan, (
+        "nothing is to be trained anew"
+    )
     job = world.job(params, "pgd")
     out = train(job, world.space, params)
     assert same(load_state(out / "weights.pth"), expected)
@@ -88,8 +90,8 @@ def test_the_bar_is_told_of_what_is_left_and_of_inheriting(tiny_world):
 def test_who_inherits_is_compared_with_nobody():
     content = {
         "datasets": {"minicoco": {}},
-        "pairs": {"a": {"teacher": {"config": "c.py"}, "student": {"config": "c.py"}}},
-        "runs": {"inherit": {"inherit": "head+neck"}, "pgd": {"method": "pgd"}},
+        "pairs": {"a": {"dataset": "minicoco", "teacher": {"config": "c.py"}, "student": {"config": "c.py"}}},
+        "runs": {"inherit": {"pair": "a", "inherit": "head+neck"}, "pgd": {"pair": "a", "method": "pgd"}},
     }
     params = parse(content)
     assert watching._inheriting(params, params.student("inherit")) is None

@@ -1,0 +1,58 @@
+"""Are all settings of an experiment sound? Its detectors and methods are built, without data and training."""
+
+from __future__ import annotations
+
+import pgd.plugin  # noqa: F401  registers with mmdet
+from benchmark.experiment.config import detector_config, model_dict
+from benchmark.experiment.contexts import untrained_context
+from benchmark.experiment.names import hint, unknown, wrong_kind
+from benchmark.experiment.settings import Job, Params, SettingsError
+from benchmark.experiment.watching import check_watch
+from benchmark.match import TOKENS
+from pgd.dense import UnsupportedHead
+from pgd.methods.base import METHODS, MethodContext, MethodError, build_method, settings_of
+
+#: any number does, as a data set gives both detectors the same
+CLASSES = 80
+
+
+def context(job: Job) -> MethodContext:
+    """What a method will know of its two detectors."""
+    configs = detector_config(job.detector, job.options), detector_config(job.pair.teacher)
+    return untrained_context(*(model_dict(cfg, CLASSES) for cfg in configs))
+
+
+def check_run(name: str, params: Params, contexts: dict[str, MethodContext] | None = None) -> None:
+    """Find every misspelt method, setting or config key, and what a method would refuse once its teacher is there.
+
+    ``contexts`` keeps what runs share, as detectors take their time.
+    """
+    job = params.student(name)
+    run = job.run
+    try:
+        if run.method != "none":
+            if run.method not in METHODS.module_dict:
+                raise MethodError(unknown("distillation method", run.method, sorted(METHODS.module_dict)))
+            known = settings_of(run.method)
+            for key, value in run.settings.items():
+                if key not in known:
+                    raise MethodError(f"settings.{key}: unknown to method '{run.method}'; {hint(key, known)}")
+                if wrong := wrong_kind(value, known[key]):
+                    raise MethodError(f"settings.{key}: {wrong}")
+                if key == TOKENS:
+                    raise MethodError(f"settings.{key}: filled in, the stage `match` learns them; delete the key")
+        detector_config(job.detector, run.options)
+        if run.method != "none":
+            contexts, key = {} if contexts is None else contexts, f"{run.pair} {run.options}"
+            contexts[key] = contexts.get(key) or context(job)
+            build_method(run.method, contexts[key], **run.settings)
+    except (ValueError, SettingsError, UnsupportedHead) as error:
+        raise SettingsError(f"runs.{name}: {error}") from None
+
+
+def check_models(params: Params) -> None:
+    """Check all runs, and what watches them; raises :class:`SettingsError`."""
+    check_watch(params)
+    contexts: dict[str, MethodContext] = {}
+    for name in params.runs:
+        check_run(name, params, contexts)
