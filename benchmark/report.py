@@ -33,6 +33,7 @@ from benchmark.experiment.workspace import ROOT
 from benchmark.figures import ablation as plots_ablation
 from benchmark.figures import cost as plots_cost
 from benchmark.figures import plots, samples
+from benchmark.figures import schedule as plots_schedule
 from benchmark.figures.page_tables import blocks, classes, commits, words
 from benchmark.figures.pages import data_uri, link, png, template, write
 from benchmark.verdict import sides, verdict
@@ -183,10 +184,14 @@ def figures(
 ) -> dict[str, bytes]:
     """Every figure that there is something for, as PNG by name."""
     drawn = {}
-    if (table["role"] != TEACHER).any():
-        drawn["ap"] = plots.ap_by_run(records, table)
+    short = plots_schedule.shortened(records)
+    whole = table[~table["run"].isin(short)]
+    if (whole["role"] != TEACHER).any():
+        drawn["ap"] = plots.ap_by_run(records, whole)
     if curves["AP"].notna().any():
-        drawn["curves"] = plots.curves(curves)
+        drawn["curves"] = plots.curves(curves[~curves["run"].isin(short)])
+    if short:
+        drawn["schedule"] = plots_schedule.schedule(records, table)
     for name, (dataset, runs) in pictured(records).items():
         if can_be_pictured(records, list(runs.values()), work):
             drawn[name] = samples.figure(samples.load_samples(work, dataset, runs))

@@ -54,6 +54,12 @@ CAPTIONS = {
         "side on one machine. The grey steps join the runs that none beats in both. Names stand where there is room, "
         "the table has all; a triangle is a loss beyond the axis.",
     ),
+    "schedule": (
+        "AP and gain by the length of the training",
+        "Each point is a training of its own, with its rate falling to its end: AP, mean over seeds, and what a method "
+        "gains over the student without one that trained as long, with its 95% interval. Where the lines of two "
+        "methods cross, a benchmark of short trainings ranks them otherwise than one of long ones.",
+    ),
     "ablation": (
         "What a change of one setting does",
         "Gain in AP with its 95% interval of runs that differ from one of them (in bold; dashed line and band) in what "

@@ -109,6 +109,8 @@ class Run:
     #: the method's own settings
     settings: Settings = field(default_factory=dict)
     options: Settings = field(default_factory=dict)
+    #: length of its training; None: what the pair's student has
+    iterations: Annotated[StrictInt, Ge(2)] | None = None
     #: what its name does not say, for the report
     note: StrictStr = ""
 
@@ -145,7 +147,10 @@ class Job:
 
     @property
     def detector(self) -> Detector:
-        return self.pair.teacher if self.run is None else self.pair.student
+        if self.run is None:
+            return self.pair.teacher
+        student, own = self.pair.student, self.run.iterations
+        return student if own is None else replace(student, iterations=own)
 
     @property
     def options(self) -> dict:

@@ -55,7 +55,8 @@ def _inheriting(params: Params, job: Job) -> Job | None:
     if job.run is None or job.run.method == "none":
         return None
     for name, run in params.runs.items():
-        if (run.method, run.pair, run.inherit) == ("none", job.pair_name, job.run.inherit) and not run.options:
+        footing = run.pair, run.inherit, run.iterations
+        if run.method == "none" and footing == (job.pair_name, job.run.inherit, job.run.iterations) and not run.options:
             return params.student(name, job.seed)
     return None
 
