@@ -1,8 +1,8 @@
 """Read params.yaml and name what is wrong with it, in a second and without torch.  ``python -m benchmark.check``
 
 DVC reads the same file for its stages before any of them runs, and what it says of a wrong one names no key
-(``seeds: 0`` is "'Value' object is not iterable" to it). With ``--models``, as the stage `check`, all detectors and
-methods are built, so that a misspelt setting or config key shows before anything is drawn or trained.
+(``seeds: 0`` is "'Value' object is not iterable" to it). With ``--models``, as the stage `check`, the configs of all
+detectors and the methods of all runs are built, so that a misspelt setting or key shows before anything is trained.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ CrowdHuman tree, and of the names, lengths and dates of its images. The stage ru
 seconds for all of COCO; what comes behind it runs again only where the file has changed. A mini set's is empty: DVC
 knows its archive. The weights that params.yaml gives for teachers on a data set are looked at with it, for `plan`.
 
-A misspelt method is told here already: where the data are missing, no later stage would come to it.
+A misspelt method is told here, too: where the data are missing it may be the first stage to run.
 """
 
 from __future__ import annotations

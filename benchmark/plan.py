@@ -1,10 +1,10 @@
 """Stage `plan`: write for each training of a pair what its result depends on.
 
 ``python -m benchmark.plan PAIR`` writes ``teacher-<pair>.json`` and ``<run>.json`` of its runs to ``work/plan/<pair>``:
-settings, library versions, a digest of the whole config, of the data and of each module of code that the training goes
-through. Stages depend on such a file and not on folders, so that editing one method re-trains its runs only, adding a
-data set re-trains nobody, and neither does a docstring or a comment (digests are of the syntax tree without
-docstrings). Without PAIR: all pairs, after what the stage `check` does.
+library versions, a digest of the whole config, of the data and of each module of code that the training goes through.
+Stages depend on such a file and not on folders, so that editing one method re-trains its runs only, adding a data set
+re-trains nobody, and neither does a docstring or a comment (digests are of the syntax tree without docstrings).
+Without PAIR: all pairs, after what the stage `check` does.
 
 ``--dry-run`` writes nothing there: it says what the experiment would take (operations, steps, GPU hours at a
 throughput, disk, money) and what is missing; it needs neither data nor a GPU.

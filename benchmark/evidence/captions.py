@@ -58,7 +58,8 @@ CAPTIONS = {
         "AP and gain by the length of the training",
         "Each point is a training of its own, with its rate falling to its end: AP, mean over seeds, and what a method "
         "gains over the student without one that trained as long, with its 95% interval. Where the lines of two "
-        "methods cross, a benchmark of short trainings ranks them otherwise than one of long ones.",
+        "methods cross, a benchmark of short trainings ranks them otherwise than one of long ones. The other figures "
+        "leave the shorter ones out.",
     ),
     "ablation": (
         "What a change of one setting does",

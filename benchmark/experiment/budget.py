@@ -97,21 +97,32 @@ class Share(NamedTuple):
 
 
 def makespan(trainings: Iterable[Share], gpus: int) -> float:
-    """Hours until the last is done, where what may begin first does, of several teachers first and then the longest."""
+    """Hours until the last is done: teachers have the first choice, then whoever may begin first.
+
+    Of several the longest, where a teacher counts with the longest of its students.
+    """
     free, ready, waiting = [0.0] * gpus, {}, list(trainings)
+    hours = {own: own.hours / min(own.gpus, gpus) for own in waiting}
     taught = {own.pair for own in waiting if own.teacher}
+    behind = dict.fromkeys(taught, 0.0)
+    for own in waiting:
+        if not own.teacher and own.pair in taught:
+            behind[own.pair] = max(behind[own.pair], hours[own])
 
     def begins(own: Share) -> float:
         if not own.teacher and own.pair in taught and own.pair not in ready:
             return math.inf
         return max(free[min(own.gpus, gpus) - 1], 0.0 if own.teacher else ready.get(own.pair, 0.0))
 
+    def order(own: Share) -> tuple[bool, float, float]:
+        return not own.teacher, begins(own), -hours[own] - (behind[own.pair] if own.teacher else 0.0)
+
     while waiting:
         free.sort()
-        chosen = min(waiting, key=lambda own: (begins(own), not own.teacher, -own.hours))
+        chosen = min(waiting, key=order)
         waiting.remove(chosen)
         taken = min(chosen.gpus, gpus)
-        end = begins(chosen) + chosen.hours / taken
+        end = begins(chosen) + hours[chosen]
         free[:taken] = [end] * taken
         if chosen.teacher:
             ready[chosen.pair] = end

@@ -245,7 +245,7 @@ def _refers(name: str | None, known: dict, where: str) -> None:
 
 
 def _with_defaults(content: dict) -> dict:
-    """``name:`` alone is enough for a run, and for a data set whose name is its kind."""
+    """``name:`` alone is enough for a data set whose name is its kind."""
 
     def filled(key: str, fill) -> dict:
         entries = content.get(key)

@@ -51,8 +51,14 @@ def check_run(name: str, params: Params, contexts: dict[str, MethodContext] | No
 
 
 def check_models(params: Params) -> None:
-    """Check all runs, and what watches them; raises :class:`SettingsError`."""
+    """Check all detectors and runs, and what watches them; raises :class:`SettingsError`."""
     check_watch(params)
+    for name, pair in params.pairs.items():
+        for role in ("teacher", "student"):
+            try:
+                detector_config(getattr(pair, role))
+            except SettingsError as error:
+                raise SettingsError(f"pairs.{name}.{role}: {error}") from None
     contexts: dict[str, MethodContext] = {}
     for name in params.runs:
         check_run(name, params, contexts)

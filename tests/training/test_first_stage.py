@@ -37,7 +37,7 @@ def matched(taught_world):
 
 
 def known(name: str) -> dict:
-    return json.loads((HERE.match / f"{name}.json").read_text())
+    return json.loads(HERE.matched(name).read_text())
 
 
 def test_learning_lowers_both_losses_and_leaves_the_teacher_alone(taught_world):
@@ -79,9 +79,9 @@ def test_masks_are_learned_once_for_all_students(matched, monkeypatch):
     record = json.loads(path.with_name("masks.json").read_text())
     assert (record["iterations"], record["parameters"]) == (2, sum(v.numel() for v in load_state(path).values()))
     monkeypatch.setattr(masks, "learn", None)
-    before = {path.name: path.read_text() for path in HERE.match.iterdir()}
+    before = {path.name: path.read_text() for path in (HERE.work / "match").iterdir()}
     match(matched)
-    assert {path.name: path.read_text() for path in HERE.match.iterdir()} == before
+    assert {path.name: path.read_text() for path in (HERE.work / "match").iterdir()} == before
 
 
 def test_runs_without_masks_know_nothing_of_them(matched):
@@ -117,7 +117,9 @@ def test_other_masks_than_the_matched_ones_are_refused_and_learned_anew(matched,
     what = "not there" if harm == "gone" else f"not the masks that {basis(job)} names"
     with pytest.raises(CheckpointError) as error:
         masks_of(job)
-    assert str(error.value) == f"{path}: {what}; run `python -m benchmark.match`, which learns them on the teacher"
+    assert (
+        str(error.value) == f"{path}: {what}; run `python -m benchmark.match first`, which learns them on the teacher"
+    )
     before = known("first")["masks"]
     match(matched)
     assert masks_of(job) == path
