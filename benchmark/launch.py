@@ -24,6 +24,7 @@ import math
 import os
 import signal
 import subprocess
+import textwrap
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -142,10 +143,14 @@ class Queue:
         """The last line that the job wrote, or that it waits for a node."""
         if self.executor == "slurm" and self.in_slurm().get(job.job_id) == "PENDING":
             return "in Slurm's queue"
+        return last_line(self.end(job))
+
+    def end(self, job: Any) -> str:
+        """The end of what the job wrote."""
         try:
             with job.paths.stdout.open("rb") as file:
                 file.seek(max(0, file.seek(0, os.SEEK_END) - 4096))
-                return last_line(file.read().decode(errors="replace"))
+                return file.read().decode(errors="replace")
         except OSError:
             return ""
 
@@ -286,6 +291,8 @@ def launch(
                 if not console.is_terminal and told.get(task.name) != task.state and task.state != WAITING:
                     told[task.name] = task.state
                     print(f"{task.name}: {task.state} {task.note}".rstrip(), flush=True)
+                    if task.state == FAILED:
+                        print(textwrap.indent(run.queue.end(task.job), "    "), flush=True)
             time.sleep(PACE)
         live.update(run.table())
     if failed := run.in_state(FAILED):
