@@ -90,9 +90,9 @@ def sections(claims: Mapping[str, Claim], table: pd.DataFrame) -> str:
 
 def gains(one: Experiment) -> str:
     """The table of README.md: an experiment's students, the best first; empty where nothing is measured."""
-    if one.table is None:
+    if one.whole is None:
         return ""
-    students = one.table[one.table["role"] != TEACHER].sort_values("AP", ascending=False, kind="stable")
+    students = one.whole[one.whole["role"] != TEACHER].sort_values("AP", ascending=False, kind="stable")
     rows = pd.DataFrame(
         {
             "Run": row["run"],

@@ -170,7 +170,7 @@ def links(one: Experiment, page: Path) -> list[tuple[str, str]]:
 def cost(known: Iterable[Experiment]) -> dict[str, str] | None:
     """The figure of gain against the time of a training step, of the first experiment that has measured it."""
     for one in known:
-        costs = load_costs(one.results, one.table) if one.table is not None else None
+        costs = load_costs(one.results, one.whole) if one.table is not None else None
         if costs is not None and costs["gain"].notna().any():
             uri = data_uri(png(plots_cost.cost(costs)))
             return {"uri": uri, "alt": CAPTIONS["cost"][0], "title": one.title.title, "id": anchor(one)}
@@ -184,7 +184,7 @@ def anchor(one: Experiment) -> str:
 
 def card(one: Experiment, page: Path) -> dict[str, Any]:
     """An experiment as the page shows it."""
-    found, zero = gains(one.table) if one.table is not None else ([], 0.0)
+    found, zero = gains(one.whole) if one.table is not None else ([], 0.0)
     regions: Sequence[str] = ()
     if not found and one.key_regions:
         regions = shares_sentence(region_figures.load(one.key_regions)[0]).replace("**", "").split("\n\n")

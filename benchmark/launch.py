@@ -92,31 +92,36 @@ class Queue:
     def submit(self, name: str, gpus: str | None = None) -> Any:
         """Start (or queue) a stage; on this machine it sees these GPUs alone, and without any no GPU."""
         self._asked = (-math.inf, {})
-        # a Ctrl-C is meant for the launcher: what is started while it is ignored ignores it
-        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        # Ctrl-C, or a terminal that is closed, is meant for the launcher: what is started meanwhile ignores both
+        before = {kind: signal.signal(kind, signal.SIG_IGN) for kind in (signal.SIGINT, signal.SIGHUP)}
         try:
             job = self.engine.submit(run_stage, name, str(self.space.root.resolve()), self.partial, gpus)
         finally:
-            signal.signal(signal.SIGINT, before)
-        self.remember(name, job.job_id)
+            for kind, handler in before.items():
+                signal.signal(kind, handler)
+        began = _began(job.job_id) if self.executor == "local" else None
+        self.remember(name, {"id": job.job_id, "began": began, "gpus": gpus})
         return job
 
-    def remember(self, name: str, job_id: str | None) -> None:
+    def remember(self, name: str, job: dict[str, Any] | None) -> None:
         """Write down a job; None: there is none any more."""
-        known = {**self.known(), name: job_id}
+        known = {**self.known(), name: job}
         self.memory.write_text(
             json.dumps({k: v for k, v in known.items() if v is not None}, indent=1) + "\n", encoding="utf-8"
         )
 
-    def known(self) -> dict[str, str]:
-        """Job ids by stage."""
+    def known(self) -> dict[str, dict[str, Any]]:
+        """Jobs by stage: ``id``, ``gpus`` and, on this machine, when the process ``began``."""
         return json.loads(self.memory.read_text(encoding="utf-8")) if self.memory.is_file() else {}
 
-    def found_again(self, name: str) -> Any:
-        """The job of an earlier call, if it is still at work."""
-        job_id = self.known().get(name)
-        job = job_id and self.kind(self.folder / "%j", job_id)
-        return job if job and self.at_work(job) else None
+    def found_again(self, name: str) -> tuple[Any, str | None]:
+        """The job of an earlier call, if it is still at work, and its GPUs."""
+        known = self.known().get(name)
+        # after a restart of the machine another process may have its number
+        if known is None or (self.executor == "local" and _began(known["id"]) != known["began"]):
+            return None, None
+        job = self.kind(self.folder / "%j", known["id"])
+        return (job, known["gpus"]) if self.at_work(job) else (None, None)
 
     def at_work(self, job: Any) -> bool:
         """Whether a job waits or runs."""
@@ -165,6 +170,12 @@ def gpus_here() -> list[str]:
     return chosen.split(",") if chosen else [str(number) for number in range(torch.cuda.device_count())]
 
 
+def _began(process: str) -> str | None:
+    """When a process of this machine was started, in the kernel's clock since the machine was; None: there is none."""
+    state = Path(f"/proc/{process}/stat")
+    return state.read_text(encoding="utf-8").rpartition(") ")[2].split()[19] if state.is_file() else None
+
+
 def _lives(process: int) -> bool:
     try:
         os.kill(process, 0)
@@ -194,8 +205,9 @@ class Launch:
         order = [name for name in stages.needs if name in wanted]
         self.tasks = {name: Task(name) for name in order}
         for task in self.tasks.values():
-            if (job := queue.found_again(task.name)) is not None:
-                task.state, task.job, task.began = RUNNING, job, time.monotonic()
+            job, own = queue.found_again(task.name)
+            if job is not None:
+                task.state, task.job, task.gpus, task.began = RUNNING, job, own, time.monotonic()
 
     def in_state(self, *states: str) -> list[Task]:
         return [task for task in self.tasks.values() if task.state in states]

@@ -19,7 +19,6 @@ if __name__ == "__main__":
     answer_early("plan")
 
 import hashlib
-import importlib.metadata
 from argparse import Namespace
 from collections.abc import Iterable
 from pathlib import Path
@@ -32,7 +31,7 @@ import pgd.plugin  # noqa: F401  registers with mmdet
 from benchmark.data.manifest import file_state
 from benchmark.experiment.cli import command_parser, run_cli
 from benchmark.experiment.config import DatasetInfo, detector_config, training_digest
-from benchmark.experiment.digest import BESIDE_TRAINING, PACKAGES, closure
+from benchmark.experiment.digest import BESIDE_TRAINING, PACKAGES, closure, library_versions
 from benchmark.experiment.pretrained import remote_of
 from benchmark.experiment.quiet import quiet
 from benchmark.experiment.settings import Job, Params, Run, SettingsError, load
@@ -45,7 +44,6 @@ from pgd.methods.base import method_class, settings_of
 
 #: the module that takes the place of a training where the teacher's weights are given
 GIVEN = "benchmark.training.given"
-LIBRARIES = ("torch", "torchvision", "mmdet", "mmengine", "numpy")
 
 
 def parts_of(model: Any) -> set[type]:
@@ -127,7 +125,7 @@ def entry(job: Job, space: Workspace = HERE) -> dict:
         "config": training_digest(job, data),
         "seed": job.seed if job.run is None else None,
         "code": sources(parts, job.run) | (closure({GIVEN}, BESIDE_TRAINING) if given else {}),
-        "libraries": {name: importlib.metadata.version(name) for name in LIBRARIES},
+        "libraries": library_versions(),
         **({"checkpoint": check_given(job)} if given else {}),
     }
 

@@ -22,6 +22,7 @@ from benchmark.evidence import tables
 from benchmark.evidence.captions import CAPTIONS, SAMPLES
 from benchmark.evidence.experiments import ROOT_NAME, load_titles, run_notes
 from benchmark.evidence.intervals import with_bootstrap
+from benchmark.evidence.lengths import shortened
 from benchmark.evidence.present import can_be_pictured, curves_there, records_there
 from benchmark.evidence.published import CAVEAT, published
 from benchmark.evidence.pull import BAND, pull
@@ -130,7 +131,7 @@ def page(
         seeds=int(table.loc[students, "seeds"].max()) if students.any() else 0,
         runs=int(students.sum()),
         teachers=int((~students).sum()),
-        headline=tables.gains_sentence(table),
+        headline=tables.gains_sentence(table[~table["run"].isin(shortened(records))]),
         made=tables.made(records),
         lacking=lacking,
         verdict={True: "yes", False: "no", None: ""}[passed],
@@ -184,7 +185,7 @@ def figures(
 ) -> dict[str, bytes]:
     """Every figure that there is something for, as PNG by name."""
     drawn = {}
-    short = plots_schedule.shortened(records)
+    short = shortened(records)
     whole = table[~table["run"].isin(short)]
     if (whole["role"] != TEACHER).any():
         drawn["ap"] = plots.ap_by_run(records, whole)
@@ -196,9 +197,10 @@ def figures(
         if can_be_pictured(records, list(runs.values()), work):
             drawn[name] = samples.figure(samples.load_samples(work, dataset, runs))
     if (table["metric"] == "crowdhuman").any():
-        drawn["mr"] = plots.mr_by_run(records, table)
+        drawn["mr"] = plots.mr_by_run(records, whole)
     if len(plots_ablation.variants(records)):
         drawn["ablation"] = plots_ablation.ablation(records, table)
+    costs = costs[~costs["run"].isin(short)]
     if costs["gain"].notna().any():
         drawn["cost"] = plots_cost.cost(costs)
     return {name: png(figure) for name, figure in drawn.items()}

@@ -25,7 +25,8 @@ from pathlib import Path
 
 import torch
 from mmengine.config import Config
-from mmengine.dist import barrier, get_world_size, is_main_process
+from mmengine.dist import barrier, broadcast_object_list, get_world_size, is_main_process
+from mmengine.runner import Runner
 
 from benchmark.data.faults import DataError, room_to_load
 from benchmark.experiment.cli import command_parser, run_cli
@@ -38,7 +39,7 @@ from benchmark.experiment.workspace import HERE, Workspace
 from benchmark.look import check_unchanged
 from benchmark.match import TOKENS, basis, masks_of, teacher_weights
 from benchmark.training import divergence, processes  # noqa: F401  the first registers its hook
-from benchmark.training.hooks import distiller
+from benchmark.training.hooks import distiller, read_curve
 from benchmark.training.result import Training
 from benchmark.training.resuming import POINTER, point_to_newest
 from benchmark.training.run import run
@@ -99,7 +100,10 @@ def features_of(job: Job, cfg: Config, space: Workspace) -> str | None:
     plan = known["plan"]
     depends = {"teacher": known["teacher"], "data": plan["data"], "libraries": plan["libraries"], "code": code}
     precision = "float32" if kept == "auto" else kept
-    folder = stored_features(cfg, space.features(job.pair_name), depends, precision)
+    # others are stored beside them: students of one pair may differ in their batches, and be trained at once
+    kind = json.dumps([job.options, torch.get_num_threads()], sort_keys=True)
+    folder = space.features(job.pair_name) / hashlib.sha256(kind.encode()).hexdigest()[:8]
+    folder = stored_features(cfg, folder, depends, precision)
     return folder and str(folder)
 
 
@@ -111,6 +115,16 @@ def planned_data(job: Job, space: Workspace) -> DatasetInfo:
         raise DataError(f"{space.dataset(name)}: not the data that {basis(job, space)} names; run `dvc repro` again")
     check_unchanged(name, space)
     return data
+
+
+def look_at_the_end(runner: Runner, work_dir: Path) -> None:
+    """Measure the AP that a curve ends with, where a kill came between the last checkpoint and that."""
+    curve = read_curve(work_dir / "curve.jsonl") if is_main_process() else []
+    lacks = [not any(entry["step"] == runner.max_iters and "AP" in entry for entry in curve)]
+    # all processes or none
+    broadcast_object_list(lacks)
+    if lacks[0]:
+        runner.val_loop.run()
 
 
 def train(job: Job, space: Workspace = HERE, params: Params | None = None) -> Path:
@@ -157,6 +171,7 @@ def train(job: Job, space: Workspace = HERE, params: Params | None = None) -> Pa
         announce(cfg, params, job, space)
     with room_to_load(label):
         runner, seconds = run(cfg, label)
+        look_at_the_end(runner, work_dir)
     if not is_main_process():
         return out
     model = distiller(runner)

@@ -17,6 +17,7 @@ if __name__ == "__main__":
 
     answer_early("tune")
 
+import fcntl
 import json
 import os
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -45,6 +46,8 @@ from pgd.scaling import published_settings
 HELD_OUT = 0.15
 #: Multiples of a method's scaled weight that are tried: four decades, three of them below it (docs/protocol.md).
 FACTORS = (0.001, 0.0037, 0.014, 0.052, 0.19, 0.72, 2.7, 10.0)
+#: A trial that agrees with one on these is not trained again.
+SAME = ("pair", "trial", "settings", "iterations")
 #: What every other trial has instead of the published value, where a paper tunes more than a weight.
 SECOND = {"pgd": {"temperature": 8.0}, "fgd": {"temperature": 5.0}, "ld": {"temperature_ld": 3.0}}
 
@@ -67,9 +70,17 @@ def split_train(data: DatasetInfo, folder: Path) -> DatasetInfo:
         train_annotations=str(paths["train"]),
         val_annotations=str(paths["val"]),
         val_images=data.train_images,
-        # images are found by their names: a file of more than these will do
-        val_odgt=data.val_odgt and str(Path(data.val_odgt).with_name("annotation_train.odgt")),
+        val_odgt=data.val_odgt and str(_held_out_people(data, images[cut:], folder)),
     )
+
+
+def _held_out_people(data: DatasetInfo, images: list[dict], folder: Path) -> Path:
+    """CrowdHuman's lines of these images; an image's ID is the stem of its name."""
+    ids = {Path(image["file_name"]).stem for image in images}
+    lines = Path(data.val_odgt).with_name("annotation_train.odgt").read_text(encoding="utf-8").splitlines()
+    path = folder / "annotation_val.odgt"
+    path.write_text("".join(f"{line}\n" for line in lines if json.loads(line)["ID"] in ids), encoding="utf-8")
+    return path
 
 
 def _run(job: Job, space: Workspace) -> Record:
@@ -125,6 +136,26 @@ def held_out(params: Params, pair: str, space: Workspace, trials: Workspace) -> 
     path.write_text(json.dumps(asdict(data), indent=2), encoding="utf-8")
 
 
+def _row(job: Job) -> dict:
+    """What a row says of a trial before it is measured."""
+    run, length = job.run, job.detector.iterations
+    said = {"pair": job.pair_name, "trial": job.name, "method": run.method, "settings": json.dumps(run.settings)}
+    return said | {"iterations": length, "seed": job.seed}
+
+
+def read_rows(out: Path) -> list[dict]:
+    """The trials that a file holds."""
+    return pd.read_csv(out).to_dict("records") if out.is_file() else []
+
+
+def add_row(out: Path, row: dict) -> None:
+    """Add a trial; another call may add its own at the same time."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with out.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        pd.DataFrame([*read_rows(out), row]).to_csv(out, index=False)
+
+
 def tune(params: Params, runs: dict[str, Run], pair: str, iterations: int, jobs: int, out: Path) -> None:
     """Train and evaluate the runs that ``out`` does not hold yet, and add them to it."""
     space, whole = Workspace(HERE.work / "tune"), params.pairs[pair]
@@ -140,11 +171,11 @@ def tune(params: Params, runs: dict[str, Run], pair: str, iterations: int, jobs:
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         pool.submit(_teach, short, pair, space).result()
     match(short, space)
-    rows = pd.read_csv(out).to_dict("records") if out.is_file() else []
-    done = {(row["pair"], row["trial"], row["iterations"]) for row in rows}
+    done = {tuple(row[key] for key in SAME) for row in read_rows(out)}
+    asked = {name: _row(short.student(name)) for name in runs}
     failed: dict[str, BaseException] = {}
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        names = [name for name in runs if (pair, name, iterations) not in done]
+        names = [name for name in runs if tuple(asked[name][key] for key in SAME) not in done]
         futures = {pool.submit(_run, short.student(name), space): name for name in names}
         for future in as_completed(futures):
             name = futures[future]
@@ -152,22 +183,8 @@ def tune(params: Params, runs: dict[str, Run], pair: str, iterations: int, jobs:
                 # the others shall be kept; this one is tried again by the next call
                 failed[name] = error
                 continue
-            record = future.result()
-            row = {
-                "pair": pair,
-                "trial": name,
-                "method": runs[name].method,
-                "settings": json.dumps(runs[name].settings),
-            }
-            row |= {
-                "iterations": iterations,
-                "seed": record.seed,
-                "AP": record.accuracy["AP"],
-                "AP50": record.accuracy["AP50"],
-            }
-            rows.append(row)
-            out.parent.mkdir(parents=True, exist_ok=True)
-            pd.DataFrame(rows).to_csv(out, index=False)
+            accuracy = future.result().accuracy
+            add_row(out, asked[name] | {key: accuracy[key] for key in ("AP", "AP50", "MR") if key in accuracy})
     if failed:
         name, error = next(iter(failed.items()))
         raise SettingsError(f"{len(failed)} of {len(names)} trials failed (first: {name}, {error})") from error

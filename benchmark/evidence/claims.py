@@ -23,12 +23,15 @@ from pydantic import StrictBool, StrictStr
 from pydantic.dataclasses import dataclass
 
 from benchmark.evidence.intervals import load_bootstrap
-from benchmark.evidence.record import TEACHER, Record, read_yaml
+from benchmark.evidence.record import TEACHER, Record, ReportError, read_yaml
+from benchmark.evidence.records import FOOTING
 from benchmark.evidence.stats import over_seeds, percentile_interval
 from benchmark.experiment.datasets import STRICT, Number
 
 REPRODUCED, CONTRADICTED, UNDECIDED = "reproduced", "contradicted", "undecided"
 NOT_MEASURED, NOT_TESTABLE, ONE_SEED = "not measured yet", "not testable here", "one seed: no verdict"
+#: What runs of one difference share; a claim may be about inheriting, or about an option.
+SHARED = tuple(key for key in FOOTING if key not in ("inherit", "options"))
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -104,17 +107,29 @@ def seeds_of(results: Path, run: str) -> list[int]:
 def _figures(results: Path, run: str, seeds: Sequence[int], metric: str) -> tuple[np.ndarray, np.ndarray]:
     """Of the seeds of a run: [S] figures, and [S, B] those on resamples of the images."""
     keys = [f"{run}-{seed}" for seed in seeds]
-    values = np.array([Record.read(results / "runs" / f"{key}.json").accuracy[metric] for key in keys], dtype=float)
+    values = np.array([record.accuracy[metric] for record in _records(results, keys)], dtype=float)
     resampled = load_bootstrap(results, keys, metric)
     if resampled is None:
         raise Missing(f"{results}/bootstrap lacks {run}")
     return values, resampled
 
 
+def _records(results: Path, keys: Sequence[str]) -> list[Record]:
+    return [Record.read(results / "runs" / f"{key}.json") for key in keys]
+
+
 def _shared_seeds(results: Path, *runs: str) -> list[int]:
+    """The seeds that all of these runs have records of, once these are known to be comparable."""
     each = [seeds_of(results, run) for run in runs]
     if lacking := [run for run, seeds in zip(runs, each, strict=True) if not seeds]:
         raise Missing(f"no record of {', '.join(lacking)}")
+    first, *others = _records(results, [f"{run}-{seed}" for run, own in zip(runs, each, strict=True) for seed in own])
+    for other in others:
+        if wrong := [name for name in SHARED if getattr(first, name) != getattr(other, name)]:
+            values = " and ".join(str(getattr(one, wrong[0])) for one in (first, other))
+            raise ReportError(
+                f"{results}: {first.key} and {other.key} cannot be compared: {wrong[0]} {values}; train one anew"
+            )
     return sorted(set.intersection(*map(set, each)))
 
 

@@ -15,6 +15,7 @@ from pydantic import StrictBool, StrictStr
 from pydantic.dataclasses import dataclass as checked
 
 from benchmark.evidence.intervals import with_bootstrap
+from benchmark.evidence.lengths import shortened
 from benchmark.evidence.present import asked_for
 from benchmark.evidence.record import Record, ReportError, read_yaml
 from benchmark.evidence.records import aggregate, frame, with_intervals
@@ -57,6 +58,11 @@ class Experiment:
     broken: str | None = None
 
     @property
+    def whole(self) -> pd.DataFrame | None:
+        """The table without the runs that are shorter trainings of others."""
+        return None if self.table is None else self.table[~self.table["run"].isin(shortened(self.records))]
+
+    @property
     def results(self) -> Path:
         return self.folder / "results"
 
@@ -80,7 +86,7 @@ def run_notes(params: Path) -> dict[str, str]:
 def differences(record: Record, job: Job) -> list[str]:
     """How a record is not what its job asks for, setting by setting; what a job leaves open counts for nothing."""
     run = job.run
-    asked = {"pair": job.pair_name, "dataset": job.pair.dataset, "options": job.options}
+    asked = {"pair": job.pair_name, "dataset": job.pair.dataset, "config": job.detector.config, "options": job.options}
     asked |= {"method": "none", "inherit": "none"} if run is None else {"method": run.method, "inherit": run.inherit}
     if job.detector.iterations is not None:
         asked["iterations"] = job.detector.iterations

@@ -205,7 +205,8 @@ def gains_sentence(table: pd.DataFrame) -> str:
             parts.append(f"without a method, on the same footing, '{best['baseline']}' has {_figures(plain)}")
             own = distilled[distilled["method"] == "pgd"]
             if len(own) and best["method"] != "pgd":
-                parts.append(_pgd(own.iloc[0]))
+                # the first that params.yaml names: others are changes of it
+                parts.append(_pgd(own.loc[own.index.min()]))
         if parts:
             text = "; ".join(parts)
             sentences.append(f"{pair}: {text}." if several else f"{text[0].upper()}{text[1:]}.")

@@ -32,6 +32,7 @@ KNOWN = {
     "coco": (117_266, 5_000, 21.0e9),
     "crowdhuman": (15_000, 4_370, 11.0e9),
     "minicoco": (2_000, 500, 2.5e7),
+    "midicoco": (6_000, 1_000, 7.5e7),
     "minicrowd": (800, 300, 1.5e7),
 }
 #: bytes of a box in a file of detections
@@ -71,7 +72,13 @@ class Budget:
     missing: tuple[str, ...]
 
     @property
+    def unknown(self) -> int:
+        """How many trainings take nobody knows how long, as their data are not there."""
+        return sum(row.gpu_hours is None for row in self.rows)
+
+    @property
     def gpu_hours(self) -> float:
+        """Of the trainings that are known."""
         return sum(row.gpu_hours or 0.0 for row in self.rows)
 
     def disk(self, gpus: int) -> float:

@@ -64,6 +64,8 @@ def sentences(found: Budget, gpus: Sequence[int], throughput: float) -> list[str
             f"{count} GPUs: {found.wall_hours(count):,.1f} hours ({found.wall_hours(count) / 24:,.1f} days), "
             f"{found.disk(count) / 1e9:,.1f} GB of disk ({found.data / 1e9:,.1f} GB of it data)."
         )
+    if found.unknown:
+        told.append(f"Sums and hours leave out {found.unknown} trainings, whose data are not there.")
     return told + [f"Missing: {what}." for what in found.missing] + ([] if found.missing else ["Nothing is missing."])
 
 

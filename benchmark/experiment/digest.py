@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import functools
 import hashlib
+import importlib.metadata
 import json
 from collections.abc import Collection, Iterable
 from pathlib import Path
@@ -39,6 +40,8 @@ BESIDE_TRAINING = (
     "benchmark.probe",
     "pgd.evaluation",
 )
+#: on which the results of trainings depend
+LIBRARIES = ("torch", "torchvision", "mmdet", "mmengine", "numpy")
 #: Stages that are no trainings, with the modules that they start from. Trainings are in benchmark/plan.py.
 STAGES = {
     "check": ("benchmark.check", "benchmark.experiment.soundness", *PLUG_INS),
@@ -61,6 +64,11 @@ STAGES = {
     "summary": ("benchmark.summary",),
     "notebooks": ("benchmark.notebooks", *PLUG_INS),
 }
+
+
+def library_versions() -> dict[str, str]:
+    """Of the libraries that results depend on."""
+    return {name: importlib.metadata.version(name) for name in LIBRARIES}
 
 
 def file_of(module: str) -> Path | None:

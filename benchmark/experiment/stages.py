@@ -126,9 +126,9 @@ def run_stage(name: str, folder: str, partial: bool = False, gpus: str | None = 
 def _dvc(arguments: list[str], folder: str) -> tuple[int, str]:
     """Run DVC, again and again while others are at work; its exit code and the end of what it said."""
     while True:
-        ended = subprocess.Popen(
-            [sys.executable, "-m", "dvc", *arguments], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-        )
+        # Else DVC gives a stage up, and with it its outputs, that finds the repository locked when it ends.
+        command = [sys.executable, "-m", "dvc", "--wait-for-lock", *arguments]
+        ended = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         last = b""
         while part := ended.stdout.read1(4096):
             sys.stdout.buffer.write(part)

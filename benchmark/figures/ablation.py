@@ -10,19 +10,11 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
+from benchmark.evidence.lengths import settings_of
 from benchmark.evidence.record import TEACHER, ReportError
 from benchmark.evidence.records import FOOTING, load_records
 from benchmark.figures.looks import ROW, WIDTH, paint, style
 from benchmark.figures.plots import draw_gains
-
-PREFIX = "method."
-
-
-def settings_of(record: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a run's method; those that are None are left out."""
-    settings = {key[len(PREFIX) :]: value for key, value in record.items() if key.startswith(PREFIX)}
-    # pandas looks into lists (faults, level_weights); only the cell of a run without the setting is NaN
-    return {key: value for key, value in settings.items() if isinstance(value, list) or pd.notna(value)}
 
 
 def changed(base: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
@@ -11,36 +9,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
-from benchmark.evidence.record import TEACHER
-from benchmark.evidence.records import FOOTING
-from benchmark.figures.ablation import settings_of
+from benchmark.evidence.lengths import lengths
 from benchmark.figures.looks import COLOURS, WIDTH, below, halo, legend_of, paint, style
 
-SAME = tuple(key for key in FOOTING if key != "iterations")
 MARKERS = "osD^vP"
-
-
-def lengths(records: pd.DataFrame) -> pd.DataFrame:
-    """The runs of one method with the same settings and several lengths: ``run``, ``iterations`` and ``line``, the name
-    of the longest; shortest first."""
-    students = records[records["role"] != TEACHER].drop_duplicates("run")
-    rows: dict[tuple, list[dict]] = {}
-    for record in students.to_dict("records"):
-        settings = json.dumps(settings_of(record), sort_keys=True, default=str)
-        own = {"run": record["run"], "iterations": record["iterations"]}
-        rows.setdefault((*(record[key] for key in (*SAME, "method")), settings), []).append(own)
-    found = []
-    for group in rows.values():
-        group.sort(key=lambda one: one["iterations"])
-        if group[0]["iterations"] < group[-1]["iterations"]:
-            found += [{**one, "line": group[-1]["run"]} for one in group]
-    return pd.DataFrame(found, columns=["run", "iterations", "line"])
-
-
-def shortened(records: pd.DataFrame) -> set[str]:
-    """The runs of which there is a longer one that is the same otherwise."""
-    found = lengths(records)
-    return set(found["run"][found["run"] != found["line"]])
 
 
 def schedule(records: pd.DataFrame, table: pd.DataFrame) -> Figure:

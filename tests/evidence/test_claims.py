@@ -78,6 +78,13 @@ def test_one_seed_gives_no_verdict(experiments):
     assert row["value"] == pytest.approx(3.0)
 
 
+def test_runs_of_different_lengths_are_not_compared(experiments):
+    tree.write_run(experiments / "study", tree.record("pgd", 1, "pgd", "head+neck", 58.2) | {"iterations": 7})
+    asked = written(experiments, helps=claim({"better": "pgd", "worse": "inherit"}))
+    with pytest.raises(ReportError, match=r"pgd-0 and pgd-1 cannot be compared: iterations \d+ and 7; train one anew"):
+        claims.verdicts(asked, experiments)
+
+
 def test_the_share_of_the_gap(experiments):
     table = claims.verdicts(
         written(experiments, gap=claim({"share_of_gap": "pgd", "worse": "plain", "bound": 50.0})), experiments

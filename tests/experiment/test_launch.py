@@ -82,7 +82,7 @@ def test_stages_run_side_by_side_and_a_failure_stops_what_needs_it(folder, monke
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT], ids=["killed", "ctrl-c"])
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT, signal.SIGHUP], ids=["killed", "ctrl-c", "closed"])
 def test_a_launcher_finds_its_jobs_again(folder, how):
     write(folder, wait=15)
     command = [sys.executable, "-m", "benchmark.launch", "--only", "last"]
@@ -93,12 +93,22 @@ def test_a_launcher_finds_its_jobs_again(folder, how):
         assert first.poll() is None
         time.sleep(0.2)
     started = {k: (folder / "work" / f"start_{k}").read_text() for k in ("one", "two")}
-    # a terminal sends Ctrl-C to all processes in front of it
+    # a terminal sends Ctrl-C, and that it is closed, to all processes in front of it
     os.kill(first.pid, how) if how == signal.SIGKILL else os.killpg(first.pid, how)
     first.wait()
     subprocess.run(command, cwd=folder, env=ENVIRONMENT, check=True)
     assert {k: (folder / "work" / f"start_{k}").read_text() for k in started} == started, "each ran once"
     assert (folder / "work" / "z").is_file()
+
+
+@pytest.mark.slow
+def test_another_process_with_the_number_of_a_job_is_no_job(folder):
+    """As after a restart of the machine."""
+    memory = folder / "work" / "launch" / "jobs.json"
+    memory.parent.mkdir(parents=True)
+    memory.write_text(json.dumps({"side@one": {"id": str(os.getpid()), "began": "1", "gpus": None}}))
+    launch(folder, "local", 2, ["side@one"], {})
+    assert (folder / "work" / "one").is_file()
 
 
 @pytest.mark.slow

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
+from benchmark.evidence.lengths import lengths, shortened
 from benchmark.evidence.record import METRICS
 from benchmark.evidence.records import FOOTING, aggregate
-from benchmark.figures.schedule import lengths, schedule, shortened
+from benchmark.figures.schedule import schedule
 
 #: method, settings, iterations and AP by run
 RUNS = {

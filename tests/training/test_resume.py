@@ -98,6 +98,18 @@ def test_killed_within_an_epoch(taught_world, monkeypatch, capsys, step):
     assert (out / "curve.jsonl").read_text() == curve
 
 
+def test_killed_before_the_last_look(taught_world):
+    """Between the last checkpoint and the AP after it, which five steps have outside of the usual interval."""
+    params = taught_world.settle(runs(5, student={}))
+    straight = taught_world.train(params, "student")
+    curve, kept = (straight / "curve.jsonl").read_text(), Path("work/checkpoints/student-0/curve.jsonl")
+    shutil.rmtree(straight)
+    *lines, last = kept.read_text().splitlines(keepends=True)
+    assert json.loads(last).keys() == {"step", "AP"}
+    kept.write_text("".join(lines))
+    assert (taught_world.train(params, "student") / "curve.jsonl").read_text() == curve
+
+
 def test_killed_while_saving(taught_world, monkeypatch, capsys):
     """A half-written checkpoint is never read, and the one before it is still there."""
     params = taught_world.settle(runs(4, student={}))
