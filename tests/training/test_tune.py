@@ -57,6 +57,23 @@ def test_the_parts_are_disjoint(tiny_data, tmp_path):
     assert parts.val_images == tiny_data.train_images, "never val"
 
 
+def test_of_crowds_the_lines_of_the_held_out_images_are_kept(tiny_data, tmp_path):
+    """All of CrowdHuman's lines would count persons on images that no trial is shown."""
+    images = json.loads(Path(tiny_data.train_annotations).read_text())["images"]
+    ids = [Path(image["file_name"]).stem for image in images]
+    (tmp_path / "annotation_train.odgt").write_text("".join(f"{json.dumps({'ID': name})}\n" for name in ids))
+    crowd = replace(tiny_data, val_odgt=str(tmp_path / "annotation_val.odgt"))
+    parts = tune.split_train(crowd, tmp_path / "parts")
+    assert [json.loads(line)["ID"] for line in Path(parts.val_odgt).read_text().splitlines()] == ids[-2:]
+
+
+def test_rows_of_two_calls_are_kept(tmp_path):
+    out = tmp_path / "tuning.csv"
+    for name in ("first", "second"):
+        tune.add_row(out, {"pair": "gfl", "trial": name})
+    assert [row["trial"] for row in tune.read_rows(out)] == ["first", "second"]
+
+
 @pytest.mark.slow
 def test_trials_are_trained_once(taught_world, monkeypatch):
     params = taught_world.settle(runs(2, pgd={"method": "pgd", "inherit": "head+neck"}))
