@@ -190,7 +190,7 @@ def test_the_gpu_with_the_fewest_jobs_is_next():
     names = ["a", "b", "c", "d"]
     stages = SimpleNamespace(needs=dict.fromkeys(names, ()), changed=lambda name: True, partial=False)
     queue = SimpleNamespace(
-        gpus=["0", "1"], found_again=lambda name: None, submit=lambda name, gpus: gpus, log=lambda job: ""
+        gpus=["0", "1"], found_again=lambda name: (None, None), submit=lambda name, gpus: gpus, log=lambda job: ""
     )
     queue.at_work = lambda job: True
     run = module.Launch(stages, queue, 3, set(names))
@@ -201,11 +201,22 @@ def test_the_gpu_with_the_fewest_jobs_is_next():
     assert run.tasks["d"].gpus is None
 
 
+def test_gpus_of_jobs_found_again_are_taken():
+    stages = SimpleNamespace(needs={"a": (), "b": ()}, changed=lambda name: True, partial=False)
+    queue = SimpleNamespace(
+        gpus=["0", "1"], submit=lambda name, gpus: gpus, log=lambda job: "", at_work=lambda job: True
+    )
+    queue.found_again = lambda name: ("job", "0") if name == "a" else (None, None)
+    run = module.Launch(stages, queue, 2, {"a", "b"})
+    run.step()
+    assert {name: task.gpus for name, task in run.tasks.items()} == {"a": "0", "b": "1"}
+
+
 def test_a_training_on_several_gpus_gets_as_many():
     names = ["a", "teacher@big", "b", "c"]
     stages = SimpleNamespace(needs=dict.fromkeys(names, ()), changed=lambda name: True, partial=False)
     queue = SimpleNamespace(
-        gpus=["2", "5", "7"], found_again=lambda name: None, submit=lambda name, gpus: gpus, log=lambda job: ""
+        gpus=["2", "5", "7"], found_again=lambda name: (None, None), submit=lambda name, gpus: gpus, log=lambda job: ""
     )
     run = module.Launch(stages, queue, 4, set(names), {"teacher@big": 2})
     run.step()

@@ -93,7 +93,7 @@ def write_run(root: Path, content: dict) -> None:
 
 
 def write_params(root: Path, pairs: list[str], runs: list[str], seeds: int) -> None:
-    detectors = {"dataset": "minicoco", "teacher": {"config": "r34.py"}, "student": {"config": "r18.py"}}
+    detectors = {"dataset": "minicoco", "teacher": {"config": "gfl.py"}, "student": {"config": "gfl.py"}}
     content = {
         "datasets": {"minicoco": {}},
         "pairs": dict.fromkeys(pairs, detectors),
