@@ -18,6 +18,7 @@ from support.slurm import NEEDS_SLURM
 from support.worlds import light_content
 
 import benchmark.launch as module
+from benchmark.experiment.jobs import gpus_here
 from benchmark.experiment.settings import parse
 from benchmark.experiment.stages import StageError, Stages, last_line
 from benchmark.experiment.workspace import ROOT
@@ -239,6 +240,6 @@ def test_gpus_of_this_machine(monkeypatch, chosen, expected):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", chosen)
-    assert module.gpus_here() == expected
+    assert gpus_here() == expected
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert module.gpus_here() == []
+    assert gpus_here() == []

@@ -1,0 +1,140 @@
+"""Stages as jobs of this machine or of Slurm, by submitit, remembered from one call of the launcher to the next."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import subprocess
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from benchmark.experiment.stages import StageError, last_line, run_stage
+from benchmark.experiment.workspace import Workspace
+
+#: seconds between two looks at the jobs
+PACE = 1.0
+#: minutes that a job may take; a training that is cut goes on from its checkpoint at the next call
+LONGEST = 7 * 24 * 60
+
+
+@dataclass
+class Queue:
+    """Jobs of an executor, remembered in a file from one call to the next."""
+
+    space: Workspace
+    executor: str
+    limits: dict[str, Any] = field(default_factory=dict)
+    partial: bool = False
+    #: when Slurm was asked last, and what it said
+    _asked: tuple[float, dict[str, str]] = field(default=(-math.inf, {}), repr=False)
+
+    def __post_init__(self) -> None:
+        import submitit
+
+        self.folder = (self.space.work / "launch").resolve()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.memory = self.folder / "jobs.json"
+        self.engine = submitit.AutoExecutor(self.folder / "%j", cluster=self.executor)
+        self.engine.update_parameters(**{"timeout_min": LONGEST, **self.limits})
+        self.gpus = gpus_here() if self.executor == "local" else []
+        self.kind = {"local": submitit.LocalJob, "slurm": submitit.SlurmJob}[self.executor]
+
+    def submit(self, name: str, gpus: str | None = None) -> Any:
+        """Start (or queue) a stage; on this machine it sees these GPUs alone, and without any no GPU."""
+        self._asked = (-math.inf, {})
+        # Ctrl-C, or a terminal that is closed, is meant for the launcher: what is started meanwhile ignores both
+        before = {kind: signal.signal(kind, signal.SIG_IGN) for kind in (signal.SIGINT, signal.SIGHUP)}
+        try:
+            job = self.engine.submit(run_stage, name, str(self.space.root.resolve()), self.partial, gpus)
+        finally:
+            for kind, handler in before.items():
+                signal.signal(kind, handler)
+        began = _began(job.job_id) if self.executor == "local" else None
+        self.remember(name, {"id": job.job_id, "began": began, "gpus": gpus})
+        return job
+
+    def remember(self, name: str, job: dict[str, Any] | None) -> None:
+        """Write down a job; None: there is none any more."""
+        known = {**self.known(), name: job}
+        self.memory.write_text(
+            json.dumps({k: v for k, v in known.items() if v is not None}, indent=1) + "\n", encoding="utf-8"
+        )
+
+    def known(self) -> dict[str, dict[str, Any]]:
+        """Jobs by stage: ``id``, ``gpus`` and, on this machine, when the process ``began``."""
+        return json.loads(self.memory.read_text(encoding="utf-8")) if self.memory.is_file() else {}
+
+    def found_again(self, name: str) -> tuple[Any, str | None]:
+        """The job of an earlier call, if it is still at work, and its GPUs."""
+        known = self.known().get(name)
+        # after a restart of the machine another process may have its number
+        if known is None or (self.executor == "local" and _began(known["id"]) != known["began"]):
+            return None, None
+        job = self.kind(self.folder / "%j", known["id"])
+        return (job, known["gpus"]) if self.at_work(job) else (None, None)
+
+    def at_work(self, job: Any) -> bool:
+        """Whether a job waits or runs."""
+        if self.executor == "slurm":
+            return job.job_id in self.in_slurm()
+        if job._process is None:
+            # started by another process: its id is that of the process
+            return not job.paths.result_pickle.is_file() and _lives(int(job.job_id))
+        return not job.done()
+
+    def in_slurm(self) -> dict[str, str]:
+        """State of the user's jobs that Slurm has, by id; asked for at most once a second.
+
+        submitit asks `sacct`, which knows nothing where Slurm keeps no accounts.
+        """
+        if time.monotonic() - self._asked[0] > PACE:
+            told = subprocess.run(["squeue", "--me", "-h", "-o", "%i %T"], capture_output=True, text=True, check=False)
+            if told.returncode:
+                raise StageError(f"squeue: {last_line(told.stderr)}")
+            self._asked = time.monotonic(), dict(line.split() for line in told.stdout.splitlines())
+        return self._asked[1]
+
+    def log(self, job: Any) -> str:
+        """The last line that the job wrote, or that it waits for a node."""
+        if self.executor == "slurm" and self.in_slurm().get(job.job_id) == "PENDING":
+            return "in Slurm's queue"
+        return last_line(self.end(job))
+
+    def end(self, job: Any) -> str:
+        """The end of what the job wrote."""
+        try:
+            with job.paths.stdout.open("rb") as file:
+                file.seek(max(0, file.seek(0, os.SEEK_END) - 4096))
+                return file.read().decode(errors="replace")
+        except OSError:
+            return ""
+
+
+def gpus_here() -> list[str]:
+    """The GPUs of this machine that this process may use, as ``CUDA_VISIBLE_DEVICES`` names them."""
+    import torch
+
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    if not torch.cuda.is_available():
+        return []
+    return chosen.split(",") if chosen else [str(number) for number in range(torch.cuda.device_count())]
+
+
+def _began(process: str) -> str | None:
+    """When a process of this machine was started, in the kernel's clock since the machine was; None: there is none."""
+    state = Path(f"/proc/{process}/stat")
+    return state.read_text(encoding="utf-8").rpartition(") ")[2].split()[19] if state.is_file() else None
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except OSError:
+        return False
+    # one that has ended but that nobody has waited for still answers
+    state = Path(f"/proc/{process}/stat")
+    return not state.is_file() or state.read_text(encoding="utf-8").rpartition(") ")[2][0] != "Z"
