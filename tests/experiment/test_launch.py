@@ -175,7 +175,7 @@ def test_partial_makes_only_what_is_asked_for(folder):
 @pytest.mark.slow
 def test_each_job_of_this_machine_sees_its_gpu(folder, monkeypatch):
     """submitit alone hides them all."""
-    monkeypatch.setattr(module, "gpus_here", lambda: ["2", "5"])
+    monkeypatch.setattr("benchmark.experiment.jobs.gpus_here", lambda: ["2", "5"])
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     content = yaml.safe_load((folder / "dvc.yaml").read_text())
     content["stages"] = {
