@@ -151,7 +151,7 @@ def read_rows(out: Path) -> list[dict]:
 def add_row(out: Path, row: dict) -> None:
     """Add a trial; another call may add its own at the same time."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    with out.with_suffix(".lock").open("w") as lock:
+    with out.with_suffix(".lock").open("w", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         pd.DataFrame([*read_rows(out), row]).to_csv(out, index=False)
 

@@ -133,7 +133,7 @@ def learned(job: Job, space: Workspace) -> Path:
     """The file with the masks of the teacher of a run, learned if need be."""
     folder = space.masks(job.pair_name)
     folder.mkdir(parents=True, exist_ok=True)
-    with folder.with_suffix(".lock").open("w") as lock:
+    with folder.with_suffix(".lock").open("w", encoding="utf-8") as lock:
         # another run of the same teacher may be at it
         fcntl.flock(lock, fcntl.LOCK_EX)
         return _learned(job, folder, space)

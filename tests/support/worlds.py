@@ -45,13 +45,13 @@ def mini_settings(method: str) -> dict:
     return {name: 0 if name == "warmup" else published[name] for name in METHODS.get(method).scaling}
 
 
-def light_content() -> dict:
-    """A params.yaml for some seconds of work."""
+def light_content(data: str = "minicoco") -> dict:
+    """A params.yaml for some seconds of work on a data set of this name."""
     return {
         "datasets": {"minicoco": {}},
         "pairs": {
             "gfl": {
-                "dataset": "minicoco",
+                "dataset": data,
                 "teacher": {
                     "config": "benchmark/configs/mini/gfl_r34.py",
                     "iterations": 2,

@@ -281,6 +281,7 @@ def test_real_coco_images(coco_sample, tiny_world):
             pipeline = json.loads(json.dumps(RESIZED))
             content["pairs"]["gfl"][part]["options"]["train_dataloader.dataset.pipeline"] = pipeline
         content["datasets"] = {"coco": settings}
+        content["pairs"]["gfl"]["dataset"] = "coco"
 
     settings = {"root": str(coco_sample), "train_images": 8, "val_images": 4}
     data = prepare("coco", Dataset("coco", **settings))
