@@ -53,11 +53,21 @@ def summary(params: Params) -> str:
     )
 
 
-def checked(path: str | Path) -> Params:
-    """The content of a settings file, with methods that there are; errors are one line that starts with its name."""
+def checked(path: str | Path, models: bool = False) -> Params:
+    """The content of a settings file, with methods that there are; errors are one line that starts with its name.
+
+    ``models``: its detectors and methods are built, too.
+    """
     params = load(path)
     try:
         check_methods(params)
+        if models:
+            # seconds to import
+            from benchmark.experiment.quiet import quiet
+            from benchmark.experiment.soundness import check_models
+
+            quiet()
+            check_models(params)
     except SettingsError as error:
         raise SettingsError(f"{path}: {error}") from None
     return params
@@ -65,17 +75,8 @@ def checked(path: str | Path) -> Params:
 
 def main() -> None:
     args = command_parser("check").parse_args()
-    params = checked(args.params)
+    params = checked(args.params, args.models)
     if args.models:
-        # seconds to import
-        from benchmark.experiment.quiet import quiet
-        from benchmark.experiment.soundness import check_models
-
-        quiet()
-        try:
-            check_models(params)
-        except SettingsError as error:
-            raise SettingsError(f"{args.params}: {error}") from None
         write_entry(HERE.checked, {"sound": sorted(params.runs)})
     print(f"{args.params}: {summary(params)}")
 

@@ -22,7 +22,7 @@ from benchmark.evidence import tables
 from benchmark.evidence.captions import CAPTIONS, SAMPLES
 from benchmark.evidence.experiments import ROOT_NAME, load_titles, run_notes
 from benchmark.evidence.intervals import with_bootstrap
-from benchmark.evidence.lengths import shortened
+from benchmark.evidence.lengths import shortened, whole
 from benchmark.evidence.present import can_be_pictured, curves_there, records_there
 from benchmark.evidence.published import CAVEAT, published
 from benchmark.evidence.pull import BAND, pull
@@ -131,7 +131,7 @@ def page(
         seeds=int(table.loc[students, "seeds"].max()) if students.any() else 0,
         runs=int(students.sum()),
         teachers=int((~students).sum()),
-        headline=tables.gains_sentence(table[~table["run"].isin(shortened(records))]),
+        headline=tables.gains_sentence(whole(table, records)),
         made=tables.made(records),
         lacking=lacking,
         verdict={True: "yes", False: "no", None: ""}[passed],

@@ -17,7 +17,6 @@ if __name__ == "__main__":
 
     answer_early("tune")
 
-import fcntl
 import json
 import os
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -35,7 +34,7 @@ from benchmark.experiment.config import MINI, DatasetInfo, detector_config
 from benchmark.experiment.names import unknown
 from benchmark.experiment.quiet import quiet
 from benchmark.experiment.settings import Job, Params, Run, SettingsError, load, parse
-from benchmark.experiment.workspace import HERE, Workspace
+from benchmark.experiment.workspace import HERE, Workspace, locked
 from benchmark.match import basis, match
 from benchmark.plan import plan
 from benchmark.train import train
@@ -150,9 +149,7 @@ def read_rows(out: Path) -> list[dict]:
 
 def add_row(out: Path, row: dict) -> None:
     """Add a trial; another call may add its own at the same time."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with out.with_suffix(".lock").open("w", encoding="utf-8") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with locked(out):
         pd.DataFrame([*read_rows(out), row]).to_csv(out, index=False)
 
 

@@ -12,6 +12,7 @@ The verdict follows from the interval alone (docs/protocol.md): **reproduced** w
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
@@ -104,33 +105,33 @@ def seeds_of(results: Path, run: str) -> list[int]:
     return sorted(int(text) for text in found if text.isdecimal())
 
 
-def _figures(results: Path, run: str, seeds: Sequence[int], metric: str) -> tuple[np.ndarray, np.ndarray]:
-    """Of the seeds of a run: [S] figures, and [S, B] those on resamples of the images."""
-    keys = [f"{run}-{seed}" for seed in seeds]
-    values = np.array([record.accuracy[metric] for record in _records(results, keys)], dtype=float)
-    resampled = load_bootstrap(results, keys, metric)
+def _figures(results: Path, records: Sequence[Record], metric: str) -> tuple[np.ndarray, np.ndarray]:
+    """Of the records of a run: [S] figures, and [S, B] those on resamples of the images."""
+    values = np.array([record.accuracy[metric] for record in records], dtype=float)
+    resampled = load_bootstrap(results, [record.key for record in records], metric)
     if resampled is None:
-        raise Missing(f"{results}/bootstrap lacks {run}")
+        raise Missing(f"{results}/bootstrap lacks {records[0].run}")
     return values, resampled
 
 
-def _records(results: Path, keys: Sequence[str]) -> list[Record]:
-    return [Record.read(results / "runs" / f"{key}.json") for key in keys]
-
-
-def _shared_seeds(results: Path, *runs: str) -> list[int]:
-    """The seeds that all of these runs have records of, once these are known to be comparable."""
-    each = [seeds_of(results, run) for run in runs]
-    if lacking := [run for run, seeds in zip(runs, each, strict=True) if not seeds]:
+def _shared_seeds(results: Path, *runs: str) -> list[list[Record]]:
+    """The records of these runs with the seeds that all of them have, once they are known to be comparable."""
+    seeds = [seeds_of(results, run) for run in runs]
+    if lacking := [run for run, own in zip(runs, seeds, strict=True) if not own]:
         raise Missing(f"no record of {', '.join(lacking)}")
-    first, *others = _records(results, [f"{run}-{seed}" for run, own in zip(runs, each, strict=True) for seed in own])
+    each = [
+        [Record.read(results / "runs" / f"{run}-{seed}.json") for seed in own]
+        for run, own in zip(runs, seeds, strict=True)
+    ]
+    first, *others = itertools.chain(*each)
     for other in others:
         if wrong := [name for name in SHARED if getattr(first, name) != getattr(other, name)]:
             values = " and ".join(str(getattr(one, wrong[0])) for one in (first, other))
             raise ReportError(
                 f"{results}: {first.key} and {other.key} cannot be compared: {wrong[0]} {values}; train one anew"
             )
-    return sorted(set.intersection(*map(set, each)))
+    shared = set.intersection(*map(set, seeds))
+    return [[record for record in own if record.seed in shared] for own in each]
 
 
 def gain(results: Path, better: str, worse: str, metric: str = "AP") -> tuple[float, np.ndarray, int]:
@@ -138,10 +139,10 @@ def gain(results: Path, better: str, worse: str, metric: str = "AP") -> tuple[fl
 
     MR counts downwards: less is more.
     """
-    seeds = _shared_seeds(results, better, worse)
+    records = _shared_seeds(results, better, worse)
     sign = -1.0 if metric == "MR" else 1.0
-    (ours, ours_b), (other, other_b) = (_figures(results, run, seeds, metric) for run in (better, worse))
-    return sign * float((ours - other).mean()), sign * over_seeds(ours_b - other_b), len(seeds)
+    (ours, ours_b), (other, other_b) = (_figures(results, own, metric) for own in records)
+    return sign * float((ours - other).mean()), sign * over_seeds(ours_b - other_b), len(ours)
 
 
 def share_of_gap(results: Path, run: str, student: str) -> tuple[float, np.ndarray, int]:
@@ -149,15 +150,14 @@ def share_of_gap(results: Path, run: str, student: str) -> tuple[float, np.ndarr
 
     The teacher is one training: its luck is in no interval.
     """
-    seeds = _shared_seeds(results, run, student)
-    pair = Record.read(results / "runs" / f"{run}-{seeds[0]}.json").pair
-    key = f"{TEACHER}-{pair}"
+    records = _shared_seeds(results, run, student)
+    key = f"{TEACHER}-{records[0][0].pair}"
     top, top_b = Record.read(results / "runs" / f"{key}.json").accuracy["AP"], load_bootstrap(results, [key], "AP")
     if top_b is None:
         raise Missing(f"{results}/bootstrap lacks {key}")
-    (taught, taught_b), (plain, plain_b) = (_figures(results, name, seeds, "AP") for name in (run, student))
+    (taught, taught_b), (plain, plain_b) = (_figures(results, own, "AP") for own in records)
     closed, gap = over_seeds(taught_b - plain_b), over_seeds(top_b - plain_b)
-    return 100 * float((taught - plain).mean() / (top - plain).mean()), 100 * closed / gap, len(seeds)
+    return 100 * float((taught - plain).mean() / (top - plain).mean()), 100 * closed / gap, len(taught)
 
 
 def kept(results: Path, regions: Regions) -> tuple[float, float, float]:

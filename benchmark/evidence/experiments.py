@@ -15,7 +15,7 @@ from pydantic import StrictBool, StrictStr
 from pydantic.dataclasses import dataclass as checked
 
 from benchmark.evidence.intervals import with_bootstrap
-from benchmark.evidence.lengths import shortened
+from benchmark.evidence.lengths import whole
 from benchmark.evidence.present import asked_for
 from benchmark.evidence.record import Record, ReportError, read_yaml
 from benchmark.evidence.records import aggregate, frame, with_intervals
@@ -60,7 +60,7 @@ class Experiment:
     @property
     def whole(self) -> pd.DataFrame | None:
         """The table without the runs that are shorter trainings of others."""
-        return None if self.table is None else self.table[~self.table["run"].isin(shortened(self.records))]
+        return None if self.table is None else whole(self.table, self.records)
 
     @property
     def results(self) -> Path:

@@ -39,6 +39,11 @@ def lengths(records: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(found, columns=["run", "iterations", "line"])
 
 
+def whole(table: pd.DataFrame, records: pd.DataFrame) -> pd.DataFrame:
+    """The rows of a table of runs without those that are shorter trainings of others."""
+    return table[~table["run"].isin(shortened(records))]
+
+
 def shortened(records: pd.DataFrame) -> set[str]:
     """The runs of which there is a longer one that is the same otherwise."""
     found = lengths(records)

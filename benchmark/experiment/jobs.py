@@ -124,10 +124,16 @@ def gpus_here() -> list[str]:
     return chosen.split(",") if chosen else [str(number) for number in range(torch.cuda.device_count())]
 
 
+def _state(process: str | int) -> list[str]:
+    """What the kernel tells of a process, from its state on (``man proc_pid_stat``); empty where it tells nothing."""
+    told = Path(f"/proc/{process}/stat")
+    return told.read_text(encoding="utf-8").rpartition(") ")[2].split() if told.is_file() else []
+
+
 def _began(process: str) -> str | None:
     """When a process of this machine was started, in the kernel's clock since the machine was; None: there is none."""
-    state = Path(f"/proc/{process}/stat")
-    return state.read_text(encoding="utf-8").rpartition(") ")[2].split()[19] if state.is_file() else None
+    state = _state(process)
+    return state[19] if state else None
 
 
 def _lives(process: int) -> bool:
@@ -136,5 +142,4 @@ def _lives(process: int) -> bool:
     except OSError:
         return False
     # one that has ended but that nobody has waited for still answers
-    state = Path(f"/proc/{process}/stat")
-    return not state.is_file() or state.read_text(encoding="utf-8").rpartition(") ")[2][0] != "Z"
+    return _state(process)[:1] != ["Z"]

@@ -8,7 +8,6 @@ Minutes at full scale: what is killed begins anew.
 
 from __future__ import annotations
 
-import fcntl
 import itertools
 import json
 import time
@@ -29,7 +28,7 @@ import pgd.plugin  # noqa: F401  registers with mmdet
 from benchmark.experiment.config import SCALES, training_config
 from benchmark.experiment.digest import BESIDE_TRAINING, closure
 from benchmark.experiment.settings import Job
-from benchmark.experiment.workspace import Workspace, file_digest
+from benchmark.experiment.workspace import Workspace, file_digest, locked
 from benchmark.match import LEARNER, basis
 from benchmark.train import planned_data, repeat_on_gpus
 from benchmark.training.usage import machine, peak_memory_mb
@@ -132,10 +131,8 @@ def depends(teacher: Job, space: Workspace) -> dict:
 def learned(job: Job, space: Workspace) -> Path:
     """The file with the masks of the teacher of a run, learned if need be."""
     folder = space.masks(job.pair_name)
-    folder.mkdir(parents=True, exist_ok=True)
-    with folder.with_suffix(".lock").open("w", encoding="utf-8") as lock:
-        # another run of the same teacher may be at it
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    # another run of the same teacher may be at it
+    with locked(folder):
         return _learned(job, folder, space)
 
 
