@@ -22,7 +22,7 @@ import fnmatch
 import os
 import textwrap
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,6 +67,24 @@ def taken(params: Params) -> dict[str, int]:
     return teachers | students
 
 
+def ends_first(needs: Mapping[str, Iterable[str]], wanted: set[str]) -> list[str]:
+    """Stages behind what they need, each as early as can be: a training is evaluated before the next one begins."""
+    order: dict[str, None] = {}
+
+    def visit(name: str) -> None:
+        if name in wanted and name not in order:
+            for one in sorted(needs[name], key=rank.__getitem__):
+                visit(one)
+            order[name] = None
+
+    rank = {name: number for number, name in enumerate(needs)}
+    needed = {one for name in wanted for one in needs[name]}
+    for name in needs:
+        if name not in needed:
+            visit(name)
+    return list(order)
+
+
 class Launch:
     """All stages that are asked for, on their way."""
 
@@ -76,8 +94,7 @@ class Launch:
         self.stages, self.queue, self.jobs = stages, queue, jobs
         #: how many a stage takes; one, where it is not named
         self.gpus = gpus or {}
-        order = [name for name in stages.needs if name in wanted]
-        self.tasks = {name: Task(name) for name in order}
+        self.tasks = {name: Task(name) for name in ends_first(stages.needs, wanted)}
         for task in self.tasks.values():
             job, own = queue.found_again(task.name)
             if job is not None:
@@ -121,6 +138,16 @@ class Launch:
         task.state, task.asked_for = FAILED if wrong else DONE, False
         if task.state == FAILED:
             task.note = f"{self.queue.log(task.job)} ({task.job.paths.stdout})"
+
+    def tell_changes(self, told: dict[str, str]) -> None:
+        """Print a line for each stage that is in another state than was ``told``, and the end of a failed one's log."""
+        for task in self.tasks.values():
+            if told.get(task.name, WAITING) == task.state:
+                continue
+            told[task.name] = task.state
+            print(f"{task.name}: {task.state} {task.note}".rstrip(), flush=True)
+            if task.state == FAILED:
+                print(textwrap.indent(self.queue.end(task.job), "    "), flush=True)
 
     def table(self) -> Table:
         """What runs, failed or waits, and how many are done."""
@@ -168,19 +195,17 @@ def launch(
         # jobs share the cores; more threads than these would only wait for each other
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
     run = Launch(stages, Queue(Workspace(folder), executor, limits, partial), jobs, stages.with_needs(asked), gpus)
-    console, told = Console(), {}
+    console = Console()
+    told: dict[str, str] = {}
     with Live(run.table(), console=console, refresh_per_second=2) as live:
-        while run.step():
+        more = True
+        while more:
+            more = run.step()
             live.update(run.table())
-            for task in run.tasks.values():
-                # where nobody looks at a table, a line for each change
-                if not console.is_terminal and told.get(task.name) != task.state and task.state != WAITING:
-                    told[task.name] = task.state
-                    print(f"{task.name}: {task.state} {task.note}".rstrip(), flush=True)
-                    if task.state == FAILED:
-                        print(textwrap.indent(run.queue.end(task.job), "    "), flush=True)
-            time.sleep(PACE)
-        live.update(run.table())
+            # where nobody looks at a table, a line for each change
+            if not console.is_terminal:
+                run.tell_changes(told)
+            time.sleep(PACE if more else 0)
     if failed := run.in_state(FAILED):
         blocked = len(run.in_state(BLOCKED))
         told_blocked = f"; {blocked} more wait for them" if blocked else ""

@@ -9,7 +9,11 @@ conf=/etc/slurm/slurm.conf mark="# by tools/slurm_here.sh"
 say() { echo "slurm_here: $*" >&2; }
 
 stop() {
-    for daemon in slurmd slurmctld munged; do pkill -x "$daemon" || true; done
+    for daemon in slurmd slurmctld munged; do
+        pkill -x "$daemon" || true
+        # one that still saves its state would let `start` think that it runs
+        for _ in $(seq 60); do pgrep -x "$daemon" >/dev/null || break; sleep 0.5; done
+    done
     if grep -qs "^$mark" "$conf"; then rm -f "$conf" /etc/slurm/cgroup.conf; fi
 }
 
@@ -37,6 +41,8 @@ ClusterName=here
 SlurmctldHost=$host
 SlurmUser=root
 AuthType=auth/munge
+# so long a job waits that its node lost; two minutes, where nothing is said
+AuthInfo=cred_expire=10
 StateSaveLocation=/var/spool/slurmctld
 SlurmdSpoolDir=/var/spool/slurmd
 SlurmctldLogFile=/var/log/slurm/slurmctld.log

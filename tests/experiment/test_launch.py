@@ -14,7 +14,7 @@ from types import SimpleNamespace
 
 import pytest
 import yaml
-from support.slurm import NEEDS_SLURM
+from support.slurm import NEEDS_SLURM, node_in
 from support.worlds import light_content
 
 import benchmark.launch as module
@@ -120,13 +120,39 @@ def test_slurm_runs_stages_and_a_cancelled_one_failed(folder, monkeypatch):
     assert (folder / "work" / "one").is_file()
     write(folder, wait=60)
     watched = subprocess.Popen([sys.executable, "-m", "benchmark.launch", "--executor", "slurm"], cwd=folder)
-    until = time.monotonic() + 60
-    while not (folder / "work" / "start_two").is_file():
-        assert time.monotonic() < until
-        time.sleep(0.2)
+    wait_for(folder / "work" / "start_two")
     subprocess.run(["scancel", "--me"], check=True)
     assert watched.wait(timeout=90) == 1
     assert not (folder / "work" / "two").is_file()
+
+
+def wait_for(*files: Path, seconds: float = 240) -> None:
+    until = time.monotonic() + seconds
+    while not all(file.is_file() for file in files):
+        assert time.monotonic() < until, f"nothing wrote {', '.join(str(file) for file in files if not file.is_file())}"
+        time.sleep(0.2)
+
+
+@pytest.mark.slow
+@NEEDS_SLURM
+def test_a_node_that_dies_and_one_that_is_drained(folder):
+    """Slurm runs a dead node's jobs anew; a drained node ends what it has and begins nothing."""
+    write(folder, wait=15)
+    command = [sys.executable, "-m", "benchmark.launch", "--executor", "slurm", "--jobs", "2", "--only", "last"]
+    watched = subprocess.Popen(command, cwd=folder, env=ENVIRONMENT)
+    started = [folder / "work" / f"start_{k}" for k in ("one", "two")]
+    wait_for(*started)
+    with node_in("down"):
+        for file in started:
+            file.unlink()
+    wait_for(*started)
+    with node_in("drain"):
+        wait_for(folder / "work" / "one", folder / "work" / "two")
+        time.sleep(15)
+        assert not (folder / "work" / "z").exists(), "no node takes it"
+        assert watched.poll() is None
+    assert watched.wait(timeout=120) == 0
+    assert (folder / "work" / "z").is_file()
 
 
 @pytest.mark.slow
@@ -185,6 +211,15 @@ def test_each_job_of_this_machine_sees_its_gpu(folder, monkeypatch):
     (folder / "dvc.yaml").write_text(yaml.safe_dump(content))
     launch(folder, "local", 2, [], {})
     assert {(folder / "work" / name).read_text() for name in ("a", "b")} == {"2\n", "5\n"}
+
+
+def test_a_training_is_evaluated_before_the_next_begins():
+    needs = {"plan": (), "train@a": {"plan"}, "train@b": {"plan"}, "try@a": {"train@a"}, "try@b": {"train@b"}}
+    needs["report"] = {"try@b", "try@a"}
+    order = ["plan", "train@a", "try@a", "train@b", "try@b", "report"]
+    assert module.ends_first(needs, set(needs)) == order
+    assert module.ends_first(needs, set(order[:-1])) == order[:-1]
+    assert module.ends_first(needs, {"plan", "train@b"}) == ["plan", "train@b"]
 
 
 def test_the_gpu_with_the_fewest_jobs_is_next():

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -14,6 +16,18 @@ def slurm_is_there() -> bool:
         return False
     told = subprocess.run(["sinfo", "-h", "-t", "idle,mix"], capture_output=True, text=True, check=False)
     return bool(told.stdout.strip())
+
+
+@contextmanager
+def node_in(state: str) -> Iterator[None]:
+    """The nodes of this Slurm in another state (``down``, ``drain``), then at work again."""
+    nodes = subprocess.run(["sinfo", "-h", "-o", "%N"], capture_output=True, text=True, check=True).stdout.strip()
+    tell = ["scontrol", "update", f"NodeName={nodes}"]
+    subprocess.run([*tell, f"State={state}", "Reason=a test"], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run([*tell, "State=resume"], check=True)
 
 
 NEEDS_SLURM = pytest.mark.skipif(not slurm_is_there(), reason="needs a Slurm: sudo bash tools/slurm_here.sh start")
