@@ -29,7 +29,7 @@ from benchmark.evidence.region_tables import shares_sentence
 from benchmark.evidence.tables import holds_zero, interval, made, number
 from benchmark.experiment.cli import command_parser, run_cli
 from benchmark.figures import cost as plots_cost
-from benchmark.figures.looks import legend_of, paint
+from benchmark.figures.looks import legend_of, lowest, paint
 from benchmark.figures.pages import data_uri, link, png, template, write
 
 #: gains that a card may have without folding any away, and how many it then shows
@@ -67,9 +67,10 @@ def distilled(table: pd.DataFrame) -> pd.DataFrame:
 
 def gains(table: pd.DataFrame) -> tuple[list[dict[str, Any]], float]:
     """The gains of a table, highest first, with the places of dot and interval on one scale, and that of zero: percent
-    of its length."""
+    of its length. Beyond the scale (:func:`benchmark.figures.looks.lowest`) there is a mark instead of a dot."""
     rows = distilled(table).sort_values("gain", ascending=False, kind="stable")
-    ends = rows[["gain", "gain_low", "gain_high"]].astype(float)
+    far = rows["gain"] < lowest(rows["gain"])
+    ends = rows.loc[~far, ["gain", "gain_low", "gain_high"]].astype(float)
     low, high = min(0.0, ends.min().min()), max(0.0, ends.max().max())
     length = max(high - low, 1e-9)
 
@@ -82,12 +83,13 @@ def gains(table: pd.DataFrame) -> tuple[list[dict[str, Any]], float]:
             "colour": paint(row),
             "gain": number(row["gain"], sign=True),
             "interval": interval(row["gain_low"], row["gain_high"]),
-            "at": place(row["gain"]),
-            "left": None if pd.isna(row["gain_low"]) else place(row["gain_low"]),
-            "width": None if pd.isna(row["gain_low"]) else round(place(row["gain_high"]) - place(row["gain_low"]), 2),
+            "at": None if beyond else place(row["gain"]),
+            "reach": None
+            if beyond or pd.isna(row["gain_low"])
+            else (place(row["gain_low"]), round(place(row["gain_high"]) - place(row["gain_low"]), 2)),
             "unresolved": unresolved(row),
         }
-        for _, row in rows.iterrows()
+        for beyond, (_, row) in zip(far, rows.iterrows(), strict=True)
     ]
     return cells, place(0.0)
 

@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator, NullFormatter, NullLocator, StrMethod
 
 from benchmark.evidence.records import COST_SPREAD
 from benchmark.evidence.tables import number
-from benchmark.figures.looks import COLOURS, PALE, WIDTH, below, halo, legend_of, paint, style
+from benchmark.figures.looks import COLOURS, PALE, WIDTH, below, halo, legend_of, lowest, paint, style
 
 #: marker areas in points^2: of the least extra memory, or where it is about the same for all, and of the most
 SMALLEST, LARGEST = 30.0, 220.0
@@ -170,7 +170,7 @@ def cost(costs: pd.DataFrame) -> Figure:
     axes = figure.subplots()
     areas, tints = marker_areas(rows["extra_mb"]), [paint(row) for _, row in rows.iterrows()]
     gains, times = rows["gain"].to_numpy(dtype=float), rows.reindex(columns=["step_ratio", *COST_SPREAD]).astype(float)
-    floor = -gains.max() if gains.max() > 0 else gains.min()
+    floor = lowest(gains)
     far = gains < floor
     points = np.stack((times["step_ratio"], np.maximum(gains, floor)), axis=1)
     for inside, mark in ((~far, "o"), (far, "v")):

@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from benchmark.evidence.record import TEACHER
 from benchmark.evidence.records import by_kind
 from benchmark.evidence.tables import by_gain, holds_zero, number, varied
-from benchmark.figures.looks import COLOURS, PALE, ROW, WIDTH, below, halo, legend_of, paint, style
+from benchmark.figures.looks import COLOURS, PALE, ROW, WIDTH, below, halo, legend_of, lowest, paint, style
 
 #: The two levels that a method's figure lies between.
 LEVELS = {"teacher": (0, (5, 3)), "student alone": (0, (1.2, 1.8))}
@@ -77,13 +77,12 @@ def draw_levels(axes: Axes, lines: list, table: pd.DataFrame, metric: str) -> se
                 drawn.add(name)
             elif name == "teacher":
                 # above the first run, whose own line it is not
-                edge_mark(axes, value, min(places) - 0.62, f"teacher {number(value)}")
+                edge_mark(axes, value > axes.get_xlim()[1], min(places) - 0.62, f"teacher {number(value)}")
     return drawn
 
 
-def edge_mark(axes: Axes, value: float, y: float, text: str) -> None:
-    """A word at that edge of the axes beyond which a value lies."""
-    right = value > axes.get_xlim()[1]
+def edge_mark(axes: Axes, right: bool, y: float, text: str) -> None:
+    """A word at that edge of the axes, the right one or the left, beyond which a value lies."""
     axes.annotate(
         f"{text} \u25b8" if right else f"\u25c2 {text}",
         (1 if right else 0, y),
@@ -109,7 +108,7 @@ def draw_seeds(axes: Axes, lines: list, records: pd.DataFrame, metric: str, with
             continue
         values = records.loc[records["run"] == row["run"], metric].to_numpy(dtype=float)
         if not low <= values.mean() <= high:
-            edge_mark(axes, values.mean(), y, number(values.mean()))
+            edge_mark(axes, values.mean() > high, y, number(values.mean()))
             continue
         # seeds a little apart, so that equal ones do not hide each other
         offsets = (np.arange(len(values)) - (len(values) - 1) / 2) * min(0.18, 0.5 / len(values))
@@ -118,14 +117,17 @@ def draw_seeds(axes: Axes, lines: list, records: pd.DataFrame, metric: str, with
             axes.vlines(values.mean(), y - 0.36, y + 0.36, color=paint(row), linewidth=2.2, zorder=2)
 
 
-def draw_gains(axes: Axes, lines: list, name: str, base: float = 0.0) -> None:
+def draw_gains(axes: Axes, lines: list, name: str, base: float = 0.0, floor: float = -np.inf) -> None:
     """One line a run: the difference to its baseline with its interval, hollow where that holds zero.
 
-    On an axis of differences, or on that of the metric, where the baseline stands at ``base``.
+    On an axis of differences, or on that of the metric, where the baseline stands at ``base``. A difference below
+    ``floor`` is a word at the edge.
     """
     axes.axvline(base, color=COLOURS["none"], linewidth=1.1, zorder=1)
     for y, (_, row) in enumerate(lines):
-        if row is not None and pd.notna(row[name]):
+        if row is not None and row[name] < floor:
+            edge_mark(axes, right=False, y=y, text=number(row[name], sign=True))
+        elif row is not None and pd.notna(row[name]):
             ends = base + row[f"{name}_low"], base + row[f"{name}_high"]
             axes.hlines(y, *ends, color=paint(row), linewidth=2, zorder=2)
             open_dot = holds_zero(row, name)
@@ -176,7 +178,7 @@ def by_run(records: pd.DataFrame, table: pd.DataFrame, metrics: Sequence[str], g
         first, *others = panels
         if not one_scale:
             apart = others.pop(0)
-            draw_gains(apart, entries, gain)
+            draw_gains(apart, entries, gain, floor=lowest(rows[gain]))
             apart.margins(x=0.08)
             apart.set_xlabel(f"{label}\n(95% interval)")
         for metric, axes in zip(metrics, (first, *others), strict=True):

@@ -108,7 +108,7 @@ def test_gains_are_those_of_a_hand(root):
     assert [(one["run"], one["gain"]) for one in found] == [("pgd", "+4.0")]
     # the interval by t holds zero
     assert found[0]["unresolved"]
-    assert found[0]["left"] < zero < found[0]["at"]
+    assert found[0]["reach"][0] < zero < found[0]["at"]
 
 
 def test_gains_are_sorted_and_share_a_scale():
@@ -127,6 +127,17 @@ def test_gains_are_sorted_and_share_a_scale():
     assert zero == pytest.approx(4 + 92 * 2 / 5)
     assert [one["at"] for one in found] == pytest.approx([96, 4 + 92 / 5], abs=0.01)
     assert [one["unresolved"] for one in found] == [True, True]
+
+
+def test_a_loss_larger_than_the_best_gain_does_not_rule_the_scale():
+    table = pd.DataFrame({"run": ["a", "b", "c"], "method_place": ["neck"] * 3, "gain": [1.0, -0.5, -9.0]})
+    found, zero = front.gains(table.assign(gain_low=table["gain"] - 0.2, gain_high=table["gain"] + 0.2))
+    # from -0.7 to 1.2
+    assert zero == pytest.approx(4 + 92 * 0.7 / 1.9, abs=0.01)
+    assert found[1]["at"] == pytest.approx(4 + 92 * 0.2 / 1.9, abs=0.01)
+    assert found[2]["gain"] == "\u22129.0"
+    assert found[2]["at"] is None
+    assert found[2]["reach"] is None
 
 
 def test_an_experiment_under_way_shows_what_is_there(root):

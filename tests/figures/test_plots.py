@@ -141,6 +141,16 @@ def test_otherwise_the_gain_has_a_panel_of_its_own(changes):
     ]
 
 
+def test_a_loss_larger_than_the_best_gain_stands_at_the_edge():
+    table, records = aggregated(seeds=2, gain=[None, None, -9.0, 2.0])
+    table.loc[2, ["gain_low", "gain_high"]] = -9.5, -8.5
+    _, gains = plots.ap_by_run(records, table).axes
+    assert [text.get_text() for text in gains.texts] == ["\u25c2 \u22129.0"]
+    assert gains.get_xlim()[0] > -2
+    assert plots.lowest([2.0, float("nan"), -9.0]) == -2
+    assert plots.lowest([-1.0, -9.0]) == -9, "where nothing gains there is nothing to tell apart"
+
+
 def costs_of(seed: int, spread: float = 0.0) -> pd.DataFrame:
     rng = np.random.default_rng(seed)
     count = len(METHODS)
