@@ -1,0 +1,8 @@
+"""A student of half the backbone width: a ResNet-18 of full width learns these sets as well as its teacher does."""
+
+_base_ = "gfl_r18.py"
+
+model = dict(
+    backbone=dict(base_channels=8, init_cfg=dict(checkpoint="data/pretrained/resnet18_c8.pth")),
+    neck=dict(in_channels=[8, 16, 32, 64]),
+)
