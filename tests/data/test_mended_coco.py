@@ -247,6 +247,7 @@ def test_one_class(tree, number):
         assert perfect(info, split) == pytest.approx(100)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [0, 0.99])
 def test_broken_is_counted_alike_in_training_and_evaluation(tree, width):
     """What mmdet would pass over is no object that an evaluation misses, either."""

@@ -130,6 +130,7 @@ def test_same_as_pycocotools(truth, seed):
             assert figures[name] == pytest.approx(100 * expected, abs=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("areas", [COCO_AREAS, TINY_AREAS])
 @pytest.mark.parametrize("count", [0, None])
 def test_the_fast_library_gives_the_same_figures(truth, areas, count):
@@ -177,6 +178,7 @@ def test_a_class_that_is_not_found_has_ap_0_and_one_without_an_object_none(libra
     assert category_figures(evaluation) == pytest.approx({2: 0, 5: -1, 7: 1})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("library", [hotcoco, None])
 def test_an_annotation_may_have_the_id_0(truth, library, tmp_path):
     content = json.loads(truth.read_text())
@@ -200,6 +202,7 @@ def test_a_loaded_truth_serves_as_well(truth):
     assert first == pytest.approx(coco_box_metrics(loaded, detections), nan_ok=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [3, 4])
 def test_same_as_mmdet(truth, seed):
     content = json.loads(truth.read_text())

@@ -99,6 +99,7 @@ def test_mmdet_and_a_perfect_detector(mmdet, tmp_path):
     assert mmdet(scene.detections, ("AP",), scene.path) == pytest.approx([2 / 3], abs=5.1e-5)
 
 
+@pytest.mark.slow
 def test_speed_comparison(mmdet, tmp_path, monkeypatch):
     from tools import speed_crowdhuman as speed
 

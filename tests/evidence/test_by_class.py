@@ -67,6 +67,7 @@ def test_the_colour_of_a_difference_grows_with_it(value, most, colour):
     assert shade(value, most) == colour
 
 
+@pytest.mark.slow
 def test_the_page_says_where_its_records_come_from(tree):
     found = load(tree)
     assert tables.made(found) == "Records: data <mini>; torch 2.0; on a <fast> one; 14 minutes of training in all."

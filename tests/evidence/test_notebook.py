@@ -107,6 +107,7 @@ def test_dynamics_go_on_without_the_teacher(tmp_path, monkeypatch):
     assert "**pgd** puts 20% of its gradient on key positions." in text
 
 
+@pytest.mark.slow
 def test_key_regions(monkeypatch):
     count, text = shown_by(monkeypatch, "03_key_regions", ROOT / "experiments/regions/results")
     assert count == 4

@@ -68,6 +68,7 @@ def test_machine_readable_results(reported):
     assert pd.read_csv(reported / "seeds.csv")["parameters"].unique().tolist() == [1234567]
 
 
+@pytest.mark.slow
 def test_the_same_records_give_the_same_bytes(reported, tree):
     run_report(tree)
     for name in ("report.html", "table.csv", "metrics.json", "figures/samples.png"):
@@ -269,6 +270,7 @@ def test_text_cells():
     assert cells.splitlines()[1:] == ["| --- | ---: |", "| x\\|y | 1 |"]
 
 
+@pytest.mark.slow
 def test_notebooks(tree, monkeypatch):
     count, text = shown_by(monkeypatch, "01_coco_results", tree / "results")
     assert count == 3

@@ -50,6 +50,7 @@ def write_costs(root: Path) -> None:
     pd.DataFrame(rows, columns=list(COST_COLUMNS)).to_csv(root / "results" / "cost.csv", index=False)
 
 
+@pytest.mark.slow
 def test_crowd_tables_hold_what_a_hand_computes(crowd):
     run_report(crowd)
     results = crowd / "results"
@@ -105,6 +106,7 @@ def test_both_kinds_have_tables_of_their_own(both):
             assert 250 <= image.height <= 2500
 
 
+@pytest.mark.slow
 def test_one_seed_has_an_interval_over_images(both):
     table = pd.read_csv(both / "table.csv").set_index("run")
     assert table["interval"].dropna().to_dict() == {"pgd": "images", "crowd-pgd": "images"}
@@ -158,6 +160,7 @@ def test_several_seeds_and_images_have_an_interval_together(crowd):
     assert "seeds and validation images" in lines
 
 
+@pytest.mark.slow
 def test_resamples_that_do_not_fit_are_named(crowd):
     resample(crowd)
     path = bootstrap_file(crowd / "results", "crowd-pgd-1")

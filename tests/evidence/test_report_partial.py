@@ -29,6 +29,7 @@ def without(tree: Path, *names: str) -> str:
     return (tree / "results" / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_what_is_not_there_is_told(tree, capsys):
     names = "results/runs/pgd-1.json", "results/curves/pgd-0.csv", "work/dataset/<mini>/dataset.json"
     page = without(tree, *names)
@@ -49,6 +50,7 @@ def test_what_is_not_there_is_told(tree, capsys):
     assert "pgd" not in set(pd.read_csv(tree / "results" / "plots" / "curves.csv")["run"])
 
 
+@pytest.mark.slow
 def test_where_all_is_there_nothing_is_told(tree):
     assert 'class="lacking"' not in without(tree)
 
@@ -77,6 +79,7 @@ def test_teachers_alone_make_a_page(tree, monkeypatch):
     assert "one teacher, 0 students" in without(tree)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["study", "real"])
 def test_committed_records_alone_make_a_page(name, tmp_path, monkeypatch):
     """Of the photographs some pairs have no student and some nothing; nothing is prepared, no cost was measured."""

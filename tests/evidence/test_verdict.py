@@ -34,6 +34,7 @@ def test_verdict(tree):
     assert verdict.verdict(records, None)[0] is None
 
 
+@pytest.mark.slow
 def test_figures_are_not_compared_with_themselves(tree, capsys):
     records = load(tree)
     own = dict(zip(records["key"], records["AP"], strict=True))

@@ -60,6 +60,7 @@ def test_other_errors_of_the_system_are_not_hidden():
         run_cli(main)
 
 
+@pytest.mark.slow
 def test_a_report_into_a_read_only_folder(tmp_path, monkeypatch, capsys):
     """Made by hand, as modes of files do not stop a privileged user."""
     build(tmp_path, seeds=1)

@@ -82,6 +82,7 @@ def test_operations_agree_with_another_counter():
     assert other["params"] == work.parameters == sum(p.numel() for p in detector.parameters())
 
 
+@pytest.mark.slow
 def test_a_step_is_up_to_three_passes():
     """Backward computes the gradients of weights and of inputs, but not where the backbone is frozen."""
     work = work_of(detector_config(Detector(PAPER)), None, (256, 256))
@@ -89,6 +90,7 @@ def test_a_step_is_up_to_three_passes():
     assert work.parameters == pytest.approx(32.3e6, rel=0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["gfl", "atss", "fcos"])
 def test_memory_is_what_a_gpu_took_but_for_losses_and_workspaces(name):
     (measured,) = ROOT.glob("results/gpu/nvidia-h100*.json")
@@ -133,6 +135,7 @@ def mini():
     return budget(load(ROOT / "params.yaml"), 30.0, Workspace(ROOT / "nowhere"))
 
 
+@pytest.mark.slow
 def test_hours_follow_from_the_throughput(mini):
     """The first pair's student alone is what the throughput is stated for."""
     rows = {row.name: row for row in mini.rows}
@@ -149,6 +152,7 @@ def test_hours_follow_from_the_throughput(mini):
     assert mini.disk(2) > mini.disk(1) > mini.data
 
 
+@pytest.mark.slow
 def test_a_given_teacher_trains_no_step():
     from dataclasses import replace
 
@@ -159,6 +163,7 @@ def test_a_given_teacher_trains_no_step():
     assert (row.steps, row.images, row.scratch) == (0, 0, 0)
 
 
+@pytest.mark.slow
 def test_what_is_missing(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     params = load(ROOT / "experiments" / "paper" / "params.yaml")

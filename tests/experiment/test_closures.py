@@ -103,6 +103,7 @@ def test_stages_declare_what_they_import(folder):
     assert holes == {stage: [] for stage in holes}
 
 
+@pytest.mark.slow
 def test_notebooks_declare_what_their_cells_import():
     declared = stage_closures()["notebooks"]
     for path in (ROOT / "notebooks").glob("*.ipynb"):

@@ -99,6 +99,7 @@ def test_loads(name):
     assert load(name).to_dict()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DETECTORS)
 def test_builds_and_is_read(name):
     model, backbone = built(name), load(name).model.backbone

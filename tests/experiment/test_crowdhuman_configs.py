@@ -111,6 +111,7 @@ def test_training_config(name, data, tiny_data):
     assert other == {"type": "CocoBoxes", "ann_file": tiny_data.val_annotations, "areas": tuple(tiny_data.areas)}
 
 
+@pytest.mark.slow
 def test_what_training_sees(data):
     """Boxes clipped to the image, regions to ignore apart; images without any box are left out."""
     cfg = training_config(job("mini/ddod_crowd_r18"), data, None, Path("w")).train_dataloader.dataset
@@ -125,6 +126,7 @@ def test_what_training_sees(data):
     assert first.gt_instances.labels.tolist() == [0, 0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "short"), [(STUDENT, {800}), (TEACHER, range(480, 961))])
 def test_full_scale_images(name, short, data):
     cfg = training_config(job(name), data, None, Path("w"))
@@ -137,6 +139,7 @@ def test_full_scale_images(name, short, data):
     assert (boxes.amax(0)[2:] <= torch.tensor(sample.img_shape[::-1])).all()
 
 
+@pytest.mark.slow
 def test_evaluation(data):
     """From prepared data through a detector to the metric: every image has its entry, by its ID."""
     out = Path("found") / "detections.json"

@@ -212,6 +212,7 @@ def test_minicrowd_counts_and_archive(archive, monkeypatch):
         prepare("mini", Dataset("minicrowd"))
 
 
+@pytest.mark.slow
 def test_generated_minicrowd(tmp_path, monkeypatch, capsys):
     """The archive that the generator writes is whole, and nothing of it is left out."""
     assert {split.name: split.images for split in SPLITS} == stage.CROWD_IMAGES

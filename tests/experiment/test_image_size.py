@@ -274,6 +274,7 @@ def test_an_option_for_one_pipeline_alone_is_refused(photographs, tmp_path):
         evaluation_config(job, photographs, tmp_path / "detections.json")
 
 
+@pytest.mark.slow
 def test_the_cost_goes_with_it():
     """Of images of 4 : 3, padded to 32."""
     job = job_of("mini/gfl_r18", iterations=2)

@@ -49,6 +49,7 @@ def contents() -> dict[str, str]:
     return {path.stem: path.read_text() for path in (HERE.work / "match").iterdir()}
 
 
+@pytest.mark.slow
 def test_a_teacher_trained_anew_concerns_its_own_students(matched):
     before = contents()
     assert set(before) == {"student", "mine", "heir", "theirs"}

@@ -141,6 +141,7 @@ def test_configs(name, tiny_data):
     assert "float32 unless the config says otherwise" in (ROOT / "docs/deviations.md").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("ours", "theirs"),
     [

@@ -248,6 +248,7 @@ def test_editing_shared_code(before, tmp_path, monkeypatch, quick_digest, module
     assert differing(before, planned(tmp_path)) == runs
 
 
+@pytest.mark.slow
 def test_sources_are_real_modules():
     for method in METHODS.module_dict:
         gfl = {MODELS.get("GFLHead")}
@@ -261,6 +262,7 @@ def test_sources_are_real_modules():
         )
 
 
+@pytest.mark.slow
 def test_stale_files_go(tmp_path):
     stale = Workspace(tmp_path).plan("gfl") / "old.json"
     stale.parent.mkdir(parents=True)

@@ -88,6 +88,7 @@ def init(cfg: Config) -> dict:
     return cfg.model.student.backbone.init_cfg
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["torchvision", "address"])
 def test_a_student_starts_from_the_file(site, state, tiny_data, tmp_path, kind):
     """Fetched once; where torch and mmengine keep what they have downloaded."""
@@ -243,6 +244,7 @@ def test_without_a_network_the_remedy_is_to_bring_the_file(site, state, tiny_dat
     local_weights(training(address, tiny_data, tmp_path))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["file", "address", "pickle"])
 def test_code_in_pretrained_weights_is_not_run(site, state, tiny_data, tmp_path, kind):
     """Refused in a sentence before the training, and by mmengine's own reader of files."""

@@ -56,6 +56,7 @@ def test_curves_are_gains_over_the_baseline():
     assert table[(table["run"] == "pgd") & (table["step"] == 20)]["gain"].tolist() == [2.0, 2.0]
 
 
+@pytest.mark.slow
 def test_every_run_has_a_panel_and_the_best_comes_first():
     methods = ["none", *METHODS]
     panels = [axes for axes in plots.curves(curves_of(methods)).axes if axes.get_title()]
@@ -64,6 +65,7 @@ def test_every_run_has_a_panel_and_the_best_comes_first():
     assert len({axes.get_ylim() for axes in panels}) == 1
 
 
+@pytest.mark.slow
 def test_an_incomplete_last_row_tears_nothing_apart():
     figure = plots.curves(curves_of(["none", *METHODS]))
     figure.draw_without_rendering()

@@ -118,6 +118,7 @@ def test_places_that_no_run_has_get_no_panel(points):
     assert len(plots_dynamics.shrunk(points).axes) == 1
 
 
+@pytest.mark.slow
 def test_every_run_has_a_line_in_every_panel(points):
     figure = plots_dynamics.distances(points)
     assert len(figure.axes) == 9

@@ -50,6 +50,7 @@ def test_method_by_mask(seed, width, mask_sum):
     assert found == pytest.approx([3 * channel, 3 * spatial, 1.5 * diversity], rel=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("index", "name"), list(enumerate(TERMS)))
 def test_gradients_of_student_and_masks(index, name):
     """Nothing is cut off: student and parameters are reached through the masks as well."""

@@ -60,6 +60,7 @@ def expected_terms(given: DistillStep, adapt: nn.Module, instances: list[np.ndar
     return {"feature": feature, "relation": oracle.relation(*both), "cls": cls, "box": box}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1])
 @pytest.mark.parametrize("make", [step, many], ids=["one anchor", "several anchors"])
 @pytest.mark.parametrize(("keep", "candidates", "adapter"), [(10, 3000, False), (3, 40, True)])

@@ -87,6 +87,7 @@ def same(found: dict, expected: dict) -> None:
     assert found == pytest.approx(expected, abs=1e-9, nan_ok=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("noise", [8, 600], ids=["few", "more than count"])
 def test_figures_are_pycocotools(seed, noise):

@@ -46,6 +46,7 @@ def test_shows_rich_images_as_they_are(teacher, tiny_data):
     assert len(scene.scores) == len(scene.boxes) == len(scene.grid.centers)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("index", [0, 1])
 def test_maps_are_those_that_the_method_uses(teacher, index):
     scene, context = teacher.scene(index), context_of(teacher.model, teacher.model)
@@ -120,6 +121,7 @@ def test_says_what_is_missing(tiny_world, tmp_path):
         views.Teacher(tmp_path, "gfl")
 
 
+@pytest.mark.slow
 def test_says_which_image_is_missing(taught_world, tiny_data, tmp_path):
     taught_world.describe(replace(tiny_data, val_images=str(tmp_path / "gone"), train_images=str(tmp_path / "gone")))
     taught_world.settle()

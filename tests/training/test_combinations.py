@@ -12,6 +12,7 @@ from benchmark.training import combinations as stage
 from pgd.methods import METHODS
 
 
+@pytest.mark.slow
 def test_the_page_of_methods_is_that_of_the_registry():
     from benchmark.methods import TABLE
 

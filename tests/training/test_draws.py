@@ -38,6 +38,7 @@ def flips(dataset, draws) -> list[bool]:
     return [dataset[i]["data_samples"].flip for i in draws]
 
 
+@pytest.mark.slow
 def test_a_draw_is_always_the_same(dataset):
     count = len(dataset)
     first = flips(dataset, range(4 * count))
@@ -48,6 +49,7 @@ def test_a_draw_is_always_the_same(dataset):
     assert dataset[count + 2]["data_samples"].img_id == dataset[2]["data_samples"].img_id
 
 
+@pytest.mark.slow
 def test_seeds_differ(loader, dataset):
     other = DATASETS.build({**loader.dataset, "seed": 4})
     assert flips(other, range(48)) != flips(dataset, range(48))
@@ -67,6 +69,7 @@ def test_dice_are_put_back():
     assert len({dice(0, 1), dice(1, 0), dice(0, 0, 1), dice(0)}) == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "plain"), [("EndlessDraws", "InfiniteSampler"), ("EpochDraws", "DefaultSampler")])
 def test_samplers_give_mmengines_order(dataset, kind, plain):
     count = len(dataset)

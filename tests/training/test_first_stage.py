@@ -40,6 +40,7 @@ def known(name: str) -> dict:
     return json.loads(HERE.matched(name).read_text())
 
 
+@pytest.mark.slow
 def test_learning_lowers_both_losses_and_leaves_the_teacher_alone(taught_world):
     own = taught_world.settle().teacher("gfl")
     cfg = training_config(own, taught_world.data, None, HERE.work)
@@ -72,6 +73,7 @@ def test_every_head_teaches_its_masks(name):
     assert any(bool(level.shares[0].weight.grad.any()) for level in found)
 
 
+@pytest.mark.slow
 def test_masks_are_learned_once_for_all_students(matched, monkeypatch):
     path = masks_of(matched.student("first"))
     assert path == HERE.masks(matched.student("second").pair_name) / "masks.pth"
@@ -84,6 +86,7 @@ def test_masks_are_learned_once_for_all_students(matched, monkeypatch):
     assert {path.name: path.read_text() for path in (HERE.work / "match").iterdir()} == before
 
 
+@pytest.mark.slow
 def test_runs_without_masks_know_nothing_of_them(matched):
     for name in ("student", "pgd"):
         assert known(name).keys() == {"plan", "teacher"}

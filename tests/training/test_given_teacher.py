@@ -253,6 +253,7 @@ def test_one_class(tiny_data, tmp_path):
     require_classes(tmp_path / "t.pth", ["cell"], tiny_data.name)
 
 
+@pytest.mark.slow
 def test_another_order_of_classes_is_refused_before_anything_is_written(tiny_world, weights, capsys):
     """The weights alone, of a training on files of this order, are taken."""
     world = tiny_world
