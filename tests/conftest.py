@@ -7,28 +7,29 @@ import os
 import shutil
 from pathlib import Path
 from statistics import median
+from typing import TYPE_CHECKING
 
 import pytest
-import submitit  # noqa: F401  configures logging when first imported, which closes the log files of any Runner by then
-import torch
-from support.detectors import ALL
-from support.worlds import World, write_tiny_data
 
-import benchmark.training.draws  # noqa: F401  registers what trainings draw by
-import pgd.plugin  # noqa: F401  registers with mmdet
-from benchmark.experiment.config import DatasetInfo
-from benchmark.experiment.quiet import skip_config_formatting
-from benchmark.experiment.settings import TEACHER
-from benchmark.experiment.workspace import Workspace
+if TYPE_CHECKING:
+    from support.worlds import World
+
+    from benchmark.experiment.config import DatasetInfo
 
 
-@pytest.fixture(scope="session", autouse=True)
-def one_thread():
+def pytest_collection(session: pytest.Session) -> None:
+    """What all tests stand on, in the processes that run them: with ``-n`` the one that deals them out loads nothing,
+    which would take ten seconds before the others begin."""
+    if session.config.getoption("numprocesses", None):
+        return
+    import submitit  # noqa: F401  configures logging when first imported, which closes the log files of any Runner by then
+    import torch
+
+    import benchmark.training.draws  # noqa: F401  registers what trainings draw by
+    import pgd.plugin  # noqa: F401  registers with mmdet
+    from benchmark.experiment.quiet import skip_config_formatting
+
     torch.set_num_threads(1)
-
-
-@pytest.fixture(scope="session", autouse=True)
-def unformatted_configs():
     skip_config_formatting()
 
 
@@ -55,12 +56,16 @@ def coco_weights() -> Path:
 @pytest.fixture(scope="session")
 def tiny_data(tmp_path_factory) -> DatasetInfo:
     """The first images of minicoco, written as a COCO-format set."""
+    from support.worlds import write_tiny_data
+
     return write_tiny_data(tmp_path_factory.mktemp("tiny_data"))
 
 
 @pytest.fixture
 def tiny_world(tmp_path, tiny_data, monkeypatch) -> World:
     """An empty world to stand in."""
+    from support.worlds import World
+
     monkeypatch.chdir(tmp_path)
     return World(tmp_path, tiny_data)
 
@@ -68,6 +73,10 @@ def tiny_world(tmp_path, tiny_data, monkeypatch) -> World:
 @pytest.fixture(scope="session")
 def teacher_folder(tmp_path_factory, tiny_data) -> Path:
     """work/teachers/gfl of a teacher that was trained for two iterations and evaluated."""
+    from support.worlds import World
+
+    from benchmark.experiment.settings import TEACHER
+
     folder = tmp_path_factory.mktemp("teacher")
     world = World(folder, tiny_data)
     with contextlib.chdir(folder):
@@ -80,6 +89,8 @@ def teacher_folder(tmp_path_factory, tiny_data) -> Path:
 @pytest.fixture
 def taught_world(tiny_world, teacher_folder) -> World:
     """A world that has a trained teacher."""
+    from benchmark.experiment.workspace import Workspace
+
     theirs, own = Workspace(teacher_folder.parents[2]), tiny_world.space
     shutil.copytree(theirs.teacher("gfl"), own.teacher("gfl"))
     shutil.copytree(theirs.teacher_metrics("gfl").parent, own.teacher_metrics("gfl").parent)
@@ -93,6 +104,9 @@ NOTE, FIGURE = "note", "figure: "
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    import torch
+    from support.detectors import ALL
+
     missing = pytest.mark.skip(reason="torch sees no CUDA device")
     for item in items:
         # of a test on every detector the quick ones take GFL
@@ -132,7 +146,8 @@ def figure(record_property):
 @pytest.fixture
 def full_precision():
     """Products and convolutions of float32 in float32, the same kernels every time."""
-    backends = torch.backends
+    from torch import backends
+
     before = backends.cuda.matmul.allow_tf32, backends.cudnn.allow_tf32, backends.cudnn.benchmark
     backends.cuda.matmul.allow_tf32 = backends.cudnn.allow_tf32 = backends.cudnn.benchmark = False
     yield

@@ -123,6 +123,7 @@ def test_one_seed_has_an_interval_over_images(both):
     assert "t-interval" not in (both / "table.md").read_text()
 
 
+@pytest.mark.slow
 def test_the_notebook_takes_over_the_intervals_of_the_report(both):
     found = aggregate(records.load_records(both, both.parent / "params.yaml"))
     table = records.with_intervals(found, both).set_index("run")

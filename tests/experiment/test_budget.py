@@ -177,6 +177,7 @@ def test_what_is_missing(tmp_path, monkeypatch):
     assert len(missing_of(params, Workspace(tmp_path))) == len(told) - 1
 
 
+@pytest.mark.slow
 def test_tables(mini):
     head, *rows = cells(mini, 2.0)
     assert {len(row) for row in rows} == {len(head)}

@@ -51,6 +51,7 @@ def test_importtime_shows_what_is_heavy():
     assert "torch" in heavy
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", [f"{package}.{name}" for package, names in DOORS.items() for name in names])
 def test_help(module):
     done, heavy = call(module, "--help")

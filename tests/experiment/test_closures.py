@@ -114,6 +114,7 @@ def test_notebooks_declare_what_their_cells_import():
     assert "benchmark.probe.views" in declared
 
 
+@pytest.mark.slow
 def test_every_stage_of_the_pipeline_has_its_file(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["closures"])

@@ -116,6 +116,7 @@ def test_builds_and_is_read(name):
     ), "weights of another network"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("student", "teacher"), [pair for pair in PAIRS if pair not in SMALL])
 def test_pairs_fit(student, teacher):
     """All but the backbone is the same, so that all of it can be inherited and one data preprocessor serves both."""

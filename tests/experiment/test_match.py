@@ -62,6 +62,7 @@ def test_a_teacher_trained_anew_concerns_its_own_students(matched):
     assert json.loads(after["student"])["teacher"] is None
 
 
+@pytest.mark.slow
 def test_what_a_training_depends_on(matched):
     assert basis(matched.teacher("gfl")) == Path("work/plan/gfl/teacher-gfl.json")
     job = matched.student("mine")
