@@ -135,9 +135,7 @@ def warning(one: Experiment) -> str:
 
 def elsewhere(one: Experiment) -> list[dict[str, str]]:
     """What others measured, a row a run of theirs, beside what we have."""
-    if one.records is None:
-        return []
-    own = one.records.groupby("run")["AP"].mean()
+    own = {} if one.records is None else one.records.groupby("run")["AP"].mean()
     rows = []
     for who, records in one.others.items():
         for run in dict.fromkeys(record.run for record in records):

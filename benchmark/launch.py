@@ -35,11 +35,9 @@ from benchmark.experiment.cli import command_parser, run_cli
 from benchmark.experiment.jobs import PACE, Queue
 from benchmark.experiment.names import hint
 from benchmark.experiment.settings import Params, SettingsError, load
-from benchmark.experiment.stages import StageError, Stages
+from benchmark.experiment.stages import TOLD, StageError, Stages
 from benchmark.experiment.workspace import HERE, Workspace
 
-#: settings of jobs that submitit knows by these names; others are Slurm's own
-COMMON = ("gpus_per_node", "cpus_per_task", "nodes", "mem_gb", "name", "timeout_min")
 WAITING, RUNNING, DONE, FAILED, BLOCKED = "waiting", "running", "done", "failed", "blocked"
 LOOKS = {WAITING: "dim", RUNNING: "cyan", DONE: "green", FAILED: "bold red", BLOCKED: "red"}
 
@@ -128,12 +126,17 @@ class Launch:
             return
         busy = [gpu for other in self.in_state(RUNNING) if other.gpus for gpu in other.gpus.split(",")]
         # those of the fewest jobs
-        task.gpus = ",".join(sorted(self.queue.gpus, key=busy.count)[: self.gpus.get(task.name, 1)]) or None
-        task.state, task.job, task.began = RUNNING, self.queue.submit(task.name, task.gpus), time.monotonic()
+        count = self.gpus.get(task.name, 1)
+        task.gpus = ",".join(sorted(self.queue.gpus, key=busy.count)[:count]) or None
+        task.state, task.job, task.began = RUNNING, self.queue.submit(task.name, task.gpus, count), time.monotonic()
 
     def settle(self, task: Task) -> None:
         """What DVC says of the files counts, not how the job ended."""
         self.queue.remember(task.name, None)
+        if self.queue.executor == "slurm" and TOLD in self.queue.log(task.job):
+            # it has saved: its time was over, or its node is wanted by others
+            task.state = WAITING
+            return
         wrong = self.stages.changed(task.name, ran=True) or (task.asked_for and not self.stages.there(task.name))
         task.state, task.asked_for = FAILED if wrong else DONE, False
         if task.state == FAILED:
@@ -214,9 +217,8 @@ def launch(
 
 def main() -> None:
     args = command_parser("launch").parse_args()
-    limits = {}
-    for key, _, value in (one.partition("=") for one in args.slurm):
-        limits[key if key in COMMON else f"slurm_{key}"] = int(value) if value.isdigit() else value
+    pairs = [one.partition("=") for one in args.slurm]
+    limits = {key: int(value) if value.isdigit() else value for key, _, value in pairs}
     # DVC would read it first, and not say which key is wrong
     gpus = taken(load(HERE.params)) if HERE.params.is_file() else None
     launch(HERE.root, args.executor, args.jobs, args.only, limits, args.partial, gpus)

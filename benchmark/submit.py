@@ -3,9 +3,10 @@
 ``FOLDER`` is their folder of this experiment, whole or with these parts alone: ``results/runs``, ``results/curves``,
 ``work/plan``, and ``work/evaluate/<run>-<seed>/detections.json``. Typed in our folder of the same experiment, after
 `dvc repro plan`. Each record must be of a training that our params.yaml asks for, with the config, the code and the
-data that our plan has (other versions of libraries are told); its curve must be complete, and its detections, evaluated
-again, must give its figures. A line a check; where all are good, records and curves are copied to
-``results/others/<name>/``, which the front page shows beside ours. Nothing that is theirs is executed or unpickled.
+data that our plan has (these digests are what a protocol fixes; other versions of libraries are told); its curve must
+be complete, and its detections, evaluated again, must give its figures. A line a check; where all are good, records
+and curves are copied to ``results/others/<name>/``, which the front page shows beside ours. Nothing that is theirs is
+executed or unpickled.
 """
 
 from __future__ import annotations

@@ -8,17 +8,20 @@ conf=/etc/slurm/slurm.conf mark="# by tools/slurm_here.sh"
 
 say() { echo "slurm_here: $*" >&2; }
 
+ours() { grep -qs "^$mark" "$conf"; }
+
 stop() {
+    ours || { say "no Slurm of mine is here"; return; }
     for daemon in slurmd slurmctld munged; do
         pkill -x "$daemon" || true
         # one that still saves its state would let `start` think that it runs
         for _ in $(seq 60); do pgrep -x "$daemon" >/dev/null || break; sleep 0.5; done
     done
-    if grep -qs "^$mark" "$conf"; then rm -f "$conf" /etc/slurm/cgroup.conf; fi
+    rm -f "$conf" /etc/slurm/cgroup.conf
 }
 
 start() {
-    if [ -f "$conf" ] && ! grep -q "^$mark" "$conf"; then
+    if [ -f "$conf" ] && ! ours; then
         say "$conf is there already and not mine; use that cluster"; exit 1
     fi
     if ! command -v slurmctld >/dev/null || ! command -v munged >/dev/null; then

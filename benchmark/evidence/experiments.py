@@ -114,13 +114,13 @@ def load_experiment(name: str, title: Title, folder: Path) -> Experiment:
         return Experiment(name, title, folder)
     there, lacking = asked_for(results, params)
     expected = len(there) + len(lacking)
-    if not there:
-        return Experiment(name, title, folder, expected)
     try:
+        others = load_others(results)
+        if not there:
+            return Experiment(name, title, folder, expected, others=others)
         read = [(job, Record.read(path)) for job, path in there]
         records = frame([record for _, record in read])
         table = with_intervals(with_bootstrap(records, aggregate(records), results), results)
-        others = load_others(results)
     except ReportError as error:
         return Experiment(name, title, folder, expected, broken=str(error))
     stale = {record.key: found for job, record in read if (found := differences(record, job))}

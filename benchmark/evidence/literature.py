@@ -197,7 +197,9 @@ FOOTINGS = (
             Figure("CanKD", "41.0", "37.4", CANKD_README, "41.0", False, "41.1 inheriting"),
             Figure("FreeKD", "41.0", "37.4", FREEKD_README, "41.0", None),
             Figure("MasKD", "41.0", "37.4", MASKD_README, "41.0", True, "and smooth L1 of raw boxes; 40.6 at first"),
-            Figure("MGD", "41.0", "37.4", "README of yzd-v/MGD", "", True),
+            Figure(
+                "MGD", "41.0", "37.4", "README of yzd-v/MGD", "", True, "its config loads a teacher of 3x, multi-scale"
+            ),
             Figure("DetKDS", "41.1", "37.4", DETKDS_FILES, "", True),
             Figure("ACAM-KD", "41.5", "37.4", ACAM_NOTES, "", True, "schedule by its baseline"),
             Figure("AvatarKD", "41.5", "37.4", AVATARKD_README, "41.0", None, "schedule by its baseline"),
@@ -230,7 +232,7 @@ FOOTINGS = (
         "35.8",
         BCKD_README,
         (
-            Figure("LD", "36.5", "35.8", LD_README),
+            Figure("LD", "37.5", "35.8", LD_README, "", False, "main region, VLR and KD; the main region alone 36.5"),
             Figure("BCKD", "38.6", "35.8", BCKD_README),
         ),
     ),
@@ -286,9 +288,12 @@ TAIL = """
 ## Sources
 
 README: of the release named. Names of result files: the release prints its figures nowhere else. Notes: a summary of
-the paper by somebody else, found in public repositories; the paper itself could not be read, nor could the schedule be
-checked. "Schedule by its baseline": the source names no schedule, and its baseline is that of the table. Left out:
-figures whose teacher could not be read (DeFeat on RetinaNet, TBD, AMD, GLAMD, SEA).
+the paper by somebody else, found in public repositories; the paper itself could not be read, nor could the schedule
+be checked. "Schedule by its baseline": the source names no schedule, and its baseline is that of the table. Left out:
+figures whose teacher could not be read (DeFeat on RetinaNet, TBD, AMD, GLAMD, SEA), and those of other students, of
+teachers of another detector, or of two methods together where each stands alone (PKD, CanKD and DIST on RetinaNet
+with more teachers, LD with GID). No figure at all: FKD's release prints none for one-stage detectors, TinyKD was
+never measured on COCO, and PGD's faults and its loss on the neck are this repository's.
 """
 
 

@@ -17,6 +17,10 @@ from benchmark.experiment.workspace import Workspace
 
 #: seconds between two looks at the jobs
 PACE = 1.0
+#: seconds for which Slurm may not answer
+PATIENCE = 300.0
+#: settings of jobs that submitit knows by these names whatever runs them
+COMMON = ("gpus_per_node", "cpus_per_task", "nodes", "mem_gb", "name", "timeout_min")
 #: minutes that a job may take; a training that is cut goes on from its checkpoint at the next call
 LONGEST = 7 * 24 * 60
 
@@ -38,14 +42,20 @@ class Queue:
         self.folder = (self.space.work / "launch").resolve()
         self.folder.mkdir(parents=True, exist_ok=True)
         self.memory = self.folder / "jobs.json"
-        self.engine = submitit.AutoExecutor(self.folder / "%j", cluster=self.executor)
-        self.engine.update_parameters(**{"timeout_min": LONGEST, **self.limits})
+        try:
+            self.engine = submitit.AutoExecutor(self.folder / "%j", cluster=self.executor)
+        except RuntimeError as error:
+            raise StageError(f"--executor {self.executor}: {error}; is this a node that submits jobs?") from None
+        self.engine.update_parameters(**{"timeout_min": LONGEST, **sorted_out(self.limits)})
         self.gpus = gpus_here() if self.executor == "local" else []
         self.kind = {"local": submitit.LocalJob, "slurm": submitit.SlurmJob}[self.executor]
 
-    def submit(self, name: str, gpus: str | None = None) -> Any:
-        """Start (or queue) a stage; on this machine it sees these GPUs alone, and without any no GPU."""
+    def submit(self, name: str, gpus: str | None = None, count: int = 1) -> Any:
+        """Start (or queue) a stage; on this machine it sees these GPUs alone, and without any no GPU. ``count``: how
+        many it trains on, which is what Slurm is asked for where it is asked for GPUs."""
         self._asked = (-math.inf, {})
+        if isinstance(asked := self.limits.get("gpus_per_node"), int):
+            self.engine.update_parameters(gpus_per_node=max(count, asked))
         # Ctrl-C, or a terminal that is closed, is meant for the launcher: what is started meanwhile ignores both
         before = {kind: signal.signal(kind, signal.SIG_IGN) for kind in (signal.SIGINT, signal.SIGHUP)}
         try:
@@ -92,10 +102,7 @@ class Queue:
         submitit asks `sacct`, which knows nothing where Slurm keeps no accounts.
         """
         if time.monotonic() - self._asked[0] > PACE:
-            told = subprocess.run(["squeue", "--me", "-h", "-o", "%i %T"], capture_output=True, text=True, check=False)
-            if told.returncode:
-                raise StageError(f"squeue: {last_line(told.stderr)}")
-            self._asked = time.monotonic(), dict(line.split() for line in told.stdout.splitlines())
+            self._asked = time.monotonic(), dict(line.split() for line in _squeue().splitlines())
         return self._asked[1]
 
     def log(self, job: Any) -> str:
@@ -112,6 +119,33 @@ class Queue:
                 return file.read().decode(errors="replace")
         except OSError:
             return ""
+
+
+def sorted_out(limits: dict[str, Any]) -> dict[str, Any]:
+    """Settings of jobs as submitit takes them: those that it names are its own, the others sbatch's (``--nice``)."""
+    from submitit import SlurmExecutor
+
+    known, others = {}, {}
+    for name, value in limits.items():
+        if name in COMMON:
+            known[name] = value
+        elif name in SlurmExecutor._valid_parameters():
+            known[f"slurm_{name}"] = value
+        else:
+            others[name] = value
+    return {**known, "slurm_additional_parameters": others} if others else known
+
+
+def _squeue() -> str:
+    """The user's jobs and their states. Slurm's controller may be busy or begin anew: it is asked for some minutes."""
+    until = time.monotonic() + PATIENCE
+    while True:
+        told = subprocess.run(["squeue", "--me", "-h", "-o", "%i %T"], capture_output=True, text=True, check=False)
+        if told.returncode == 0:
+            return told.stdout
+        if time.monotonic() > until:
+            raise StageError(f"squeue: {last_line(told.stderr)}; the jobs go on, and the same command finds them")
+        time.sleep(5 * PACE)
 
 
 def gpus_here() -> list[str]:

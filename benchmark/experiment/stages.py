@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -21,6 +22,10 @@ ADVICE = (
     "To enable auto",
     "dvc config core.autostage",
 )
+#: what a training says that was told to end and has saved (benchmark/training/preemption.py)
+TOLD = "told to end after"
+#: by which a cluster tells a job before it takes its node; submitit has Slurm send the last before time is over
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 #: seconds between two tries, drawn at random, so that those who wait do not wake together
 WAIT = (0.5, 3.0)
 
@@ -128,7 +133,7 @@ def _dvc(arguments: list[str], folder: str) -> tuple[int, str]:
     while True:
         # Else DVC gives a stage up, and with it its outputs, that finds the repository locked when it ends.
         command = [sys.executable, "-m", "dvc", "--wait-for-lock", *arguments]
-        ended = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        ended = _start(command, folder)
         last = b""
         while part := ended.stdout.read1(4096):
             sys.stdout.buffer.write(part)
@@ -138,6 +143,25 @@ def _dvc(arguments: list[str], folder: str) -> tuple[int, str]:
         if code == 0 or not any(words in text for words in BUSY):
             return code, text
         time.sleep(random.uniform(*WAIT))
+
+
+def _start(command: list[str], folder: str) -> subprocess.Popen:
+    """A process whose output is read. In a job of Slurm it and what it starts do not hear :data:`SIGNALS`, so that DVC
+    takes over what a stage leaves, but trainings, which hear SIGTERM and save, are told whichever of them comes."""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    if os.environ.get("SUBMITIT_EXECUTOR") != "slurm":
+        return subprocess.Popen(command, cwd=folder, **pipes)
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    started = subprocess.Popen(command, cwd=folder, process_group=0, **pipes)
+
+    def tell(*_: object) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(started.pid, signal.SIGTERM)
+
+    for number in SIGNALS:
+        signal.signal(number, tell)
+    return started
 
 
 def last_line(text: str) -> str:

@@ -103,6 +103,17 @@ def test_what_others_measured_stands_beside_ours(root):
     assert "+4.0" in own, "ours are as they were"
 
 
+def test_what_others_measured_is_shown_where_we_have_nothing(root):
+    theirs = root / "experiments" / "later" / "results" / "others" / "ann" / "runs"
+    theirs.mkdir(parents=True)
+    shutil.copy(root / "results" / "runs" / "pgd-0.json", theirs)
+    own = card(page(root), "later")
+    assert "No results here yet" in own
+    assert "Measured by others (1)" in own
+    cells = re.findall(r"<t[hd][^>]*>([^<]*)</t[hd]>", own[own.index("Measured by others") :])
+    assert cells[6:11] == ["pgd", "ann", "27.0", "\u2013", "1"], "of ours there is none"
+
+
 def test_gains_are_those_of_a_hand(root):
     found, zero = front.gains(experiments.load_experiments(root / "experiments")[0].table)
     assert [(one["run"], one["gain"]) for one in found] == [("pgd", "+4.0")]

@@ -6,9 +6,10 @@ import re
 
 import pytest
 
-from benchmark.evidence.literature import FOOTINGS, fair, gain, page
+from benchmark.evidence.literature import FOOTINGS, TAIL, fair, gain, page
 from benchmark.evidence.published import RIVALS
 from benchmark.experiment.workspace import ROOT
+from pgd.methods import METHODS
 
 FIGURES = [(footing, figure) for footing in FOOTINGS for figure in footing.figures]
 
@@ -27,6 +28,12 @@ def test_a_figure_has_a_source_and_one_digit(footing, figure):
 @pytest.mark.parametrize("footing", FOOTINGS, ids=lambda footing: footing.name)
 def test_a_plain_student_has_a_source(footing):
     assert bool(footing.plain) == bool(footing.plain_source)
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS.module_dict if not name.startswith("pgd")])
+def test_every_rival_has_a_figure_or_a_reason(name):
+    title = METHODS.get(name).title
+    assert title in {figure.method.split(" + ")[0] for _, figure in FIGURES} or title in TAIL
 
 
 def test_a_method_stands_once_on_a_footing():

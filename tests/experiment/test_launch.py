@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -14,14 +15,16 @@ from types import SimpleNamespace
 
 import pytest
 import yaml
+from rich.console import Console
 from support.slurm import NEEDS_SLURM, node_in
 from support.worlds import light_content
 
 import benchmark.launch as module
-from benchmark.experiment.jobs import gpus_here
+from benchmark.experiment import jobs
+from benchmark.experiment.jobs import Queue, gpus_here, sorted_out
 from benchmark.experiment.settings import parse
 from benchmark.experiment.stages import StageError, Stages, last_line
-from benchmark.experiment.workspace import ROOT
+from benchmark.experiment.workspace import ROOT, Workspace
 from benchmark.launch import launch
 
 PIPELINE = {
@@ -121,9 +124,29 @@ def test_slurm_runs_stages_and_a_cancelled_one_failed(folder, monkeypatch):
     write(folder, wait=60)
     watched = subprocess.Popen([sys.executable, "-m", "benchmark.launch", "--executor", "slurm"], cwd=folder)
     wait_for(folder / "work" / "start_two")
-    subprocess.run(["scancel", "--me"], check=True)
-    assert watched.wait(timeout=90) == 1
+    job = json.loads((folder / "work" / "launch" / "jobs.json").read_text())["side@two"]["id"]
+    subprocess.run(["scancel", job], check=True)
+    assert watched.wait(timeout=200) == 1
     assert not (folder / "work" / "two").is_file()
+    write(folder, wait=1)
+    launch(folder, "slurm", 2, ["last"], {})
+    assert (folder / "work" / "z").is_file(), "called again, it runs what was cancelled"
+
+
+@pytest.mark.slow
+@NEEDS_SLURM
+def test_a_launcher_that_died_finds_its_jobs_in_slurm(folder):
+    write(folder, wait=20)
+    command = [sys.executable, "-m", "benchmark.launch", "--executor", "slurm", "--jobs", "2", "--only", "last"]
+    first = subprocess.Popen(command, cwd=folder, env=ENVIRONMENT)
+    files = [folder / "work" / f"start_{k}" for k in ("one", "two")]
+    wait_for(*files)
+    started = [file.read_text() for file in files]
+    first.kill()
+    first.wait()
+    subprocess.run(command, cwd=folder, env=ENVIRONMENT, check=True)
+    assert [file.read_text() for file in files] == started, "each ran once"
+    assert (folder / "work" / "z").is_file()
 
 
 def wait_for(*files: Path, seconds: float = 240) -> None:
@@ -131,6 +154,42 @@ def wait_for(*files: Path, seconds: float = 240) -> None:
     while not all(file.is_file() for file in files):
         assert time.monotonic() < until, f"nothing wrote {', '.join(str(file) for file in files if not file.is_file())}"
         time.sleep(0.2)
+
+
+TRAINING = """
+import pathlib, signal, sys, time
+work, told = pathlib.Path("work"), []
+signal.signal(signal.SIGTERM, lambda *_: told.append(1))
+(work / "started").touch()
+until = time.monotonic() + (0 if (work / "saved").is_file() else 120)
+while time.monotonic() < until and not told:
+    time.sleep(0.1)
+if told:
+    (work / "saved").touch()
+    print("x: told to end after 3 iterations; the same command goes on", file=sys.stderr)
+    sys.exit(143)
+(work / "one").write_text("done")
+"""
+
+
+@pytest.mark.slow
+@NEEDS_SLURM
+def test_a_training_whose_time_is_over_goes_on(folder):
+    """Slurm tells it by SIGUSR2, as submitit asks; DVC, which would die of that, hears nothing."""
+    (folder / "train.py").write_text(TRAINING)
+    stages = {"side": {"cmd": f"mkdir -p work && {sys.executable} train.py", "outs": ["work/one"]}}
+    (folder / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}))
+    watched = subprocess.Popen(
+        [sys.executable, "-m", "benchmark.launch", "--executor", "slurm", "--slurm", "nice=1", "signal_delay_s=30"],
+        cwd=folder, env=ENVIRONMENT,
+    )  # fmt: skip
+    wait_for(folder / "work" / "started")
+    job = json.loads((folder / "work" / "launch" / "jobs.json").read_text())["side"]["id"]
+    subprocess.run(["scancel", "--signal=USR2", job], check=True)
+    assert watched.wait(timeout=240) == 0
+    assert (folder / "work" / "saved").is_file()
+    assert (folder / "work" / "one").read_text() == "done"
+    assert status(folder) == {}
 
 
 @pytest.mark.slow
@@ -226,7 +285,10 @@ def test_the_gpu_with_the_fewest_jobs_is_next():
     names = ["a", "b", "c", "d"]
     stages = SimpleNamespace(needs=dict.fromkeys(names, ()), changed=lambda name: True, partial=False)
     queue = SimpleNamespace(
-        gpus=["0", "1"], found_again=lambda name: (None, None), submit=lambda name, gpus: gpus, log=lambda job: ""
+        gpus=["0", "1"],
+        found_again=lambda name: (None, None),
+        submit=lambda name, gpus, count: gpus,
+        log=lambda job: "",
     )
     queue.at_work = lambda job: True
     run = module.Launch(stages, queue, 3, set(names))
@@ -278,3 +340,50 @@ def test_gpus_of_this_machine(monkeypatch, chosen, expected):
     assert gpus_here() == expected
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert gpus_here() == []
+
+
+def test_settings_of_slurm_go_where_submitit_has_them():
+    given = {"partition": "gpu", "gpus_per_node": 1, "nice": 7, "signal_delay_s": 120}
+    assert sorted_out(given) == {
+        "slurm_partition": "gpu",
+        "gpus_per_node": 1,
+        "slurm_signal_delay_s": 120,
+        "slurm_additional_parameters": {"nice": 7},
+    }
+    assert sorted_out({"timeout_min": 5}) == {"timeout_min": 5}
+
+
+def test_a_cluster_that_is_not_there(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(StageError, match=r"--executor slurm: .*srun.*; is this a node that submits jobs\?"):
+        Queue(Workspace(tmp_path), "slurm")
+
+
+def test_slurm_may_not_answer_for_a_while(monkeypatch):
+    answers = [SimpleNamespace(returncode=1, stdout="", stderr="connection refused")] * 2
+    answers.append(SimpleNamespace(returncode=0, stdout="7 RUNNING\n", stderr=""))
+    monkeypatch.setattr(jobs.subprocess, "run", lambda *args, **kwargs: answers.pop(0))
+    monkeypatch.setattr(jobs, "PACE", 0.0)
+    assert jobs._squeue() == "7 RUNNING\n"
+    answers.append(SimpleNamespace(returncode=1, stdout="", stderr="connection refused\n"))
+    monkeypatch.setattr(jobs, "PATIENCE", -1.0)
+    with pytest.raises(StageError, match="connection refused; the jobs go on"):
+        jobs._squeue()
+
+
+def test_the_table_shows_what_runs_first():
+    stages = SimpleNamespace(needs={name: () for name in "abcdefghi"}, changed=lambda name: True, partial=False)
+    queue = SimpleNamespace(
+        gpus=[], executor="local", found_again=lambda name: (None, None), log=lambda job: " 10%|# [01:00<09:00]"
+    )
+    queue.submit, queue.at_work = (lambda name, gpus, count: name), (lambda job: True)
+    run = module.Launch(stages, queue, 2, set("abcdefghi"))
+    run.step()
+    run.step()
+    console = Console(width=100, record=True, file=io.StringIO())
+    console.print(run.table())
+    told = [line.split() for line in console.export_text().splitlines()]
+    assert told[0] == ["0", "of", "9", "stages", "done"]
+    assert told[2] == ["a", "running", "0:00", "10%|#", "[01:00<09:00]"]
+    assert [line[:2] for line in told[3:5]] == [["b", "running"], ["c", "waiting"]]
+    assert told[-1] == ["and", "2", "more", "waiting"]
