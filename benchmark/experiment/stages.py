@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -13,6 +15,8 @@ from pathlib import Path
 
 #: what DVC says when another DVC process works in the same repository: no failure, but a moment to wait
 BUSY = ("Unable to acquire lock", "is busy, it is being blocked by")
+#: what DVC says, from then on at every call, when one of its processes was killed while it wrote down who reads what
+TORN = re.compile(r"Unable to read RWLock-file '([^']+)'")
 #: how lines begin that DVC adds to what a stage said
 ADVICE = (
     "ERROR: failed to reproduce",
@@ -140,9 +144,21 @@ def _dvc(arguments: list[str], folder: str) -> tuple[int, str]:
             sys.stdout.flush()
             last = (last + part)[-4096:]
         code, text = ended.wait(), last.decode(errors="replace")
-        if code == 0 or not any(words in text for words in BUSY):
+        torn = TORN.search(text)
+        if torn:
+            _mend(Path(folder) / torn[1])
+        if code == 0 or not (torn or any(words in text for words in BUSY)):
             return code, text
         time.sleep(random.uniform(*WAIT))
+
+
+def _mend(torn: Path) -> None:
+    """Remove a file of DVC's that is no JSON, of which nothing can be learned; where several do, the first of them."""
+    with contextlib.suppress(FileNotFoundError):
+        try:
+            json.loads(torn.read_text(encoding="utf-8"))
+        except ValueError:
+            torn.unlink()
 
 
 def _start(command: list[str], folder: str) -> subprocess.Popen:

@@ -106,6 +106,16 @@ def test_a_launcher_finds_its_jobs_again(folder, how):
 
 
 @pytest.mark.slow
+def test_what_a_killed_dvc_left_half_written_stops_nobody(folder):
+    """As when a node dies while DVC writes down which stage reads what."""
+    torn = folder.parent / ".dvc" / "tmp" / "rwlock"
+    torn.parent.mkdir(exist_ok=True)
+    torn.write_text("")
+    launch(folder, "local", 2, ["first"], {})
+    assert (folder / "work" / "a").is_file()
+
+
+@pytest.mark.slow
 def test_another_process_with_the_number_of_a_job_is_no_job(folder):
     """As after a restart of the machine."""
     memory = folder / "work" / "launch" / "jobs.json"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -27,7 +28,12 @@ def node_in(state: str) -> Iterator[None]:
     try:
         yield
     finally:
-        subprocess.run([*tell, "State=resume"], check=True)
+        # refused where the node is back already, as it is when its daemon speaks up first
+        subprocess.run([*tell, "State=resume"], capture_output=True, check=False)
+        until = time.monotonic() + 60
+        while not slurm_is_there():
+            assert time.monotonic() < until, "the node does not come back"
+            time.sleep(0.5)
 
 
 NEEDS_SLURM = pytest.mark.skipif(not slurm_is_there(), reason="needs a Slurm: sudo bash tools/slurm_here.sh start")
