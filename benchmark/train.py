@@ -70,6 +70,13 @@ def repeat_on_gpus() -> None:
         torch.use_deterministic_algorithms(True, warn_only=True)
 
 
+def feed_gpus(cfg: Config) -> None:
+    """Have batches wait in memory that GPUs copy from by themselves, while the step before is still computed."""
+    if torch.cuda.is_available():
+        cfg.train_dataloader.pin_memory = cfg.val_dataloader.pin_memory = True
+        cfg.model.data_preprocessor.non_blocking = True
+
+
 def _count(parameters) -> int:
     return sum(p.numel() for p in parameters)
 
@@ -86,6 +93,12 @@ def describe(method: Method | None) -> dict:
     }
 
 
+def precision_of(job: Job) -> str:
+    """In which the teacher's features are stored, where they are."""
+    kept = job.pair.teacher.features
+    return "float32" if kept == "auto" else kept
+
+
 def features_of(job: Job, cfg: Config, space: Workspace) -> str | None:
     """Where the training finds what its teacher sees in its images; None where it must look itself."""
     from benchmark.training.stored import stored_features
@@ -99,11 +112,10 @@ def features_of(job: Job, cfg: Config, space: Workspace) -> str | None:
     code = {name: digest for name, digest in own.items() if not name.startswith("benchmark.")}
     plan = known["plan"]
     depends = {"teacher": known["teacher"], "data": plan["data"], "libraries": plan["libraries"], "code": code}
-    precision = "float32" if kept == "auto" else kept
     # others are stored beside them: students of one pair may differ in their batches, and be trained at once
     kind = json.dumps([job.options, torch.get_num_threads()], sort_keys=True)
     folder = space.features(job.pair_name) / hashlib.sha256(kind.encode()).hexdigest()[:8]
-    folder = stored_features(cfg, folder, depends, precision)
+    folder = stored_features(cfg, folder, depends, precision_of(job))
     return folder and str(folder)
 
 
@@ -152,6 +164,7 @@ def train(job: Job, space: Workspace = HERE, params: Params | None = None) -> Pa
     processes.join(job.detector)
     local_weights(cfg)
     repeat_on_gpus()
+    feed_gpus(cfg)
     if is_main_process():
         claim(work_dir, mark)
         if last := point_to_newest(work_dir, cfg.model, job.seed):
@@ -162,6 +175,7 @@ def train(job: Job, space: Workspace = HERE, params: Params | None = None) -> Pa
     cfg.resume = resume = (work_dir / POINTER).is_file()
     if job.run is not None and job.run.method != "none":
         cfg.model.teacher_features = features_of(job, cfg, space)
+    stored = cfg.model.get("teacher_features") is not None
     if masks is not None:
         cfg.model.method[TOKENS] = str(masks)
     # like what follows, it is nothing that weights depend on
@@ -187,6 +201,7 @@ def train(job: Job, space: Workspace = HERE, params: Params | None = None) -> Pa
         method_losses=list(model.method_losses),
         clip_grad=(cfg.optim_wrapper.get("clip_grad") or {}).get("max_norm"),
         config_digest=training_digest(job, data),
+        teacher_features=precision_of(job) if stored else "live",
         iterations=runner.max_iters,
         **effective_rate(cfg, runner.world_size),
         train_seconds=round(seconds, 1),

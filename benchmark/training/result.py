@@ -29,6 +29,8 @@ class Training:
     clip_grad: float | None = None
     #: SHA-256 (16 digits) of the whole mmengine config
     config_digest: str
+    #: how the teacher's features came: ``live`` from each batch, or as they were stored, by their precision
+    teacher_features: str = "live"
     iterations: int
     #: images a process
     batch_size: int

@@ -43,12 +43,13 @@ def test_a_student_is_the_same_with_stored_features(taught_world):
 
 
 def test_half_precision_is_another_training_and_nearly_the_same(taught_world):
-    planned = {}
-    found = {}
+    planned, recorded, found = {}, {}, {}
     for features in ("live", "float16"):
         found[features] = student(taught_world, features)
         planned[features] = json.loads(HERE.matched("pgd").read_text())["plan"]["features"]
+        recorded[features] = json.loads((HERE.work / "runs" / "pgd-0" / "train.json").read_text())["teacher_features"]
     assert planned == {"live": None, "float16": "float16"}
+    assert recorded == {"live": "live", "float16": "float16"}
     assert not same(found["float16"], found["live"])
     moved = {name: (found["float16"][name] - value).float().norm() for name, value in found["live"].items()}
     assert all(moved[name] <= 1e-2 * value.float().norm() + 1e-2 for name, value in found["live"].items())

@@ -8,11 +8,14 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from mmdet.registry import MODELS
 from mmengine.config import Config
 from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 
-from benchmark.train import repeat_on_gpus
+from benchmark.experiment.config import detector_config
+from benchmark.experiment.settings import Detector
+from benchmark.train import feed_gpus, repeat_on_gpus
 from benchmark.training.usage import effective_rate, flags, machine, rate_notice
 
 
@@ -115,3 +118,14 @@ def test_a_gpu_computes_the_same_again(usual_flags, monkeypatch, gpu):
     assert os.environ == ({"CUBLAS_WORKSPACE_CONFIG": ":4096:8"} if gpu else {})
     assert torch.is_deterministic_algorithms_warn_only_enabled() is gpu
     assert flags() == ("cudnn.deterministic=True, deterministic_algorithms=True" if gpu else "cudnn.benchmark=True")
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_where_there_is_a_gpu_batches_wait_for_it_in_pinned_memory(monkeypatch, there):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
+    cfg = detector_config(Detector("benchmark/configs/mini/gfl_r18.py"))
+    feed_gpus(cfg)
+    monkeypatch.undo()
+    assert [cfg[f"{part}_dataloader"].get("pin_memory", False) for part in ("train", "val")] == [there, there]
+    # the preprocessor takes the word
+    assert MODELS.build(cfg.model.data_preprocessor)._non_blocking is there

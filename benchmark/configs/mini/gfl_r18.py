@@ -1,4 +1,7 @@
-"""The mini student: the paper's R50 in small (R18 of 16 base channels, 32-channel neck and head)."""
+"""The mini student: the paper's R50 in small (R18 of 16 base channels, 32-channel neck and head).
+
+Backbone and neck stand in the file of each detector: mmengine refuses two bases that both have a ``model``.
+"""
 
 _base_ = ["../detectors/gfl.py", "../datasets/minicoco.py", "../schedules/mini.py"]
 
