@@ -6,6 +6,7 @@ STAMP := $(VENV)/.installed
 # TORCH=cpu: torch's CPU builds, without 4 GB of CUDA libraries; pip must know an index that has them.
 LOCKED := $(if $(filter cpu,$(TORCH)),sed -E '/^(nvidia|cuda|triton)/d; s/^(torch|torchvision)==([^ ;]+)/\1==\2+cpu/',cat)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
+JOBS ?= $(shell nproc)
 # Bytecode is written as modules are first imported; without it every stage would compile torch and mmdet anew (10 s).
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -29,9 +30,9 @@ teacher: data ## the default teacher, from pinned/, and its images: what noteboo
 	@test -d work/teachers/gfl || dvc pull --quiet teacher@gfl
 	@test -d work/dataset/minicoco || dvc repro --quiet prepare@minicoco
 
-repro: data ## train the teacher, distil all students, evaluate, write results/
-	python -m benchmark.check
-	dvc repro
+# as `dvc repro`, but as many trainings side by side as there are cores, 1.1 GB each
+repro: data ## train the teacher, distil all students, evaluate, write results/ (JOBS=1: one after the other)
+	python -m benchmark.launch --jobs $(JOBS)
 
 smoke: data ## the whole pipeline on a few images, in minutes
 	python -m benchmark.smoke
