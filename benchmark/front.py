@@ -171,9 +171,13 @@ def cost(known: Iterable[Experiment]) -> dict[str, str] | None:
     """The figure of gain against the time of a training step, of the first experiment that has measured it."""
     for one in known:
         costs = load_costs(one.results, one.whole) if one.table is not None else None
-        if costs is not None and costs["gain"].notna().any():
-            uri = data_uri(png(plots_cost.cost(costs)))
-            return {"uri": uri, "alt": CAPTIONS["cost"][0], "title": one.title.title, "id": anchor(one)}
+        if costs is not None and (figure := plots_cost.cost(costs)) is not None:
+            return {
+                "uri": data_uri(png(figure)),
+                "alt": CAPTIONS["cost"][0],
+                "title": one.title.title,
+                "id": anchor(one),
+            }
     return None
 
 

@@ -50,10 +50,12 @@ class Results(NamedTuple):
     table: pd.DataFrame
 
 
-def show(*parts: pd.DataFrame | Figure | str | Widget) -> None:
+def show(*parts: pd.DataFrame | Figure | str | Widget | None) -> None:
     """Display tables (without their index), figures, Markdown and widgets, one below the other."""
     for part in parts:
         match part:
+            case None:
+                pass
             case pd.DataFrame():
                 # named by its content, as a random name would be another one in every run
                 display(part.style.hide(axis="index").set_uuid(f"{crc32(part.to_csv().encode()):08x}"))

@@ -200,9 +200,8 @@ def figures(
         drawn["mr"] = plots.mr_by_run(records, whole)
     if len(plots_ablation.variants(records)):
         drawn["ablation"] = plots_ablation.ablation(records, table)
-    costs = costs[~costs["run"].isin(short)]
-    if costs["gain"].notna().any():
-        drawn["cost"] = plots_cost.cost(costs)
+    if (figure := plots_cost.cost(costs[~costs["run"].isin(short)])) is not None:
+        drawn["cost"] = figure
     return {name: png(figure) for name, figure in drawn.items()}
 
 

@@ -155,17 +155,20 @@ def time_axis(axes: Axes, times: pd.DataFrame) -> None:
     axes.set_xlabel("step time relative to the student alone")
 
 
-def cost(costs: pd.DataFrame) -> Figure:
-    """Gain in AP against step time relative to the student alone, with the quartiles of that over turns.
+def cost(costs: pd.DataFrame) -> Figure | None:
+    """Gain in AP against step time relative to the student alone, with the quartiles of that over turns; None without
+    a gain.
 
     Named are the runs that no other beats in both, the first of PGD, and those that there is room for. The area of a
     dot grows with the extra memory, where that differs. What loses more than the best one gains stands at the lower
     edge.
     ``costs`` are the rows of :func:`benchmark.evidence.records.load_costs`; those without a gain are left out.
     """
-    style()
     # the largest first, so that none hides another
     rows = costs[costs["gain"].notna()].sort_values("gain", ascending=False, kind="stable").reset_index(drop=True)
+    if rows.empty:
+        return None
+    style()
     figure = Figure(figsize=(WIDTH, 5), layout="constrained")
     axes = figure.subplots()
     areas, tints = marker_areas(rows["extra_mb"]), [paint(row) for _, row in rows.iterrows()]

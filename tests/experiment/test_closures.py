@@ -19,8 +19,8 @@ from benchmark.experiment.workspace import HERE, ROOT, Workspace
 from benchmark.match import LEARNER
 from benchmark.training.run import DYNAMICS
 
-#: Runs a module as a command, with some plug-ins only (or all), and writes down which modules of this repository were
-#: imported by its end.
+#: Runs a module as a command, or the cells of a notebook, with some plug-ins only (or all), and writes down which
+#: modules of this repository were imported by its end.
 WATCHED = """
 import atexit, json, pkgutil, runpy, sys
 out, plug_ins, name, *sys.argv[1:] = sys.argv[1:]
@@ -34,17 +34,26 @@ def note():
     loaded = sorted(m for m in sys.modules if m.split(".")[0] in ("pgd", "benchmark"))
     json.dump([name, *loaded], open(out, "w"))
 atexit.register(note)
-runpy.run_module(name, run_name="__main__")
+if name.endswith(".ipynb"):
+    from benchmark import notebook
+    notebook.display = lambda item, **options: None
+    cells = [c["source"] for c in json.load(open(name))["cells"] if c["cell_type"] == "code"]
+    for cell in cells:
+        exec("".join(line for line in cell if not line.startswith("%")), globals())
+else:
+    runpy.run_module(name, run_name="__main__")
 """
 
 
 def loaded_by(folder: Path, command: str, plug_ins: str) -> set[str]:
-    """The modules that ``python -m benchmark.<command>`` has imported in ``folder``."""
+    """The modules that ``python -m benchmark.<command>``, or a notebook, has imported in ``folder``."""
     out = folder / "loaded.json"
     name, *arguments = command.split()
+    name = name if name.endswith(".ipynb") else f"benchmark.{name}"
+    settings = {"PYTHONPATH": str(ROOT), "PGD_RESULTS": str(folder / "results"), "MPLBACKEND": "agg"}
     done = subprocess.run(
-        [sys.executable, "-c", WATCHED, str(out), plug_ins, f"benchmark.{name}", *arguments],
-        cwd=folder, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False,
+        [sys.executable, "-c", WATCHED, str(out), plug_ins, name, *arguments],
+        cwd=folder, env=os.environ | settings, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, f"{command}: {done.stderr[-2000:]}"
     return set(json.loads(out.read_text()))
@@ -64,7 +73,7 @@ def folder(tmp_path_factory) -> Path:
 
 @pytest.mark.slow
 def test_stages_declare_what_they_import(folder):
-    """The whole pipeline, stage by stage, as `dvc repro` runs it; notebooks have a test of their own."""
+    """The whole pipeline, stage by stage, as `dvc repro` runs it, and what the notebooks' cells do with its results."""
     commands = {
         "closures": "closures",
         "look": "look minicoco",
@@ -84,8 +93,11 @@ def test_stages_declare_what_they_import(folder):
         "report": "report",
         "summary": "summary",
     }
+    books = [path for path in sorted((ROOT / "notebooks").glob("*.ipynb")) if "crowdhuman" not in path.name]
+    commands |= {path.stem: str(path) for path in books}
     planned = {"teacher": "teacher-gfl", "distill": "pgd", "plain": "student"}
     declared_by = {"evaluate_teacher": "evaluate", "evaluate_plain": "evaluate"}
+    declared_by |= dict.fromkeys((path.stem for path in books), "notebooks")
     holes = {}
     for stage, command in commands.items():
         # what a stage needs of the plug-ins: a training's are in its roots

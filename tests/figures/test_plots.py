@@ -143,6 +143,10 @@ def test_otherwise_the_gain_has_a_panel_of_its_own(changes):
     ]
 
 
+def test_costs_without_a_gain_make_no_figure():
+    assert plots_cost.cost(costs_of(0).assign(gain=np.nan)) is None
+
+
 def test_a_loss_larger_than_the_best_gain_stands_at_the_edge():
     table, records = aggregated(seeds=2, gain=[None, None, -9.0, 2.0])
     table.loc[2, ["gain_low", "gain_high"]] = -9.5, -8.5
