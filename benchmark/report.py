@@ -181,10 +181,11 @@ def captions(records: pd.DataFrame) -> dict[str, tuple[str, str]]:
 
 
 def figures(
-    records: pd.DataFrame, table: pd.DataFrame, costs: pd.DataFrame, curves: pd.DataFrame, work: Path
+    records: pd.DataFrame, table: pd.DataFrame, costs: pd.DataFrame, curves: pd.DataFrame, work: Path, kept: Path
 ) -> dict[str, bytes]:
-    """Every figure that there is something for, as PNG by name."""
-    drawn = {}
+    """Every figure that there is something for, as PNG by name; ``kept``: where those of the report before are, of
+    which samples stay where the detections to draw them anew are gone."""
+    drawn, before = {}, {}
     short = shortened(records)
     whole = table[~table["run"].isin(short)]
     if (whole["role"] != TEACHER).any():
@@ -196,13 +197,16 @@ def figures(
     for name, (dataset, runs) in pictured(records).items():
         if can_be_pictured(records, list(runs.values()), work):
             drawn[name] = samples.figure(samples.load_samples(work, dataset, runs))
+        elif (there := kept / f"{name}.png").is_file():
+            # DVC removes it before it makes a report: this one is committed beside the records
+            before[name] = there.read_bytes()
     if (table["metric"] == "crowdhuman").any():
         drawn["mr"] = plots.mr_by_run(records, whole)
     if len(plots_ablation.variants(records)):
         drawn["ablation"] = plots_ablation.ablation(records, table)
     if (figure := plots_cost.cost(costs[~costs["run"].isin(short)])) is not None:
         drawn["cost"] = figure
-    return {name: png(figure) for name, figure in drawn.items()}
+    return {name: png(figure) for name, figure in drawn.items()} | before
 
 
 def report(results: Path, work: Path, params: Path) -> str:
@@ -214,7 +218,7 @@ def report(results: Path, work: Path, params: Path) -> str:
     reference = read_json(expected) if expected.exists() else None
     outcome = verdict(records, reference)
     followed, curves, uncurved = curves_there(results, records)
-    images = figures(records, table, costs, curves, work)
+    images = figures(records, table, costs, curves, work, results / "figures")
     shown = blocks(records, table, results, work, repository(params.resolve().parent))
     undrawn = "" if any("samples" in name for name in images) else "No sample pictures: detections are not kept here."
     lacking = [text for text in (unrun, uncurved, undrawn) if text]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from argparse import ArgumentParser
 from pathlib import Path
 
-from benchmark.experiment.arguments import Command
+from benchmark.experiment.arguments import Command, number
 from benchmark.experiment.workspace import ROOT
 
 #: detectors that steps are timed on at the paper's size
@@ -16,8 +16,9 @@ DETECTORS = ("gfl", "atss", "fcos")
 
 
 def _speed(parser: ArgumentParser) -> None:
-    parser.add_argument("--quick", action="store_true", help="three turns, GFL alone")
-    parser.add_argument("--turns", type=int, default=24, help="of each variant (default: %(default)s)")
+    parser.add_argument("--quick", action="store_true", help="three turns, GFL alone, a minute or two")
+    turns = number(2, 1000, int)
+    parser.add_argument("--turns", type=turns, default=20, help="of the steps that matter most (default: %(default)s)")
     parser.add_argument("--out", type=Path, default=Path("results"), help="folder of speed.json and speed.png")
 
 

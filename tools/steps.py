@@ -47,9 +47,18 @@ PAPER = Scale("paper/{}_r101_3x.py", "paper/{}_r50_1x.py", (800, 1333), (800, 13
 QUICK = Scale("mini/{}_r34.py", "mini/{}_r18.py", (96, 120), (96, 128), (1,), 1, 1, 2, 2)
 
 
-def model_of(path: str) -> dict:
-    """The model of a config file for COCO's classes, without pretrained weights."""
-    cfg = detector_config(Detector(f"benchmark/configs/{path}", options={"model.backbone.init_cfg": None}))
+def model_of(path: str, levels: int | None = None) -> dict:
+    """The model of a config file for COCO's classes, without pretrained weights.
+
+    Args:
+        path: below benchmark/configs.
+        levels: of a detector with square anchors, from stride 8 on; None: as the file says.
+    """
+    options = {"model.backbone.init_cfg": None}
+    if levels is not None:
+        strides = [8 * 2**i for i in range(levels)]
+        options |= {"model.neck.num_outs": levels, "model.bbox_head.anchor_generator.strides": strides}
+    cfg = detector_config(Detector(f"benchmark/configs/{path}", options=options))
     return {key: value for key, value in model_dict(cfg, CLASSES).items() if key != "data_preprocessor"}
 
 
@@ -63,15 +72,19 @@ def fill_residuals(model: nn.Module) -> None:
 
 
 class Subject:
-    """One method on one detector: a student with its optimiser and a teacher."""
+    """One method on one detector: a student with its optimiser and a teacher, channels innermost as in trainings."""
 
-    def __init__(self, method: str, detector: str, scale: Scale, device: str) -> None:
+    def __init__(self, method: str, detector: str, scale: Scale, device: str, levels: int | None = None) -> None:
         set_random_seed(0)
         settings = published_settings(method, detector, FULL if scale is PAPER else MINI)
         if "warmup" in settings:
             settings["warmup"] = 0
-        teacher, student = (model_of(path.format(detector)) for path in (scale.teacher, scale.student))
-        self.model = Distiller(student=student, teacher=teacher, method={"type": method, **settings})
+        if levels is not None and "level_weights" in settings:
+            # as published for five, and so on
+            settings["level_weights"] = [1 + i / 4 for i in range(levels)]
+        teacher, student = (model_of(path.format(detector), levels) for path in (scale.teacher, scale.student))
+        kind = {"type": method, **settings}
+        self.model = Distiller(student=student, teacher=teacher, method=kind, channels_last=True)
         self.model.init_weights()
         self.model.teacher.init_weights()
         for part in (self.model.student, self.model.teacher):
@@ -90,7 +103,11 @@ class Subject:
 
 
 def batch_of(count: int, scale: Scale, device: str, objects: int = OBJECTS) -> tuple[Tensor, list[DetDataSample]]:
-    """Random images, as normalised, and random boxes of log-uniform sides; the same every time."""
+    """Random images, as normalised, and random boxes of log-uniform sides; the same every time.
+
+    Images have their channels innermost, as what :class:`Subject` makes of them: parts that are asked by themselves,
+    such as the teacher, then get what they get in a step.
+    """
     g = torch.Generator().manual_seed(0)
     inputs = torch.zeros(count, 3, *scale.padded)
     height, width = scale.image
@@ -105,7 +122,7 @@ def batch_of(count: int, scale: Scale, device: str, objects: int = OBJECTS) -> t
         labels = torch.randint(CLASSES, (objects,), generator=g)
         data.gt_instances = InstanceData(bboxes=torch.cat((corner, corner + side), dim=1), labels=labels)
         samples.append(data.to(device))
-    return inputs.to(device), samples
+    return inputs.to(device, memory_format=torch.channels_last), samples
 
 
 def step_of(model: Distiller, inputs: Tensor, samples: list[DetDataSample]) -> DistillStep:

@@ -24,8 +24,9 @@ from pydantic import StrictBool, StrictStr
 from pydantic.dataclasses import dataclass
 
 from benchmark.evidence.intervals import load_bootstrap
+from benchmark.evidence.present import other_settings
 from benchmark.evidence.record import TEACHER, Record, ReportError, read_yaml
-from benchmark.evidence.records import FOOTING
+from benchmark.evidence.records import FOOTING, expected_jobs
 from benchmark.evidence.stats import over_seeds, percentile_interval
 from benchmark.experiment.datasets import STRICT, Number
 
@@ -114,13 +115,22 @@ def _figures(results: Path, records: Sequence[Record], metric: str) -> tuple[np.
     return values, resampled
 
 
+def current(results: Path, record: Record) -> Record:
+    """The record, if it is of the settings that its experiment asks for now; :class:`Missing` if it is not."""
+    params = results.parent / "params.yaml"
+    jobs = {job.label: job for job in expected_jobs(params)} if params.is_file() else {}
+    if record.key in jobs and (other := other_settings(record, jobs[record.key])):
+        raise Missing(f"{record.key} was trained with {'; '.join(other)}")
+    return record
+
+
 def _shared_seeds(results: Path, *runs: str) -> list[list[Record]]:
     """The records of these runs with the seeds that all of them have, once they are known to be comparable."""
     seeds = [seeds_of(results, run) for run in runs]
     if lacking := [run for run, own in zip(runs, seeds, strict=True) if not own]:
         raise Missing(f"no record of {', '.join(lacking)}")
     each = [
-        [Record.read(results / "runs" / f"{run}-{seed}.json") for seed in own]
+        [current(results, Record.read(results / "runs" / f"{run}-{seed}.json")) for seed in own]
         for run, own in zip(runs, seeds, strict=True)
     ]
     first, *others = itertools.chain(*each)
@@ -152,7 +162,8 @@ def share_of_gap(results: Path, run: str, student: str) -> tuple[float, np.ndarr
     """
     records = _shared_seeds(results, run, student)
     key = f"{TEACHER}-{records[0][0].pair}"
-    top, top_b = Record.read(results / "runs" / f"{key}.json").accuracy["AP"], load_bootstrap(results, [key], "AP")
+    teacher = current(results, Record.read(results / "runs" / f"{key}.json"))
+    top, top_b = teacher.accuracy["AP"], load_bootstrap(results, [key], "AP")
     if top_b is None:
         raise Missing(f"{results}/bootstrap lacks {key}")
     (taught, taught_b), (plain, plain_b) = (_figures(results, own, "AP") for own in records)

@@ -5,7 +5,6 @@ Records may lack here, unlike in a report: an experiment under way shows the run
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,11 +15,11 @@ from pydantic.dataclasses import dataclass as checked
 
 from benchmark.evidence.intervals import with_bootstrap
 from benchmark.evidence.lengths import whole
-from benchmark.evidence.present import asked_for
+from benchmark.evidence.present import asked_for, other_settings
 from benchmark.evidence.record import Record, ReportError, read_yaml
 from benchmark.evidence.records import aggregate, frame, with_intervals
 from benchmark.experiment.datasets import STRICT
-from benchmark.experiment.settings import Job, load
+from benchmark.experiment.settings import load
 
 #: the default experiment, whose folder is the repository's root
 ROOT_NAME = "."
@@ -83,22 +82,6 @@ def run_notes(params: Path) -> dict[str, str]:
     return {name: run.note for name, run in load(params).runs.items() if run.note}
 
 
-def differences(record: Record, job: Job) -> list[str]:
-    """How a record is not what its job asks for, setting by setting; what a job leaves open counts for nothing."""
-    run = job.run
-    asked = {"pair": job.pair_name, "dataset": job.pair.dataset, "config": job.detector.config, "options": job.options}
-    asked |= {"method": "none", "inherit": "none"} if run is None else {"method": run.method, "inherit": run.inherit}
-    if job.detector.iterations is not None:
-        asked["iterations"] = job.detector.iterations
-    found = {name: getattr(record, name) for name in asked}
-    if run is not None and run.method == record.method:
-        asked |= run.settings
-        found |= {name: record.settings.get(name) for name in run.settings}
-    # as JSON, in which the record was: there are no tuples
-    now = {name: json.loads(json.dumps(value)) for name, value in asked.items()}
-    return [f"{name} {found[name]}, now {value}" for name, value in now.items() if value != found[name]]
-
-
 def load_others(results: Path) -> dict[str, list[Record]]:
     """The records that were taken in from others, by who they are."""
     found = {}
@@ -123,7 +106,7 @@ def load_experiment(name: str, title: Title, folder: Path) -> Experiment:
         table = with_intervals(with_bootstrap(records, aggregate(records), results), results)
     except ReportError as error:
         return Experiment(name, title, folder, expected, broken=str(error))
-    stale = {record.key: found for job, record in read if (found := differences(record, job))}
+    stale = {record.key: found for job, record in read if (found := other_settings(record, job))}
     return Experiment(name, title, folder, expected, records, table, stale, others)
 
 

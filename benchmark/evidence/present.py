@@ -6,6 +6,7 @@ on the page and by the command, as a table that silently lacks a run is worse th
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,11 +26,28 @@ def asked_for(results: Path, params: Path) -> tuple[list[tuple[Job, Path]], list
     return [one for one in asked if one[1].is_file()], [job for job, path in asked if not path.is_file()]
 
 
+def other_settings(record: Record, job: Job) -> list[str]:
+    """How a record is not what its job asks for, setting by setting; what a job leaves open counts for nothing."""
+    run = job.run
+    asked = {"pair": job.pair_name, "dataset": job.pair.dataset, "config": job.detector.config, "options": job.options}
+    asked |= {"method": "none", "inherit": "none"} if run is None else {"method": run.method, "inherit": run.inherit}
+    if job.detector.iterations is not None:
+        asked["iterations"] = job.detector.iterations
+    found = {name: getattr(record, name) for name in asked}
+    if run is not None and run.method == record.method:
+        asked |= run.settings
+        found |= {name: record.settings.get(name) for name in run.settings}
+    # as JSON, in which the record was: there are no tuples
+    now = {name: json.loads(json.dumps(value)) for name, value in asked.items()}
+    return [f"{name} {found[name]}, now {value}" for name, value in now.items() if value != found[name]]
+
+
 def records_there(results: Path, params: Path) -> tuple[pd.DataFrame, str]:
-    """The records that there are of those that ``params.yaml`` asks for, and a sentence of what was not run yet.
+    """The records that there are of those that ``params.yaml`` asks for, and sentences of what was not run yet or with
+    other settings.
 
     Returns:
-        :func:`benchmark.evidence.records.frame` of them, and the sentence; empty where none lacks.
+        :func:`benchmark.evidence.records.frame` of them, and the sentences; empty where none lacks.
 
     Raises:
         ReportError: there is none at all, or one is broken.
@@ -38,13 +56,22 @@ def records_there(results: Path, params: Path) -> tuple[pd.DataFrame, str]:
     if not there:
         first = results / "runs" / f"{lacking[0].label}.json"
         raise ReportError(f"{first} is missing, as are all other records; `dvc repro` trains the runs")
-    found = [Record.read(path) for _, path in there]
-    if not lacking:
-        return frame(found), ""
-    begun = {record.run for record in found}
-    names = dict.fromkeys(job.label if job.name in begun else job.name for job in lacking)
-    asked = len(there) + len(lacking)
-    return frame(found), f"Not run yet ({len(lacking)} of {asked} trainings): {', '.join(names)}."
+    read = [(job, Record.read(path)) for job, path in there]
+    stale = {record.key: other for job, record in read if (other := other_settings(record, job))}
+    found = [record for _, record in read if record.key not in stale]
+    if not found:
+        key, other = next(iter(stale.items()))
+        raise ReportError(f"{key} was trained with {'; '.join(other)}, as were all; `dvc repro` trains anew")
+    told = []
+    if lacking:
+        begun = {record.run for record in found}
+        names = dict.fromkeys(job.label if job.name in begun else job.name for job in lacking)
+        asked = len(there) + len(lacking)
+        told.append(f"Not run yet ({len(lacking)} of {asked} trainings): {', '.join(names)}.")
+    if stale:
+        names = ", ".join(f"{key} ({'; '.join(other)})" for key, other in stale.items())
+        told.append(f"Trained with other settings than params.yaml asks for now, and left out: {names}.")
+    return frame(found), " ".join(told)
 
 
 def curves_there(results: Path, records: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, str]:

@@ -18,7 +18,7 @@ from benchmark.experiment.settings import Job, SettingsError, load
 
 COSTS = ("train_seconds", "eval_seconds", "peak_memory_mb", "parameters", "extra_parameters")
 #: Runs that agree on these differ in the method alone, so that their difference may be called its gain.
-FOOTING = ("pair", "dataset", "detector", "backbone", "iterations", "batch_size", "lr", "options", "inherit")
+FOOTING = ("pair", "dataset", "config", "detector", "backbone", "iterations", "batch_size", "lr", "options", "inherit")
 #: What a record says of the method, apart from its settings.
 METHOD = ("method", "method_title", "method_place")
 #: Columns of ``results/cost.csv`` (benchmark/cost.py).
@@ -116,6 +116,9 @@ def aggregate(records: pd.DataFrame) -> pd.DataFrame:
     gains = {"gain": "AP"} | ({"MR_change": "MR"} if "MR" in metrics_of(records) else {})
     rows = []
     for run, group in records.groupby("run", sort=False):
+        if mixed := [key for key in FOOTING if group[key].astype(str).nunique() > 1]:
+            values = " and ".join(dict.fromkeys(group[mixed[0]].astype(str)))
+            raise ReportError(f"the seeds of {run} differ in {mixed[0]}: {values}; train the older ones anew")
         row = {key: group[key].iloc[0] for key in ("run", "role", *METHOD, "metric", *FOOTING)}
         row["seeds"] = len(group)
         for metric in metrics_of(records):

@@ -44,8 +44,8 @@ def span_of(
 ) -> tuple[float, float]:
     """The range of a metric that its axis shows: that of the runs that are compared, with the ``ends`` of their
     intervals, and what of teacher and plain students lies near it, so that two thirds of the axis belong to the
-    compared."""
-    compared = set(table["run"][table["gain"].notna()]) | set(table["baseline"].dropna())
+    compared. A loss larger than the best gain is not among them."""
+    compared = set(table["run"][table["gain"] >= lowest(table["gain"])]) | set(table["baseline"].dropna())
     inner = records["run"].isin(compared) if compared else records["role"] != TEACHER
     values = records.loc[inner, metric].astype(float)
     low, high = min([values.min(), *ends]), max([values.max(), *ends])
@@ -148,7 +148,7 @@ def shared_base(rows: pd.DataFrame, metric: str, gain: str) -> float | None:
 def draw_on_one_scale(axes: Axes, lines: list, rows: pd.DataFrame, metric: str, gain: str, label: str) -> None:
     """Figures and gains in one panel: the metric below, above it the ``gain`` over the baseline, with its interval."""
     base = shared_base(rows, metric, gain)
-    draw_gains(axes, lines, gain, base)
+    draw_gains(axes, lines, gain, base, lowest(rows[gain]))
     above = axes.secondary_xaxis("top", functions=(lambda value: value - base, lambda value: value + base))
     above.set_xlabel(f"{label}, {rows['baseline'].dropna().iloc[0]} = 0 (95% interval)")
     above.tick_params(length=0, pad=1)
@@ -183,7 +183,8 @@ def by_run(records: pd.DataFrame, table: pd.DataFrame, metrics: Sequence[str], g
             apart.set_xlabel(f"{label}\n(95% interval)")
         for metric, axes in zip(metrics, (first, *others), strict=True):
             merged = one_scale and metric == metrics[0]
-            ends = rows[[f"{gain}_low", f"{gain}_high"]].stack() + shared_base(rows, metric, gain) if merged else ()
+            shown = rows[rows[gain] >= lowest(rows[gain])]
+            ends = shown[[f"{gain}_low", f"{gain}_high"]].stack() + shared_base(rows, metric, gain) if merged else ()
             axes.xaxis.set_major_locator(MaxNLocator(6 - len(metrics)))
             axes.set_xlim(span_of(rows, own, metric, ends))
             drawn |= draw_levels(axes, entries, rows, metric)
@@ -233,7 +234,8 @@ def curves(curves_by_run: pd.DataFrame) -> Figure:
     """The gain in AP on the monitored subset by iteration: a panel a run, sorted by the last gain, on one scale.
 
     ``curves_by_run`` is the long table of :func:`benchmark.evidence.records.load_curves`. Mean over seeds and, where
-    there are several, the range; the other runs of the pair in grey. Without any gain: the AP of all runs.
+    there are several, the range; the other runs of the pair in grey. The scale is that of the runs that lose no more
+    than the best one gains; of others there is a word. Without any gain: the AP of all runs.
     """
     style()
     table = gain_curves(curves_by_run)
@@ -246,6 +248,8 @@ def curves(curves_by_run: pd.DataFrame) -> Figure:
         for pair, of_pair in table.groupby("pair", sort=False)
         for run in sorted(of_pair["run"].unique(), key=lambda run: -last[run])
     ]
+    far = {run for run in last.index if what == "gain" and last[run] < lowest(last)}
+    scale = table.loc[~table["run"].isin(far), what]
     rows = -(-len(panels) // (FEWER if any(len(run) > LONG for _, run in panels) else COLUMNS))
     columns = -(-len(panels) // rows)
     figure = Figure(figsize=(WIDTH, 0.75 + 1.6 * rows), layout="constrained")
@@ -257,10 +261,15 @@ def curves(curves_by_run: pd.DataFrame) -> Figure:
             axes.plot(mean.index, mean, color=PALE, linewidth=0.7, zorder=1, alpha=0 if other == run else 0.7)
         draw_curve(axes, of_pair[of_pair["run"] == run], what)
         axes.set_title(run, fontsize=9.5)
+        if run in far:
+            place = {"transform": axes.transAxes, "ha": "center", "fontsize": 9, "path_effects": halo()}
+            axes.text(0.5, 0.08, f"\u25be {number(last[run], sign=True)} at the end", **place)
         if what == "gain":
             axes.axhline(0, color=COLOURS["none"], linewidth=1, zorder=1)
         axes.set_xlim(left=0)
         sns.despine(ax=axes)
+    margin = 0.06 * max(scale.max() - scale.min(), 0.5)
+    grid[0].set_ylim(min(0, scale.min()) - margin if what == "gain" else scale.min() - margin, scale.max() + margin)
     for axes in grid:
         axes.xaxis.set_major_locator(MaxNLocator(3, integer=True, steps=[1, 2, 5, 10], prune="lower"))
     for axes in grid[len(panels) :]:

@@ -70,7 +70,7 @@ def test_the_colour_of_a_difference_grows_with_it(value, most, colour):
 @pytest.mark.slow
 def test_the_page_says_where_its_records_come_from(tree):
     found = load(tree)
-    assert tables.made(found) == "Records: data <mini>; torch 2.0; on a <fast> one; 14 minutes of training in all."
+    assert tables.made(found) == "Records: data mini; torch 2.0; on a <fast> one; 14 minutes of training in all."
     dated = found.assign(**{"environment.git_revision": "0123456789ab", "code_date": "2026-01-31"})
     assert "; revision 0123456 (2026-01-31); " in tables.made(dated)
     dated.loc[dated["seed"] == 1, ["environment.git_revision", "code_date"]] = ["ba9876543210", "2026-02-01"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -76,6 +77,15 @@ def test_one_seed_gives_no_verdict(experiments):
     row = claims.verdicts(written(experiments, helps=asked), experiments).iloc[0]
     assert row["verdict"] == claims.ONE_SEED
     assert row["value"] == pytest.approx(3.0)
+
+
+def test_a_record_of_other_settings_counts_for_nothing(experiments):
+    tree.write_params(experiments / "study", ["gfl"], ["plain", "inherit", "pgd"], 2)
+    asked = written(experiments, helps=claim({"better": "pgd", "worse": "inherit"}))
+    assert claims.verdicts(asked, experiments)["verdict"].tolist() == [claims.REPRODUCED]
+    path = experiments / "study" / "results" / "runs" / "pgd-1.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"config": "another.py"}))
+    assert claims.verdicts(asked, experiments)["verdict"].tolist() == [claims.NOT_MEASURED]
 
 
 def test_runs_of_different_lengths_are_not_compared(experiments):

@@ -95,6 +95,7 @@ def test_one_pair_has_no_heading(texts):
 
 def test_dynamics_go_on_without_the_teacher(tmp_path, monkeypatch):
     build(tmp_path)
+    shutil.rmtree(tmp_path / "work")
     for path in (tmp_path / "results" / "curves").glob("[!t]*.csv"):
         points = pd.DataFrame({"step": [0, 20], **{name: [2.0, 1.0] for name in DISTANCES}})
         if path.name.startswith("pgd"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import shutil
 from pathlib import Path
 
@@ -11,6 +13,8 @@ from support.report_tree import build, run_report
 
 from benchmark import report
 from benchmark.evidence.present import records_there
+from benchmark.evidence.record import ReportError
+from benchmark.evidence.records import aggregate, baseline_of
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -31,7 +35,7 @@ def without(tree: Path, *names: str) -> str:
 
 @pytest.mark.slow
 def test_what_is_not_there_is_told(tree, capsys):
-    names = "results/runs/pgd-1.json", "results/curves/pgd-0.csv", "work/dataset/<mini>/dataset.json"
+    names = "results/runs/pgd-1.json", "results/curves/pgd-0.csv", "work/dataset/mini/dataset.json"
     page = without(tree, *names)
     told = (
         "Not run yet (1 of 7 trainings): pgd-1.",
@@ -71,6 +75,42 @@ def test_a_run_without_any_record_is_named_once(tree):
     records, told = records_there(tree / "results", tree / "params.yaml")
     assert told == "Not run yet (2 of 7 trainings): pgd."
     assert records["run"].unique().tolist() == ["teacher-gfl", "plain", "inherit"]
+
+
+def change(tree: Path, name: str, **entries) -> None:
+    path = tree / "results" / "runs" / name
+    path.write_text(json.dumps(json.loads(path.read_text()) | entries))
+
+
+def test_records_of_other_settings_are_left_out_and_told(tree):
+    change(tree, "pgd-1.json", config="benchmark/configs/mini/gfl_r18_half.py")
+    records, told = records_there(tree / "results", tree / "params.yaml")
+    assert "pgd-1" not in set(records["key"])
+    assert told.startswith("Trained with other settings than params.yaml asks for now, and left out: pgd-1 (config ")
+    for path in (tree / "results" / "runs").iterdir():
+        change(tree, path.name, pair="another")
+    with pytest.raises(ReportError, match=r"was trained with pair another, now gfl, as were all; `dvc repro` trains"):
+        records_there(tree / "results", tree / "params.yaml")
+
+
+def test_students_of_other_configs_are_compared_with_nobody(tree):
+    records, _ = records_there(tree / "results", tree / "params.yaml")
+    other = records.copy()
+    other.loc[other["run"] == "pgd", "config"] = "another.py"
+    assert baseline_of(records, "pgd") == "inherit"
+    assert baseline_of(other, "pgd") is None
+    other.loc[other["key"] == "pgd-1", "config"] = "a third.py"
+    with pytest.raises(ReportError, match=r"the seeds of pgd differ in config: another\.py and a third\.py"):
+        aggregate(other)
+
+
+@pytest.mark.slow
+def test_pictures_of_detections_that_are_gone_stay(tree):
+    run_report(tree)
+    picture = (tree / "results" / "figures" / "samples.png").read_bytes()
+    page = without(tree, "work/evaluate/inherit-0/detections.json")
+    assert "No sample pictures" not in page
+    assert base64.b64encode(picture).decode() in page
 
 
 def test_teachers_alone_make_a_page(tree, monkeypatch):

@@ -38,7 +38,7 @@ def ours(tmp_path) -> Workspace:
     """Our experiment, prepared and planned: a teacher and a run."""
     root = tmp_path / "ours"
     root.mkdir()
-    write_params(root, ["gfl"], ["plain"], 1)
+    write_params(root, ["gfl"], ["plain"], 1, "minicoco")
     space = Workspace(root)
     write_json(root / "val.json", truth())
     paths = dict.fromkeys(("train_images", "train_annotations", "val_images"), "x")

@@ -32,7 +32,7 @@ def some(path=None, prefix=""):
 pkgutil.iter_modules = some
 def note():
     loaded = sorted(m for m in sys.modules if m.split(".")[0] in ("pgd", "benchmark"))
-    json.dump([name, *loaded], open(out, "w"))
+    json.dump(loaded if name.endswith(".ipynb") else [name, *loaded], open(out, "w"))
 atexit.register(note)
 if name.endswith(".ipynb"):
     from benchmark import notebook

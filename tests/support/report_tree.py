@@ -43,7 +43,7 @@ def record(run: str, seed: int, method: str, inherit: str, ap: float) -> dict:
             method_place=place,
             settings={"topk": 9} if method == "pgd" else {},
             inherit=inherit,
-            dataset="<mini>",
+            dataset="mini",
             metric="coco",
             detector="gfl",
             backbone="r34" if teacher else "r18",
@@ -92,14 +92,20 @@ def write_run(root: Path, content: dict) -> None:
     write_json(root / "work" / "evaluate" / key / "detections.json", found)
 
 
-def write_params(root: Path, pairs: list[str], runs: list[str], seeds: int) -> None:
-    detectors = {"dataset": "minicoco", "teacher": {"config": "gfl.py"}, "student": {"config": "gfl.py"}}
+def write_params(root: Path, pairs: list[str], runs: list[str], seeds: int, dataset: str = "mini") -> None:
+    """Settings that the records of these runs are of."""
+    data = {pair: "crowd" if pair == "ddod" else dataset for pair in pairs}
+    both = {"teacher": {"config": "gfl.py"}, "student": {"config": "gfl.py"}}
     content = {
-        "datasets": {"minicoco": {}},
-        "pairs": dict.fromkeys(pairs, detectors),
+        "datasets": {name: {} if name == "minicoco" else {"kind": "coco", "root": "."} for name in data.values()},
+        "pairs": {pair: {"dataset": name, **both} for pair, name in data.items()},
         "seeds": list(range(seeds)),
-        "runs": {run: {"pair": pairs[0]} for run in runs},
+        "runs": {},
     }
+    for run in runs:
+        method, inherit, *_ = (RUNS | CROWD_RUNS)[run]
+        own = {"pair": "ddod" if run in CROWD_RUNS else "gfl", "method": method, "inherit": inherit}
+        content["runs"][run] = {key: value for key, value in own.items() if value != "none"}
     (root / "params.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
 
 
@@ -110,7 +116,7 @@ def build(root: Path, seeds: int = 2) -> None:
     for run, (method, inherit, *aps) in RUNS.items():
         for seed, ap in enumerate(aps[:seeds]):
             write_run(root, record(run, seed, method, inherit, ap))
-    folder = root / "work" / "dataset" / "<mini>"
+    folder = root / "work" / "dataset" / "mini"
     places = [(i, [4 + 12 * k, 4, 20, 20]) for i in (1, 2) for k in range(3)]
     annotations = [
         {"id": n, "image_id": i, "category_id": 1, "bbox": box, "area": 400, "iscrowd": 0}
@@ -122,7 +128,7 @@ def build(root: Path, seeds: int = 2) -> None:
     (folder / "val").mkdir(parents=True, exist_ok=True)
     for image in images:
         Image.new("RGB", (64, 64), "teal").save(folder / "val" / image["file_name"])
-    paths = {"val_images": "work/dataset/<mini>/val", "val_annotations": "work/dataset/<mini>/val.json"}
+    paths = {"val_images": "work/dataset/mini/val", "val_annotations": "work/dataset/mini/val.json"}
     write_json(folder / "dataset.json", {**paths, "classes": ["fish"], "areas": [400, 2025]})
 
 

@@ -1,0 +1,1 @@
+"""What tools/speed.py measures, a file a part."""

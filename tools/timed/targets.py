@@ -1,0 +1,80 @@
+"""What the issue "Fast" asks for, beside what was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+#: a step with a live teacher, by the student's step and the teacher's pass together
+LIVE = {"pgd": 1.05, "fgd": 1.15, "crosskd": 1.15}
+#: with a stored teacher, by the student's step
+STORED = {"pgd": 1.10}
+LITERAL, LOADER, EVALUATION, START_MS = 1.5, 0.05, 50.0, 5000.0
+#: a straight line gives 1; what is more can be noise
+EXPONENT = 1.1
+#: part of growth, and under which key it stands there
+BOXES = (("maps", "growth"), ("step", "growth"), ("maps", "growth of memory"), ("step", "growth of memory"))
+#: what this measurement cannot say
+ELSEWHERE = "make repro, smoke and test (time them in an empty clone), AP of the literal student (a training)"
+
+
+def row(what: str, spread: Mapping[str, float], most: float | None = None, least: float | None = None) -> dict:
+    """A line of the table: met is what the median says."""
+    median = spread["median"]
+    return {
+        "what": what,
+        "measured": median,
+        "lower": spread.get("lower", median),
+        "upper": spread.get("upper", median),
+        "target": f"at most {most:g}" if most is not None else f"at least {least:g}",
+        "met": bool(median <= most if most is not None else median >= least),
+    }
+
+
+def of_steps(detector: str, found: Mapping[str, Any]) -> Iterator[dict]:
+    """Of a detector's training steps."""
+    name = detector.upper()
+    for method, most in LIVE.items():
+        yield row(f"{name}: {method} step, live teacher / (student step + teacher pass)", found["live"][method], most)
+    for method, most in STORED.items():
+        yield row(f"{name}: {method} step, stored teacher / student step", found["stored / student"][method], most)
+    yield row(f"{name}: literal student step / ours", found["student, literal / student"], least=LITERAL)
+
+
+def of_growth(found: Mapping[str, Any]) -> Iterator[dict]:
+    """Exponents of n boxes."""
+    for part, key in BOXES:
+        grown = found["objects"][part][key]
+        # what hardly grows has no exponent
+        median = 0.0 if grown["exponent"] is None else grown["exponent"]
+        own = {key: grown["turns"][key] for key in ("lower", "upper")} if "turns" in grown else {}
+        kind = "memory" if key.endswith("memory") else "time"
+        yield row(f"PGD's {part}: exponent of boxes in {kind}", own | {"median": median}, EXPONENT)
+
+
+def targets(content: Mapping[str, Any]) -> list[dict]:
+    """All lines, from what was measured."""
+    rows = [line for detector, found in content["steps"].items() for line in of_steps(detector, found)]
+    loader, evaluation = content["loader"]["share of the student's step"], content["evaluation"]
+    rows.append(row("loader / student step, images known", loader["here"], LOADER))
+    steps = content["loader"]["steps of a training"]
+    rows.append(row(f"loader / student step, over a training of {steps} steps", loader["over a training"], LOADER))
+    rows.append(row("evaluation: pycocotools / ours", evaluation["pycocotools / here"], least=EVALUATION))
+    difference = {"median": evaluation["largest difference"]}
+    rows.append(row("evaluation: largest difference to pycocotools", difference, 0.0))
+    seconds = content["start"]["ms"]["training, first step done"]
+    rows.append(row("start-up of a training up to its first step, ms", seconds, START_MS))
+    return rows + list(of_growth(content["growth"]))
+
+
+def printed(rows: list[dict]) -> str:
+    """The table as text."""
+    width = max(len(line["what"]) for line in rows)
+    lines = [f"{'':<{width}}  {'measured':>9}  {'quartiles':>21}  {'target':<13}  met"]
+    for line in rows:
+        quartiles = f"{line['lower']:.4g} to {line['upper']:.4g}"
+        lines.append(
+            f"{line['what']:<{width}}  {line['measured']:>9.4g}  {quartiles:>21}  {line['target']:<13}  "
+            f"{'yes' if line['met'] else 'no'}"
+        )
+    return "\n".join([*lines, f"not measured here: {ELSEWHERE}"])
