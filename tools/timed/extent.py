@@ -22,10 +22,11 @@ class Extent:
     others: bool = True
     #: batches of the training that steps take by turns
     batches: int = 4
-    #: values of what PGD's cost is measured against, three of each at least
+    #: values of what PGD's cost is measured against, three of each at least; of boxes more than images have, where what
+    #: grows outweighs what does not
     growth: Mapping[str, tuple[int, ...]] = field(
         default_factory=lambda: {
-            "objects": (1, 3, 10, 30, 100, 300),
+            "objects": (1, 3, 10, 30, 100, 300, 1000, 3000),
             "images": (1, 2, 4, 8, 16),
             "side": (96, 160, 256, 384, 512),
             "levels": (3, 4, 5, 6),
@@ -57,7 +58,7 @@ QUICK = Extent(
     detectors=("gfl",),
     methods=("pgd", "fgd", "crosskd"),
     others=False,
-    growth={"objects": (1, 30, 300), "images": (1, 2, 4), "side": (96, 160, 256), "levels": (3, 4, 5)},
+    growth={"objects": (1, 30, 300, 3000), "images": (1, 2, 4), "side": (96, 160, 256), "levels": (3, 4, 5)},
     compiling=0.0,
     side_steps=2,
     starts=2,

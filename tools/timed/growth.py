@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from math import log
 from typing import Any
 
 import numpy as np
@@ -18,19 +17,24 @@ from tools.timed.extent import Extent
 from tools.timed.turns import Times, Work, in_turns
 
 PARTS = ("maps", "step", "student")
+#: of which a power law is asked; further levels are ever smaller
+POWERS = ("objects", "images", "side")
 #: exponents that are tried
 EXPONENTS = np.arange(0.05, 3.0, 0.01)
+#: values that an exponent is fitted to
+TAIL = 3
 #: what costs less than this many times more in the end than at the beginning does not grow
 GROWN = 1.1
 
 
 def exponent(values: Sequence[float], costs: Sequence[float]) -> float | None:
-    """p of the curve a + b n^p, a and b not negative, that goes through costs with the least relative error.
+    """p of the curve a + b n^p, a and b not negative, that goes through the last costs with the least relative error.
 
     Of the costs themselves a straight line in double-logarithmic axes would give less: there is a part that does not
-    depend on n. None where costs hardly grow.
+    depend on n. The last :data:`TAIL` alone, as other things have bends before: a peak of memory stands still as long
+    as it belongs to something else. None where costs hardly grow.
     """
-    n, cost = np.asarray(values, float) / max(values), np.asarray(costs, float)
+    n, cost = np.asarray(values[-TAIL:], float) / max(values), np.asarray(costs[-TAIL:], float)
     if cost[-1] < GROWN * cost[0]:
         return None
 
@@ -40,13 +44,13 @@ def exponent(values: Sequence[float], costs: Sequence[float]) -> float | None:
     return round(float(min(EXPONENTS, key=error)), 2)
 
 
-def end_slope(values: Sequence[float], costs: Sequence[float]) -> float:
-    """By which power of n the whole cost goes between the last two values."""
-    return round(log(costs[-1] / costs[-2]) / log(values[-1] / values[-2]), 2)
+def steepest(values: Sequence[float], costs: Sequence[float]) -> float:
+    """By which power of n the whole cost goes at most between a value and the next."""
+    return round(float(np.max(np.diff(np.log(costs)) / np.diff(np.log(values)))), 2)
 
 
 def said_of(values: Sequence[int], by_turn: Sequence[Sequence[float]]) -> dict[str, Any]:
-    """The exponent of the medians over turns, with the quartiles of the turns' own, and the slope at the end.
+    """The exponent and the steepest rise of the medians over turns, and the spread of the turns' own exponents.
 
     Args:
         values: n.
@@ -54,7 +58,7 @@ def said_of(values: Sequence[int], by_turn: Sequence[Sequence[float]]) -> dict[s
     """
     middle = [float(np.median(costs)) for costs in by_turn]
     own = [p for p in (exponent(values, costs) for costs in zip(*by_turn, strict=True)) if p is not None]
-    found: dict[str, Any] = {"exponent": exponent(values, middle), "end slope": end_slope(values, middle)}
+    found: dict[str, Any] = {"exponent": exponent(values, middle), "steepest": steepest(values, middle)}
     if len(own) > 1:
         found |= {"turns": spread(own)}
     return found
@@ -90,14 +94,20 @@ def parts_of(subject: Subject, sizes: Mapping[str, int]) -> dict[str, Work]:
     }
 
 
-def table(times: Times, values: Sequence[int], part: str) -> dict[str, Any]:
-    """Milliseconds of a part by value, and how they grow."""
+def table(times: Times, values: Sequence[int], part: str, held: Sequence[float], power: bool) -> dict[str, Any]:
+    """Milliseconds and megabytes of a part by value; with ``power`` how they grow."""
     own = [times[f"{part} {value}"] for value in values]
-    return {"ms": {str(v): spread(ms) for v, ms in zip(values, own, strict=True)}, "growth": said_of(values, own)}
+    found: dict[str, Any] = {
+        "ms": {str(v): spread(ms) for v, ms in zip(values, own, strict=True)},
+        "mb": {str(v): round(mb, 3) for v, mb in zip(values, held, strict=True)},
+    }
+    if power:
+        found |= {"growth": said_of(values, own), "growth of memory": said_of(values, [[mb] for mb in held])}
+    return found
 
 
 def growth(extent: Extent) -> dict[str, Any]:
-    """By quantity and part: ``ms`` and most memory held, ``mb``, for every value, and how both grow."""
+    """By quantity and part: ``ms``, and ``mb``, the most memory held beyond what was there before, for every value."""
     subjects: dict[int, Subject] = {}
     found: dict[str, Any] = {}
     for quantity, values in extent.growth.items():
@@ -108,9 +118,8 @@ def growth(extent: Extent) -> dict[str, Any]:
                 subjects[levels] = Subject("pgd", "gfl", QUICK, "cpu", levels)
             works |= {f"{part} {value}": work for part, work in parts_of(subjects[levels], sizes).items()}
         times = in_turns(works, extent.share(0.2), quantity, 1)
-        found[quantity] = {part: table(times, values, part) for part in PARTS}
+        found[quantity] = {}
         for part in PARTS:
             held = [peak_memory(lambda work=works[f"{part} {value}"]: work(0)) for value in values]
-            by_value = {str(v): round(mb, 3) for v, mb in zip(values, held, strict=True)}
-            found[quantity][part] |= {"mb": by_value, "growth of memory": said_of(values, [[mb] for mb in held])}
+            found[quantity][part] = table(times, values, part, held, quantity in POWERS)
     return found
