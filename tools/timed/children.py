@@ -26,13 +26,15 @@ def started(command: Sequence[str], **options: Any) -> subprocess.Popen:
 
 
 def ended(process: subprocess.Popen) -> None:
-    """A process and all that it has started are gone; those that have ended already may be given, too."""
-    with contextlib.suppress(ProcessLookupError):
+    """A process and all of its group are gone; one that has ended by itself may be given, too."""
+    if process.poll() is None:
         os.killpg(process.pid, signal.SIGKILL)
-    for pipe in (process.stdin, process.stdout, process.stderr):
-        if pipe is not None:
-            pipe.close()
     process.wait()
+    for pipe in (process.stdin, process.stdout, process.stderr):
+        # there may be words that it never read
+        with contextlib.suppress(BrokenPipeError):
+            if pipe is not None:
+                pipe.close()
 
 
 def called(command: Sequence[str], text: str = "") -> None:

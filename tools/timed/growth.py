@@ -31,8 +31,9 @@ def exponent(values: Sequence[float], costs: Sequence[float]) -> float | None:
     """p of the curve a + b n^p, a and b not negative, that goes through the last costs with the least relative error.
 
     Of the costs themselves a straight line in double-logarithmic axes would give less: there is a part that does not
-    depend on n. The last :data:`TAIL` alone, as other things have bends before: a peak of memory stands still as long
-    as it belongs to something else. None where costs hardly grow.
+    depend on n. The last :data:`TAIL` alone, where what grows is most of it. None where costs hardly grow. No measure
+    of peaks of memory: they stand still as long as they belong to something else, and the bend that follows would be
+    taken for a power.
     """
     n, cost = np.asarray(values[-TAIL:], float) / max(values), np.asarray(costs[-TAIL:], float)
     if cost[-1] < GROWN * cost[0]:

@@ -47,11 +47,14 @@ def ask(processes: list[subprocess.Popen], line: str) -> None:
     Raises:
         RuntimeError: one has ended.
     """
-    for process in processes:
-        print(line, file=process.stdin, flush=True)
-    for process in processes:
-        if not process.stdout.readline():
-            raise RuntimeError("a training that was to run side by side has ended; its words stand above")
+    try:
+        for process in processes:
+            print(line, file=process.stdin, flush=True)
+        answers = [process.stdout.readline() for process in processes]
+    except BrokenPipeError:
+        answers = [""]
+    if not all(answers):
+        raise RuntimeError("a training that was to run side by side has ended; its words stand above")
 
 
 def side_by_side(bench: Bench) -> dict[str, Any]:
