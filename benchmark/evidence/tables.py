@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import pandas as pd
 
@@ -213,9 +213,17 @@ def gains_sentence(table: pd.DataFrame) -> str:
     return " ".join(sentences)
 
 
+def chances(kinds: Iterable[str | None]) -> str:
+    """Over what intervals are, where all are alike: one over images alone says nothing of another seed."""
+    names = {"both": " over seeds and images", "images": " over images, one seed", "seeds": " over seeds"}
+    known = {kind for kind in kinds if isinstance(kind, str)}
+    return names[known.pop()] if len(known) == 1 else ""
+
+
 def _pgd(row: pd.Series) -> str:
     """What PGD gains, where another method is the best."""
-    reach = "" if pd.isna(row["gain_low"]) else f" {interval(row['gain_low'], row['gain_high'])}"
+    over = chances([row["interval"]])
+    reach = "" if pd.isna(row["gain_low"]) else f" {interval(row['gain_low'], row['gain_high'])} (95%{over})"
     return f"PGD ('{row['run']}') has {_figures(row)}, a gain of {number(row['gain'], sign=True)}{reach}"
 
 

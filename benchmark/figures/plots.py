@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 
 from benchmark.evidence.record import TEACHER
 from benchmark.evidence.records import by_kind
-from benchmark.evidence.tables import by_gain, holds_zero, number, varied
+from benchmark.evidence.tables import by_gain, chances, holds_zero, number, varied
 from benchmark.figures.looks import COLOURS, PALE, ROW, WIDTH, below, halo, legend_of, lowest, paint, style
 
 #: The two levels that a method's figure lies between.
@@ -126,7 +126,7 @@ def draw_gains(axes: Axes, lines: list, name: str, base: float = 0.0, floor: flo
     axes.axvline(base, color=COLOURS["none"], linewidth=1.1, zorder=1)
     for y, (_, row) in enumerate(lines):
         if row is not None and row[name] < floor:
-            edge_mark(axes, right=False, y=y, text=number(row[name], sign=True))
+            edge_mark(axes, right=False, y=y, text=number(base + row[name], sign=not base))
         elif row is not None and pd.notna(row[name]):
             ends = base + row[f"{name}_low"], base + row[f"{name}_high"]
             axes.hlines(y, *ends, color=paint(row), linewidth=2, zorder=2)
@@ -150,7 +150,7 @@ def draw_on_one_scale(axes: Axes, lines: list, rows: pd.DataFrame, metric: str, 
     base = shared_base(rows, metric, gain)
     draw_gains(axes, lines, gain, base, lowest(rows[gain]))
     above = axes.secondary_xaxis("top", functions=(lambda value: value - base, lambda value: value + base))
-    above.set_xlabel(f"{label}, {rows['baseline'].dropna().iloc[0]} = 0 (95% interval)")
+    above.set_xlabel(f"{label}, {rows['baseline'].dropna().iloc[0]} = 0 (95%{chances(rows['interval'])})")
     above.tick_params(length=0, pad=1)
     above.spines["top"].set_visible(False)
     for axis in (axes.xaxis, above.xaxis):
@@ -180,7 +180,7 @@ def by_run(records: pd.DataFrame, table: pd.DataFrame, metrics: Sequence[str], g
             apart = others.pop(0)
             draw_gains(apart, entries, gain, floor=lowest(rows[gain]))
             apart.margins(x=0.08)
-            apart.set_xlabel(f"{label}\n(95% interval)")
+            apart.set_xlabel(f"{label}\n(95%{chances(rows['interval'])})")
         for metric, axes in zip(metrics, (first, *others), strict=True):
             merged = one_scale and metric == metrics[0]
             shown = rows[rows[gain] >= lowest(rows[gain])]

@@ -118,10 +118,12 @@ def test_the_headline_names_pgd_where_it_is_not_the_best():
         {"run": "fgd", "role": "student", "method": "fgd", "AP": 25.0, "gain": 5.0},
         {"run": "own", "role": "student", "method": "pgd", "AP": 22.0, "gain": 2.0, "gain_low": 1.0, "gain_high": 3.0},
     ]
+    shared["interval"] = "images"
     table = pd.DataFrame([shared | row for row in rows])
     assert tables.gains_sentence(table) == (
         "The teacher reaches 40.0 AP; of the distilled students 'fgd' is highest with 25.0 AP; without a method, "
-        "on the same footing, 'plain' has 20.0 AP; PGD ('own') has 22.0 AP, a gain of +2.0 [+1.0, +3.0]."
+        "on the same footing, 'plain' has 20.0 AP; PGD ('own') has 22.0 AP, a gain of +2.0 [+1.0, +3.0] (95% "
+        "over images, one seed)."
     )
     table.loc[3, "AP"] = 30.0
     assert "PGD" not in tables.gains_sentence(table), "named as the highest"

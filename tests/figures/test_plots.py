@@ -109,6 +109,7 @@ def aggregated(seeds: int = 1, **changes: list) -> tuple[pd.DataFrame, pd.DataFr
     gains = {"gain": [None, None, 1.0, 2.0], "gain_low": [None, None, -0.5, 1.5], "gain_high": [None, None, 2.0, 3.0]}
     words = {"method": ["none", "none", "fgd", "pgd"], "inherit": ["none", "neck", "neck", "neck"]}
     words |= {"method_place": ["none", "none", "neck", "key regions"], "baseline": [None, None, "inherit", "inherit"]}
+    table["interval"] = [None, None, "images", "images"]
     table = table.assign(role="student", pair="gfl", metric="coco", dataset="mini", **gains, **words).assign(**changes)
     return table, table.loc[table.index.repeat(seeds), ["run", "role", "AP"]]
 
@@ -118,7 +119,7 @@ def test_where_gain_and_ap_say_the_same_they_share_a_panel():
     figure = plots.ap_by_run(records, table)
     (axes,) = figure.axes
     (above,) = axes.child_axes
-    assert above.get_xlabel() == "gain in AP, inherit = 0 (95% interval)"
+    assert above.get_xlabel() == "gain in AP, inherit = 0 (95% over images, one seed)"
     figure.draw_without_rendering()
     assert np.subtract(axes.get_xlim(), above.get_xlim()) == pytest.approx(26)
     dots = {tuple(point) for dots in axes.collections for point in dots.get_offsets().tolist()}
@@ -139,7 +140,7 @@ def test_otherwise_the_gain_has_a_panel_of_its_own(changes):
     table, records = aggregated(**changes)
     assert [axes.get_xlabel() for axes in plots.ap_by_run(records, table).axes] == [
         "AP (%)",
-        "gain in AP\n(95% interval)",
+        "gain in AP\n(95% over images, one seed)",
     ]
 
 

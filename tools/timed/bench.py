@@ -99,14 +99,18 @@ class Bench:
 
     @cached_property
     def runs(self) -> dict[str, Run]:
-        """A run for every method that fits the detector; nothing is inherited, which takes no time in a step."""
+        """A run for every method that fits the detector, which teaches from its first step on; nothing is inherited,
+        which takes no time in a step."""
         # imports all that evaluates, which a process that takes one step can do without
         from benchmark.training.combinations import combinations
 
         runs, _ = combinations(self.params)
+        own = {run.method: SETTINGS.get(run.method, {}) for run in runs.values()}
+        for run in runs.values():
+            if "warmup" in run.settings:
+                own[run.method] = own[run.method] | {"warmup": 0}
         return {
-            run.method: replace(run, inherit="none", settings=run.settings | SETTINGS.get(run.method, {}))
-            for run in runs.values()
+            run.method: replace(run, inherit="none", settings=run.settings | own[run.method]) for run in runs.values()
         }
 
     def turning(self, step: Callable[[dict], None], batches: list[dict] | None = None) -> Work:

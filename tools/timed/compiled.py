@@ -39,7 +39,10 @@ def lacking() -> str | None:
 
 
 def measure(bench: Bench) -> dict[str, Any]:
-    """The literal step and the same with backbone and neck compiled, in turns."""
+    """The literal step and the same with backbone and neck compiled, in turns.
+
+    Compiling takes less than it says where torch's cache has what an earlier measurement has compiled.
+    """
     plain, model = bench.student()
     quick, other = bench.student()
     other.student.extract_feat = torch.compile(other.student.extract_feat)

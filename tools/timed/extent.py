@@ -35,7 +35,7 @@ class Extent:
     #: values of the others while one changes
     usual: Mapping[str, int] = field(default_factory=lambda: {"objects": 7, "images": 4, "side": 160, "levels": 5})
     #: seconds after which torch.compile is given up; 0: it is not tried
-    compiling: float = 180.0
+    compiling: float = 150.0
     #: steps a turn of each of two trainings that run side by side
     side_steps: int = 3
     #: of every process whose start-up is timed
@@ -58,7 +58,7 @@ QUICK = Extent(
     detectors=("gfl",),
     methods=("pgd", "fgd", "crosskd"),
     others=False,
-    growth={"objects": (1, 30, 300, 3000), "images": (1, 2, 4), "side": (96, 160, 256), "levels": (3, 4, 5)},
+    growth={"objects": (1, 300, 1000, 3000), "images": (1, 2, 4), "side": (96, 160, 256), "levels": (3, 4, 5)},
     compiling=0.0,
     side_steps=2,
     starts=2,

@@ -14,6 +14,8 @@ from tools.timed.side import WORTH
 
 #: of a panel in inches: a row of methods or switches, and what a panel needs besides
 ROW, REST, GROWTH = 0.2, 1.1, 4.6
+#: values that do not all have room below a panel
+MANY = 5
 LABELS = {"objects": "boxes an image", "images": "images a batch", "side": "side of the image", "levels": "levels"}
 TINTS = {"maps": COLOURS["key regions"], "step": COLOURS["neck"], "student": COLOURS["none"]}
 FASTER = "times faster than literal"
@@ -73,7 +75,8 @@ def draw_growth(figure: SubFigure, found: dict[str, Any]) -> None:
             column[1].plot(x, list(own["mb"].values()), "o-", color=TINTS[part], ms=3)
         for axes in column:
             axes.set(xscale="log", yscale="log")
-            axes.set_xticks(x, [str(value) for value in x])
+            shown = x[::2] if len(x) > MANY else x
+            axes.set_xticks(shown, [str(value) for value in shown])
             axes.minorticks_off()
         column[1].set_xlabel(LABELS[quantity])
     panels[0, 0].set_ylabel("ms")
