@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 from benchmark.evidence.lengths import settings_of
 from benchmark.evidence.record import TEACHER, ReportError
 from benchmark.evidence.records import FOOTING, load_records
-from benchmark.figures.looks import ROW, WIDTH, paint, style
+from benchmark.evidence.tables import chances
+from benchmark.figures.looks import ROW, WIDTH, lowest, paint, style
 from benchmark.figures.plots import draw_gains
 
 
@@ -91,14 +92,14 @@ def ablation(records: pd.DataFrame, table: pd.DataFrame) -> Figure:
         spans.append((start, len(lines), by_run.loc[base]))
     figure = Figure(figsize=(WIDTH, ROW * len(lines) + 0.95), layout="constrained")
     axes = figure.subplots()
-    draw_gains(axes, lines, "gain")
+    draw_gains(axes, lines, "gain", floor=lowest(row["gain"] for _, row in lines))
     for start, end, base in spans:
         box = {"ymin": start - 0.5, "ymax": end - 0.5, "color": paint(base)}
         axes.vlines(base["gain"], **box, linewidth=1.1, linestyle=(0, (5, 3)), zorder=1)
         if pd.notna(base["gain_low"]):
             area = [base["gain_low"], base["gain_high"]]
             axes.fill_betweenx([box["ymin"], box["ymax"]], *area, color=box["color"], alpha=0.1, linewidth=0, zorder=0)
-    axes.set(ylim=(len(lines) - 0.4, -0.6), xlabel="gain in AP (95% interval)")
+    axes.set(ylim=(len(lines) - 0.4, -0.6), xlabel=f"gain in AP (95%{chances(row['interval'] for _, row in lines)})")
     axes.set_yticks(range(len(lines)), [name for name, _ in lines])
     bases = [start for start, _, _ in spans]
     for y, label in enumerate(axes.get_yticklabels()):
