@@ -19,7 +19,7 @@ ratios, median and quartiles over the turns, of
 - ``evaluation``: COCO's figures of many detections by pycocotools and as it is here,
 - ``deformable``: a deformable convolution of DDOD's mini head, there and back, by torchvision and as it is here,
 - ``start``: of a training until its first step is done, and of ``--help``,
-- ``targets``: what issue "Fast" asks for, what was measured, and whether that is met; printed as a table.
+- ``targets``: what a suite that is fast would have, what was measured, and whether that is met; printed
 """
 
 from __future__ import annotations

@@ -104,14 +104,12 @@ class Bench:
         # imports all that evaluates, which a process that takes one step can do without
         from benchmark.training.combinations import combinations
 
+        def teaching(run: Run) -> Run:
+            own = SETTINGS.get(run.method, {}) | ({"warmup": 0} if "warmup" in run.settings else {})
+            return replace(run, inherit="none", settings=run.settings | own)
+
         runs, _ = combinations(self.params)
-        own = {run.method: SETTINGS.get(run.method, {}) for run in runs.values()}
-        for run in runs.values():
-            if "warmup" in run.settings:
-                own[run.method] = own[run.method] | {"warmup": 0}
-        return {
-            run.method: replace(run, inherit="none", settings=run.settings | own[run.method]) for run in runs.values()
-        }
+        return {run.method: teaching(run) for run in runs.values()}
 
     def turning(self, step: Callable[[dict], None], batches: list[dict] | None = None) -> Work:
         """A step on one batch after the other."""
