@@ -141,7 +141,7 @@ def record() -> dict:
     }
 
 
-def test_all_targets_of_the_issue_have_a_line():
+def test_all_targets_have_a_line():
     rows = targets.targets(record())
     assert all(row["met"] for row in rows)
     assert [row["target"] for row in rows] == [

@@ -1,4 +1,4 @@
-"""What the issue "Fast" asks for, beside what was measured."""
+"""What a suite that is fast would have, beside what was measured."""
 
 from __future__ import annotations
 
