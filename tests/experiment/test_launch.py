@@ -312,7 +312,7 @@ def test_the_gpu_with_the_fewest_jobs_is_next():
 def test_gpus_of_jobs_found_again_are_taken():
     stages = SimpleNamespace(needs={"a": (), "b": ()}, changed=lambda name: True, partial=False)
     queue = SimpleNamespace(
-        gpus=["0", "1"], submit=lambda name, gpus: gpus, log=lambda job: "", at_work=lambda job: True
+        gpus=["0", "1"], submit=lambda name, gpus, count: gpus, log=lambda job: "", at_work=lambda job: True
     )
     queue.found_again = lambda name: ("job", "0") if name == "a" else (None, None)
     run = module.Launch(stages, queue, 2, {"a", "b"})
@@ -324,7 +324,7 @@ def test_a_training_on_several_gpus_gets_as_many():
     names = ["a", "teacher@big", "b", "c"]
     stages = SimpleNamespace(needs=dict.fromkeys(names, ()), changed=lambda name: True, partial=False)
     queue = SimpleNamespace(
-        gpus=["2", "5", "7"], found_again=lambda name: (None, None), submit=lambda name, gpus: gpus, log=lambda job: ""
+        gpus=["2", "5", "7"], found_again=lambda name: (None, None), submit=lambda name, gpus, count: gpus, log=lambda job: ""
     )
     run = module.Launch(stages, queue, 4, set(names), {"teacher@big": 2})
     run.step()
