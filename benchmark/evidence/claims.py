@@ -12,7 +12,6 @@ The verdict follows from the interval alone (docs/protocol.md): **reproduced** w
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
@@ -115,13 +114,15 @@ def _figures(results: Path, records: Sequence[Record], metric: str) -> tuple[np.
     return values, resampled
 
 
-def current(results: Path, record: Record) -> Record:
-    """The record, if it is of the settings that its experiment asks for now; :class:`Missing` if it is not."""
+def current(results: Path, keys: Sequence[str]) -> list[Record]:
+    """These records, if they are of the settings that their experiment asks for now; :class:`Missing` if one is not."""
     params = results.parent / "params.yaml"
     jobs = {job.label: job for job in expected_jobs(params)} if params.is_file() else {}
-    if record.key in jobs and (other := other_settings(record, jobs[record.key])):
-        raise Missing(f"{record.key} was trained with {'; '.join(other)}")
-    return record
+    records = [Record.read(results / "runs" / f"{key}.json") for key in keys]
+    for record in records:
+        if record.key in jobs and (other := other_settings(record, jobs[record.key])):
+            raise Missing(f"{record.key} was trained with {'; '.join(other)}")
+    return records
 
 
 def _shared_seeds(results: Path, *runs: str) -> list[list[Record]]:
@@ -129,11 +130,8 @@ def _shared_seeds(results: Path, *runs: str) -> list[list[Record]]:
     seeds = [seeds_of(results, run) for run in runs]
     if lacking := [run for run, own in zip(runs, seeds, strict=True) if not own]:
         raise Missing(f"no record of {', '.join(lacking)}")
-    each = [
-        [current(results, Record.read(results / "runs" / f"{run}-{seed}.json")) for seed in own]
-        for run, own in zip(runs, seeds, strict=True)
-    ]
-    first, *others = itertools.chain(*each)
+    records = current(results, [f"{run}-{seed}" for run, own in zip(runs, seeds, strict=True) for seed in own])
+    first, *others = records
     for other in others:
         if wrong := [name for name in SHARED if getattr(first, name) != getattr(other, name)]:
             values = " and ".join(str(getattr(one, wrong[0])) for one in (first, other))
@@ -141,7 +139,7 @@ def _shared_seeds(results: Path, *runs: str) -> list[list[Record]]:
                 f"{results}: {first.key} and {other.key} cannot be compared: {wrong[0]} {values}; train one anew"
             )
     shared = set.intersection(*map(set, seeds))
-    return [[record for record in own if record.seed in shared] for own in each]
+    return [[record for record in records if record.run == run and record.seed in shared] for run in runs]
 
 
 def gain(results: Path, better: str, worse: str, metric: str = "AP") -> tuple[float, np.ndarray, int]:
@@ -162,7 +160,7 @@ def share_of_gap(results: Path, run: str, student: str) -> tuple[float, np.ndarr
     """
     records = _shared_seeds(results, run, student)
     key = f"{TEACHER}-{records[0][0].pair}"
-    teacher = current(results, Record.read(results / "runs" / f"{key}.json"))
+    (teacher,) = current(results, [key])
     top, top_b = teacher.accuracy["AP"], load_bootstrap(results, [key], "AP")
     if top_b is None:
         raise Missing(f"{results}/bootstrap lacks {key}")

@@ -145,10 +145,12 @@ def shared_base(rows: pd.DataFrame, metric: str, gain: str) -> float | None:
     return float(rows.set_index("run").loc[taught["baseline"].iloc[0], metric])
 
 
-def draw_on_one_scale(axes: Axes, lines: list, rows: pd.DataFrame, metric: str, gain: str, label: str) -> None:
+def draw_on_one_scale(
+    axes: Axes, lines: list, rows: pd.DataFrame, metric: str, gain: str, label: str, floor: float
+) -> None:
     """Figures and gains in one panel: the metric below, above it the ``gain`` over the baseline, with its interval."""
     base = shared_base(rows, metric, gain)
-    draw_gains(axes, lines, gain, base, lowest(rows[gain]))
+    draw_gains(axes, lines, gain, base, floor)
     above = axes.secondary_xaxis("top", functions=(lambda value: value - base, lambda value: value + base))
     above.set_xlabel(f"{label}, {rows['baseline'].dropna().iloc[0]} = 0 (95%{chances(rows['interval'])})")
     above.tick_params(length=0, pad=1)
@@ -176,20 +178,22 @@ def by_run(records: pd.DataFrame, table: pd.DataFrame, metrics: Sequence[str], g
         entries, own = lines[kind], records[records["run"].isin(rows["run"])]
         name = f"{metrics[0]} (%)" if len(kinds) == 1 else f"{metrics[0]} (%), {', '.join(rows['dataset'].unique())}"
         first, *others = panels
+        # of a change for which less is better there is no loss below
+        floor = lowest(rows[gain]) if gain == "gain" else -np.inf
         if not one_scale:
             apart = others.pop(0)
-            draw_gains(apart, entries, gain, floor=lowest(rows[gain]))
+            draw_gains(apart, entries, gain, floor=floor)
             apart.margins(x=0.08)
             apart.set_xlabel(f"{label}\n(95%{chances(rows['interval'])})")
         for metric, axes in zip(metrics, (first, *others), strict=True):
             merged = one_scale and metric == metrics[0]
-            shown = rows[rows[gain] >= lowest(rows[gain])]
+            shown = rows[rows[gain] >= floor]
             ends = shown[[f"{gain}_low", f"{gain}_high"]].stack() + shared_base(rows, metric, gain) if merged else ()
             axes.xaxis.set_major_locator(MaxNLocator(6 - len(metrics)))
             axes.set_xlim(span_of(rows, own, metric, ends))
             drawn |= draw_levels(axes, entries, rows, metric)
             if merged:
-                draw_on_one_scale(axes, entries, rows, metric, gain, label)
+                draw_on_one_scale(axes, entries, rows, metric, gain, label, floor)
             draw_seeds(axes, entries, own, metric, without=gain if merged else None)
             axes.set_xlabel(name if metric == metrics[0] else f"{metric} (%)")
         for axes in panels:

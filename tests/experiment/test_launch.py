@@ -324,7 +324,10 @@ def test_a_training_on_several_gpus_gets_as_many():
     names = ["a", "teacher@big", "b", "c"]
     stages = SimpleNamespace(needs=dict.fromkeys(names, ()), changed=lambda name: True, partial=False)
     queue = SimpleNamespace(
-        gpus=["2", "5", "7"], found_again=lambda name: (None, None), submit=lambda name, gpus, count: gpus, log=lambda job: ""
+        gpus=["2", "5", "7"],
+        found_again=lambda name: (None, None),
+        submit=lambda name, gpus, count: gpus,
+        log=lambda job: "",
     )
     run = module.Launch(stages, queue, 4, set(names), {"teacher@big": 2})
     run.step()

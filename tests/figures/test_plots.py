@@ -148,6 +148,16 @@ def test_costs_without_a_gain_make_no_figure():
     assert plots_cost.cost(costs_of(0).assign(gain=np.nan)) is None
 
 
+def test_an_improvement_of_a_miss_rate_is_no_loss():
+    table, records = aggregated(seeds=2, metric="crowdhuman")
+    change = {"MR_change": [None, None, -9.0, 2.0], "MR_change_low": [None, None, -9.5, 1.5]}
+    table = table.assign(MR=50.0, JI=60.0, MR_change_high=[None, None, -8.5, 2.5], **change)
+    records = records.assign(MR=50.0, JI=60.0)
+    gains = plots.mr_by_run(records, table).axes[1]
+    assert not gains.texts
+    assert gains.get_xlim()[0] < -9
+
+
 def test_a_loss_larger_than_the_best_gain_stands_at_the_edge():
     table, records = aggregated(seeds=2, gain=[None, None, -9.0, 2.0])
     table.loc[2, ["gain_low", "gain_high"]] = -9.5, -8.5
