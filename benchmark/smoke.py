@@ -1,6 +1,7 @@
 """Runs the smoke experiment from nothing and checks that it left what it should. ``python -m benchmark.smoke``
 
-First the pipeline of the experiment, by `benchmark.launch` with a job a core; then, on its teachers, every method on
+First the pipeline of the experiment, by `benchmark.launch` with a job a core, or on a Slurm cluster that shares this
+folder (``--executor slurm``); then, here, on its teachers, every method on
 every detector that it fits (:mod:`benchmark.training.combinations`). The stages themselves fail on a loss that is not
 finite and on a run that a table misses; here it is checked that every head takes part, and that no stage succeeded
 without writing its files.
@@ -77,14 +78,16 @@ def with_own_cache(space: Workspace) -> dict[str, str]:
 
 
 def main() -> None:
-    command_parser("smoke").parse_args()
+    args = command_parser("smoke").parse_args()
     quiet()
     start = time.perf_counter()
     for leftover in (PROFILE.work, PROFILE.results):
         shutil.rmtree(leftover, ignore_errors=True)
     lock = PROFILE.root / "dvc.lock"
     lock.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "benchmark.launch", "--jobs", str(os.cpu_count() or 1)]
+    command = [sys.executable, "-m", "benchmark.launch", "--executor", args.executor, "--jobs", str(args.jobs)]
+    if args.slurm:
+        command += ["--slurm", *args.slurm]
     try:
         if subprocess.run(command, cwd=PROFILE.root, env=with_own_cache(PROFILE), check=False).returncode:
             raise SmokeError("the smoke pipeline failed; the stage's own error stands above")

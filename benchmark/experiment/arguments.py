@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import re
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
@@ -232,16 +233,24 @@ def _submit(parser: ArgumentParser) -> None:
     _params(parser)
 
 
-def _launch(parser: ArgumentParser) -> None:
+def _executor(parser: ArgumentParser, jobs: int) -> None:
     parser.add_argument("--executor", choices=("local", "slurm"), default="local", help="(default: %(default)s)")
     parser.add_argument(
-        "--jobs", type=number(1, math.inf, int), default=2, help="stages at once (default: %(default)s)"
+        "--jobs", type=number(1, math.inf, int), default=jobs, help="stages at once (default: %(default)s)"
     )
-    parser.add_argument("--only", nargs="+", default=[], metavar="GLOB", help="these stages and what they need")
-    parser.add_argument("--partial", action="store_true", help="do without weights that nobody asks for")
     parser.add_argument(
         "--slurm", nargs="+", default=[], metavar="KEY=VALUE", help="partition=..., gpus_per_node=1, ..."
     )
+
+
+def _launch(parser: ArgumentParser) -> None:
+    _executor(parser, 2)
+    parser.add_argument("--only", nargs="+", default=[], metavar="GLOB", help="these stages and what they need")
+    parser.add_argument("--partial", action="store_true", help="do without weights that nobody asks for")
+
+
+def _smoke(parser: ArgumentParser) -> None:
+    _executor(parser, os.cpu_count() or 1)
 
 
 def _pairs_of_text(args: Namespace) -> str | None:
@@ -272,7 +281,7 @@ COMMANDS = {
     "claims": Command(_claims),
     "convert": Command(data.convert, data.sound_conversion),
     "front": Command(_front),
-    "smoke": Command(_nothing),
+    "smoke": Command(_smoke, _pairs_of_text),
     "training.combinations": Command(_params),
     "tune": Command(_tune, _one_kind_of_trial),
     "methods": Command(_methods),

@@ -24,6 +24,7 @@ WRONG = {
     "benchmark.fetch": ["crowdhuman", "--root", "a", "--mirror", "http://b"],
     "benchmark.plan": ["--price", "2"],
     "benchmark.submit": ["a", "--who", "../b"],
+    "benchmark.smoke": ["--slurm", "partition"],
     "benchmark.tune": [],
     "benchmark.convert": ["voc", "--annotations", "a", "--images", "b", "--out", "c", "--split", "1.5"],
     "benchmark.data.pretrain": ["resnet50"],
