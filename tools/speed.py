@@ -12,7 +12,8 @@ ratios, median and quartiles over the turns, of
   the teacher's pass together) and with a stored one (``stored / student``: by the student's step),
 - ``switches``: each switch of the student's step alone, by the literal step; one thread against two,
 - ``compiled``: torch.compile of backbone and neck, or why there is none,
-- ``side by side``: two trainings of one thread each against one after the other by two threads,
+- ``side by side``: two trainings of one thread each against one after the other by two threads, and against two
+  literal ones so,
 - ``growth``: PGD's maps and step and the student's, time and memory, against boxes an image, images a batch, side of
   the image and levels, with the exponent of what grows,
 - ``loader``: a batch of the student, by mmdet's way and as it is here, and its share of the student's step,

@@ -237,6 +237,7 @@ def check(content: dict, extent: Extent) -> None:
     assert found["first loss"][switches.BF16] < 0.1
     assert "why not" in content["compiled"]
     assert is_spread(content["side by side"][side.WORTH])
+    assert is_spread(content["side by side"][side.ALL_WORTH])
     for quantity, values in extent.growth.items():
         for own in content["growth"][quantity].values():
             assert list(own["ms"]) == list(own["mb"]) == [str(value) for value in values]
@@ -254,7 +255,7 @@ def test_a_quick_measurement_ends_with_a_record_a_figure_and_a_table(tiny, echo,
     monkeypatch.setattr(speed, "QUICK", tiny)
     monkeypatch.setattr(sys, "argv", ["speed", "--quick", "--out", "out"])
     # the processes are tested by themselves
-    monkeypatch.setattr(side, "SERVE", echo)
+    monkeypatch.setattr(side, "serving", lambda literal: echo)
     monkeypatch.setattr(parts, "BEGIN", "pass")
     monkeypatch.setattr(parts, "STEP", "import sys; assert sys.stdin.read()")
     monkeypatch.setattr(side, "cores", lambda: 2)

@@ -212,13 +212,17 @@ def replaced(bench, **changes):
 
 
 @pytest.mark.slow
-def test_trainings_in_processes_of_their_own(bench):
-    """One that serves steps, and one that takes its first."""
-    process = started(side.SERVE)
+@pytest.mark.parametrize("literal", [False, True])
+def test_trainings_that_serve_steps_in_processes_of_their_own(bench, literal):
+    process = started(side.serving(literal))
     try:
         side.ask([process], bench.as_text())
         side.ask([process], "1 1")
         side.ask([process], "2 1")
     finally:
         ended(process)
+
+
+@pytest.mark.slow
+def test_a_first_step_in_a_process_of_its_own(bench):
     called(["-c", parts.STEP], bench.as_text())

@@ -10,7 +10,7 @@ from matplotlib.lines import Line2D
 
 from benchmark.figures.looks import COLOURS, PALE, below, paint, style
 from pgd.methods.base import method_class
-from tools.timed.side import WORTH
+from tools.timed.side import ALL_WORTH, WORTH
 
 #: of a panel in inches: a row of methods or switches, and what a panel needs besides
 ROW, REST, GROWTH = 0.2, 1.1, 4.6
@@ -58,6 +58,7 @@ def draw_switches(axes: Axes, content: dict[str, Any]) -> None:
         worth[f"{name}: 2 threads for 1"] = ratio, False
     if "why not" not in (side := content["side by side"]):
         worth["2 processes side by side for 1 of 2 threads"] = side[WORTH], True
+        worth["that and all switches"] = side[ALL_WORTH], True
     worth = dict(sorted(worth.items(), key=lambda item: item[1][0]["median"]))
     for y, (ratio, kept) in enumerate(worth.values()):
         interval(axes, y, ratio, COLOURS["neck"] if kept else PALE, filled=kept)

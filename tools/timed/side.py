@@ -1,6 +1,7 @@
 """Two trainings on two cores: side by side with one thread each, or one after the other with two threads.
 
-Trainings of one machine run side by side (benchmark/launch.py); this says what that is worth.
+Trainings of one machine run side by side (benchmark/launch.py); this says what that is worth, and by how much two
+students are trained faster here than by mmdet's own defaults, which use all cores for one.
 """
 
 from __future__ import annotations
@@ -18,19 +19,30 @@ from tools.timed.turns import in_turns, over, spreads
 
 TRAININGS = 2
 SIDE, AFTER, ALONE = "side by side, 1 thread each", "in turn, 2 threads", "in turn, 1 thread"
+LITERAL = "literal, in turn, 2 threads"
 #: what it is worth to train side by side
 WORTH = f"{AFTER} / {SIDE}"
-SERVE = ["-c", "from tools.timed.side import serve; serve()"]
+#: and that together with the switches of a step
+ALL_WORTH = f"{LITERAL} / {SIDE}"
 
 
-def serve() -> None:
+def serving(literal: bool) -> list[str]:
+    """The arguments of a process that :func:`serve`s."""
+    return ["-c", f"from tools.timed.side import serve; serve({literal})"]
+
+
+def serve(literal: bool) -> None:
     """A training that does so many steps with so many threads for every line ``THREADS STEPS`` of stdin.
 
     The first line is a :class:`Bench`; every line is answered by one when all is done.
+
+    Args:
+        literal: without any of our switches.
     """
     answers, sys.stdout = sys.stdout, sys.stderr
     begin()
-    work, _ = Bench.of_text(sys.stdin.readline()).training()
+    bench = Bench.of_text(sys.stdin.readline())
+    work, _ = bench.student() if literal else bench.training()
     work(0)
     print("ready", file=answers, flush=True)
     for line in sys.stdin:
@@ -64,13 +76,15 @@ def side_by_side(bench: Bench) -> dict[str, Any]:
     steps = bench.extent.side_steps
     processes: list[subprocess.Popen] = []
     try:
-        processes += [started(SERVE) for _ in range(TRAININGS)]
+        processes += [started(serving(literal)) for literal in (False,) * TRAININGS + (True,)]
         ask(processes, bench.as_text())
+        ours, literal = processes[:TRAININGS], processes[TRAININGS:]
         each, all_of_them = steps, TRAININGS * steps
         variants = {
-            SIDE: lambda turn: ask(processes, f"1 {each}"),
-            AFTER: lambda turn: ask(processes[:1], f"2 {all_of_them}"),
-            ALONE: lambda turn: ask(processes[:1], f"1 {all_of_them}"),
+            SIDE: lambda turn: ask(ours, f"1 {each}"),
+            AFTER: lambda turn: ask(ours[:1], f"2 {all_of_them}"),
+            ALONE: lambda turn: ask(ours[:1], f"1 {all_of_them}"),
+            LITERAL: lambda turn: ask(literal, f"2 {all_of_them}"),
         }
         times = in_turns(variants, bench.extent.share(0.5), "side by side", bench.extent.warm_up)
     finally:
@@ -82,4 +96,5 @@ def side_by_side(bench: Bench) -> dict[str, Any]:
         "ms": spreads(times),
         WORTH: over(times[AFTER], times[SIDE]),
         f"{ALONE} / {SIDE}": over(times[ALONE], times[SIDE]),
+        ALL_WORTH: over(times[LITERAL], times[SIDE]),
     }

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from tools.timed.side import ALL_WORTH
+
 #: a step with a live teacher, by the student's step and the teacher's pass together
 LIVE = {"pgd": 1.05, "fgd": 1.15, "crosskd": 1.15}
 #: with a stored teacher, by the student's step
@@ -54,6 +56,9 @@ def of_growth(found: Mapping[str, Any]) -> Iterator[dict]:
 def targets(content: Mapping[str, Any]) -> list[dict]:
     """All lines, from what was measured."""
     rows = [line for detector, found in content["steps"].items() for line in of_steps(detector, found)]
+    if ALL_WORTH in (side := content["side by side"]):
+        what = f"{side['detector'].upper()}: two students, literal with all cores in turn / ours side by side"
+        rows.append(row(what, side[ALL_WORTH], least=LITERAL))
     loader, evaluation = content["loader"]["share of the student's step"], content["evaluation"]
     rows.append(row("loader / student step, images known", loader["here"], LOADER))
     steps = content["loader"]["steps of a training"]
