@@ -35,7 +35,7 @@ from benchmark.figures.pages import data_uri, link, png, template, write
 #: gains that a card may have without folding any away, and how many it then shows
 MANY, SHOWN = 8, 6
 #: whose key regions, and whose gains, open the page
-HERO, GAINS = "coco-regions", "study"
+HERO, GAINS = "coco-regions", ("study", "real")
 BASES = {
     "both": "Intervals over seeds and images.",
     "images": "One seed: intervals over images alone, so that one without zero is no proof.",
@@ -210,6 +210,12 @@ def card(one: Experiment, page: Path) -> dict[str, Any]:
     }
 
 
+def opening(cards: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """The cards whose gains open the page: another's only where none of them has any."""
+    with_gains = {name: one for name, one in cards.items() if one["gains"]}
+    return [with_gains[name] for name in GAINS if name in with_gains] or list(with_gains.values())[:1]
+
+
 def front(experiments: Iterable[Experiment], claims: Path, page: Path) -> str:
     """The page, as it stands at ``page``."""
     known = list(experiments)
@@ -219,7 +225,7 @@ def front(experiments: Iterable[Experiment], claims: Path, page: Path) -> str:
         **load_verdicts(claims),
         claims_link=link(claims.with_suffix(".md"), page),
         hero=hero(shown) if shown else None,
-        first=next((cards[name] for name in (GAINS, *cards) if name in cards and cards[name]["gains"]), None),
+        opening=opening(cards),
         cost=cost(known),
         cards=list(cards.values()),
         places=legend_of(row for one in known if one.table is not None for _, row in distilled(one.table).iterrows()),

@@ -224,6 +224,15 @@ def test_the_first_screen_has_gains_and_costs_and_leads_to_every_card(root):
     assert all(f'id="{one}"' in text for one in leads)
 
 
+@pytest.mark.parametrize(
+    ("wanted", "expected"),
+    [(("half", "."), ["half", "The first"]), (("later", "half"), ["half"]), (("later",), ["The first"])],
+)
+def test_whose_gains_open_the_page(root, monkeypatch, wanted, expected):
+    monkeypatch.setattr(front, "GAINS", wanted)
+    assert re.findall(r"<h2>Gains: <a [^>]*>([^<]+)</a>", page(root)) == expected
+
+
 def test_without_costs_there_is_no_figure_of_them(root):
     assert 'id="cost"' not in page(root)
 
