@@ -1,8 +1,8 @@
 """Stage `notebooks`: run the notebooks on the results of this folder and keep pages of them.
 
 ``python -m benchmark.notebooks`` executes every notebook of the repository with ``PGD_RESULTS`` set to ``results/``
-here and writes ``results/notebooks/<name>.html``. A cell that fails ends the stage with its own traceback; where a
-notebook has nothing to show, its page ends with the sentence that says so.
+here and writes ``results/notebooks/<name>.html``, several at once where there are cores. A cell that fails ends the
+stage with its own traceback; where a notebook has nothing to show, its page ends with the sentence that says so.
 
 ``--keep`` writes the outputs into the notebooks themselves, too, as they stand in git: what a reader on the web or in a
 fresh clone sees. Two calls on the same results write the same files.
@@ -18,6 +18,7 @@ if __name__ == "__main__":
 
 import base64
 import os
+from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
 
@@ -36,6 +37,8 @@ from benchmark.report import NOTEBOOKS
 OUT = HERE.results / "notebooks"
 #: seconds a cell may take
 TIMEOUT = 600
+#: at once at most: each takes up to a gigabyte
+KERNELS = 4
 #: of a kept figure: few have more, and it takes a third of the room then
 COLOURS = 128
 #: what can be shown only while the notebook runs
@@ -59,9 +62,16 @@ def execute(notebook: Path, results: Path) -> NotebookNode:
         CellExecutionError: a cell failed in another way; the message names it and holds its traceback.
     """
     content = nbformat.read(notebook, as_version=4)
-    # the kernel inherits it
+    # kernels inherit it
     os.environ["PGD_RESULTS"] = str(results.resolve())
-    runner = ExecutePreprocessor(timeout=TIMEOUT, kernel_name="python3", store_widget_state=False, record_timing=False)
+    runner = ExecutePreprocessor(
+        timeout=TIMEOUT,
+        kernel_name="python3",
+        store_widget_state=False,
+        record_timing=False,
+        # its warning that it can be listened to, on the machine that it runs on
+        extra_arguments=["--log-level=ERROR"],
+    )
     try:
         runner.preprocess(content, {"metadata": {"path": str(notebook.parent)}})
     except CellExecutionError as error:
@@ -112,12 +122,18 @@ def _lighten(data: NotebookNode) -> None:
 def main() -> None:
     args = command_parser("notebooks").parse_args()
     OUT.mkdir(parents=True, exist_ok=True)
-    for name in tqdm(args.names or sorted(path.stem for path in NOTEBOOKS.glob("*.ipynb")), desc="notebooks"):
+    names = args.names or sorted(path.stem for path in NOTEBOOKS.glob("*.ipynb"))
+
+    def run(name: str) -> None:
         notebook = NOTEBOOKS / f"{name}.ipynb"
         content = execute(notebook, HERE.results)
         (OUT / f"{name}.html").write_text(page_of(content), encoding="utf-8")
         if args.keep:
             keep(notebook, content)
+
+    # each has a kernel of its own, which does the work
+    with ThreadPoolExecutor(min(KERNELS, os.cpu_count() or 1)) as pool:
+        list(tqdm(pool.map(run, names), desc="notebooks", total=len(names)))
 
 
 if __name__ == "__main__":

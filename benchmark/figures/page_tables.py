@@ -18,6 +18,9 @@ from benchmark.evidence.tables import number
 from benchmark.figures.looks import legend_of, paint
 from benchmark.figures.pages import link, shade
 
+#: what rows can be chosen by, beside their place
+CHOICES = {"dataset": "data set", "detector": "detector", "pair": "pair"}
+
 
 def blocks(records: pd.DataFrame, table: pd.DataFrame, results: Path, work: Path, root: Path) -> list[dict[str, Any]]:
     """The tables of the page and of ``table.md``, one a kind of metric: heading, constants, cells and notes, and for
@@ -30,6 +33,7 @@ def blocks(records: pd.DataFrame, table: pd.DataFrame, results: Path, work: Path
             "cells": tables.summary(rows),
             "colours": ["" if row["role"] == TEACHER else paint(row) for _, row in rows.iterrows()],
             "legend": legend(row for _, row in rows.iterrows() if row["role"] != TEACHER),
+            "choices": choices(rows),
             "files": [files(results, records[records["run"] == run], root) for run in rows["run"]],
             "notes": notes(rows, kind, work),
         }
@@ -39,12 +43,25 @@ def blocks(records: pd.DataFrame, table: pd.DataFrame, results: Path, work: Path
 
 def legend(rows: Iterable[Mapping[str, Any]]) -> list[tuple[str, str, str]]:
     """The places of distillation that there are among rows: name, colour, and what the filter finds them by."""
-    return [(name, colour, token(name)) for name, colour in legend_of(rows).items()]
+    return [(name, colour, token("place", name)) for name, colour in legend_of(rows).items()]
 
 
-def token(place: str) -> str:
-    """A word that stands on the rows of this place and on no others (``head+neck`` holds ``neck``)."""
-    return f"place:{place.split(' (')[0].replace(' ', '-')}"
+def choices(rows: pd.DataFrame) -> dict[str, list[tuple[str, str]]]:
+    """What divides rows into data sets, detectors or pairs: names, and what the filter finds each by."""
+    found: dict[str, list[tuple[str, str]]] = {}
+    known: list[list[int]] = []
+    for kind, title in CHOICES.items():
+        parts = pd.factorize(rows[kind])[0].tolist()
+        # pairs that are named for their detectors divide rows as these do
+        if len(set(parts)) > 1 and parts not in known:
+            known.append(parts)
+            found[title] = [(name, token(kind, name)) for name in rows[kind].unique()]
+    return found
+
+
+def token(kind: str, name: str) -> str:
+    """A word that stands on the rows of this kind and on no others (``head+neck`` holds ``neck``)."""
+    return f"{kind}:{name.split(' (')[0].replace(' ', '-')}"
 
 
 def words(table: pd.DataFrame) -> dict[str, str]:
@@ -57,7 +74,8 @@ def _words(row: Mapping[str, Any]) -> Iterable[str]:
         yield TEACHER
     else:
         (place,) = legend_of([row])
-        yield from (token(place), place, row["method"], row["method_title"])
+        yield from (token("place", place), place, row["method"], row["method_title"])
+    yield from (token(kind, row[kind]) for kind in CHOICES)
     yield from (row["dataset"], row["detector"], tables.KIND_NAMES[row["metric"]], row["metric"], row["pair"])
 
 

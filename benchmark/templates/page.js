@@ -1,5 +1,5 @@
-// Rows that hold all words of the field above a table stay: words that they show, or others that are known of them. The
-// buttons of a legend fill the field with their place; once more, and it is empty.
+// Rows that hold all words of the field above a table stay: words that they show, or others that are known of them. A
+// button puts its word there in place of another of its kind (place, data set, detector, pair); once more, and it is gone.
 for (const table of document.querySelectorAll("table.sortable")) {
   const rows = [...table.tBodies[0].rows];
   const buttons = [...(table.closest("section")?.querySelectorAll("button[data-fill]") ?? [])];
@@ -8,17 +8,21 @@ for (const table of document.querySelectorAll("table.sortable")) {
   field.placeholder = field.ariaLabel = "Filter these rows";
   const text = new Map(rows.map((row) => {
     const shown = [...row.cells].map((cell) => cell.textContent);
-    return [row, [...shown, row.dataset.words ?? ""].join(" ").toLowerCase()];
+    return [row, ["", ...shown, row.dataset.words ?? "", ""].join(" ").toLowerCase()];
   }));
   const filter = () => {
     const words = field.value.toLowerCase().split(/\s+/);
-    for (const row of rows) row.hidden = !words.every((word) => text.get(row).includes(word));
+    // a button's word is whole, as a pair's name may begin with another's
+    const sought = words.map((word) => (word.includes(":") ? ` ${word} ` : word));
+    for (const row of rows) row.hidden = !sought.every((word) => text.get(row).includes(word));
     for (const button of buttons) button.ariaPressed = words.includes(button.dataset.fill);
   };
   field.addEventListener("input", filter);
   for (const button of buttons) {
     button.addEventListener("click", () => {
-      field.value = button.ariaPressed === "true" ? "" : button.dataset.fill;
+      const [own, words] = [button.dataset.fill, field.value.split(/\s+/).filter(Boolean)];
+      const others = words.filter((word) => !word.startsWith(own.replace(/:.*/, ":")));
+      field.value = [...others, ...(words.includes(own) ? [] : [own])].join(" ");
       filter();
     });
   }

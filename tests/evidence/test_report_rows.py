@@ -8,11 +8,13 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 from support.report_tree import RUNS, build, run_report, write_json
 
 from benchmark import report
+from benchmark.figures.page_tables import choices
 from benchmark.report import repository
 
 REPOSITORY = Path(__file__).parents[2]
@@ -57,11 +59,18 @@ def test_a_row_is_found_by_what_it_does_not_show(tree):
     words = {run: re.search(r'data-words="([^"]*)"', row_of(page, run)).group(1) for run in ("teacher-gfl", *RUNS)}
     assert words["pgd"].split() == [
         *("place:key-regions", "key", "regions", "(PGD)", "pgd", "PGD"),
-        *("mini", "gfl", "COCO&#39;s", "metric", "coco", "gfl"),
+        *("dataset:mini", "detector:gfl", "pair:gfl", "mini", "gfl", "COCO&#39;s", "metric", "coco", "gfl"),
     ]
     assert words["inherit"].startswith("place:no-method no method none")
     assert "place:" not in words["teacher-gfl"]
     assert re.findall(r'data-fill="([^"]*)"', page) == ["place:no-method", "place:key-regions"]
+
+
+def test_rows_can_be_chosen_by_what_divides_them():
+    rows = {"dataset": ["a", "a", "b"], "detector": ["gfl"] * 3, "pair": ["a-gfl", "a-gfl", "b"]}
+    assert choices(pd.DataFrame(rows)) == {"data set": [("a", "dataset:a"), ("b", "dataset:b")]}
+    rows["pair"] = ["a", "a-half", "b"]
+    assert list(choices(pd.DataFrame(rows))) == ["data set", "pair"]
 
 
 def test_links_lead_into_the_repository_of_the_experiment(tmp_path, monkeypatch):
@@ -95,6 +104,11 @@ place.click();
 found.push(`${shown()}, ${field.value}, ${place.ariaPressed}`);
 place.click();
 found.push(`${shown()}, ${field.value}, ${place.ariaPressed}`);
+for (const word of ["pair:gfl", "pair:gf"]) {
+  field.value = word;
+  place.click();
+  found.push(`${shown()}, ${field.value}`);
+}
 field.value = "COCO mini key";
 field.dispatchEvent(new Event("input"));
 found.push(shown());
@@ -137,6 +151,8 @@ def test_dots_and_words_filter_rows(tree, tmp_path):
     assert title.split("; ") == [
         "pgd, place:key-regions, true",
         f"{every}, , false",
+        "pgd, pair:gfl place:key-regions",
+        ", pair:gf place:key-regions",
         "pgd",
         "inherit pgd plain teacher-gfl",
     ]
