@@ -2,9 +2,9 @@
 
 ``python -m tools.speed`` (in the repository, after ``dvc repro prepare@minicoco``) measures variants in turns, so that
 their ratios are fair whatever else the machine does, and writes ``results/speed.json``, after each part as far as it
-has come, and ``results/speed.png``. Ten minutes on two idle cores; ``--quick`` takes one or two and three turns, of
-GFL alone. All by one thread, as trainings share the cores, but where threads are what is asked. Milliseconds and
-ratios, median and quartiles over the turns, of
+has come, ``results/speed.png`` and, of the targets, ``results/speed.md``. Ten minutes on two idle cores; ``--quick``
+takes one or two and three turns, of GFL alone. All by one thread, as trainings share the cores, but where threads are
+what is asked. Milliseconds and ratios, median and quartiles over the turns, of
 
 - ``steps``, by detector: a training step of the student as mmdet has it (``literal``: channels outermost, an optimiser
   that takes one parameter after the other, anchors made anew, images normalised one by one) and as it is here; the
@@ -54,7 +54,7 @@ from tools.timed.parts import deformable, evaluation, start
 from tools.timed.side import side_by_side
 from tools.timed.steps import steps
 from tools.timed.switches import switches
-from tools.timed.targets import printed, targets
+from tools.timed.targets import markdown, printed, targets
 
 
 def all_steps(benches: list[Bench]) -> dict[str, Any]:
@@ -114,6 +114,7 @@ def main() -> None:
     # other processes may stand elsewhere
     content = measure(DatasetInfo.load("minicoco").placed(Path.cwd()), extent, keep)
     draw(content).savefig(args.out / "speed.png", dpi=110)
+    (args.out / "speed.md").write_text(markdown(content), encoding="utf-8")
     print(printed(content["targets"]))
     if told := not_idle(content["machine"]):
         print(told, file=sys.stderr)

@@ -131,6 +131,7 @@ def record() -> dict:
     grown |= {"growth of memory": {"exponent": 1.3, "steepest": 1.0}}
     return {
         "steps": {"gfl": steps},
+        "side by side": {"detector": "gfl", side.ALL_WORTH: spread_of(1.5)},
         "loader": {
             "steps of a training": 400,
             "share of the student's step": {"here": spread_of(0.05), "over a training": spread_of(0.05)},
@@ -145,7 +146,7 @@ def test_all_targets_have_a_line():
     rows = targets.targets(record())
     assert all(row["met"] for row in rows)
     assert [row["target"] for row in rows] == [
-        *("at most 1.05", "at most 1.15", "at most 1.15", "at most 1.1", "at least 1.5"),
+        *("at most 1.05", "at most 1.15", "at most 1.15", "at most 1.1", "at least 1.5", "at least 1.5"),
         *("at most 0.05", "at most 0.05", "at least 50", "at most 0", "at most 5000"),
         *["at most 1.2"] * 4,
     ]
@@ -172,6 +173,15 @@ def test_a_target_that_is_missed_says_so():
     assert text.count("  no") == 4
     assert text.count("  yes") == len(rows) - 4
     assert "1.151" in text
+    on = {"cpu": "a CPU", "cores": 2, "torch": "2.0", "git_revision": "abc"}
+    page = targets.markdown(content | {"targets": rows, "machine": on, "turns": 3})
+    assert page.count("| no |") == 4
+    assert "a CPU, 2 cores, torch 2.0, commit abc; medians of up to 3 turns" in page
+
+
+def test_a_machine_of_one_core_has_no_trainings_side_by_side():
+    content = record() | {"side by side": {"why not": "this process may use 1 core"}}
+    assert len(targets.targets(content)) == len(targets.targets(record())) - 1
 
 
 def test_what_does_not_grow_meets_its_target():
@@ -262,6 +272,7 @@ def test_a_quick_measurement_ends_with_a_record_a_figure_and_a_table(tiny, echo,
     speed.main()
     content = json.loads((tiny_world.folder / "out" / "speed.json").read_text())
     check(content, tiny)
+    assert "| yes |" in (tiny_world.folder / "out" / "speed.md").read_text()
     assert (tiny_world.folder / "out" / "speed.png").stat().st_size > 10_000
     assert all(row["what"] in capsys.readouterr().out for row in content["targets"][:1])
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from benchmark.evidence.markdown import markdown_table
 from tools.timed.side import ALL_WORTH
 
 #: a step with a live teacher, by the student's step and the teacher's pass together
@@ -71,14 +72,26 @@ def targets(content: Mapping[str, Any]) -> list[dict]:
     return rows + list(of_growth(content["growth"]))
 
 
+HEAD = ("", "measured", "quartiles", "target", "met")
+
+
+def cells(line: Mapping[str, Any]) -> tuple[str, ...]:
+    """A row of the table."""
+    quartiles = f"{line['lower']:.4g} to {line['upper']:.4g}"
+    return line["what"], f"{line['measured']:.4g}", quartiles, line["target"], "yes" if line["met"] else "no"
+
+
 def printed(rows: list[dict]) -> str:
     """The table as text."""
-    width = max(len(line["what"]) for line in rows)
-    lines = [f"{'':<{width}}  {'measured':>9}  {'quartiles':>21}  {'target':<13}  met"]
-    for line in rows:
-        quartiles = f"{line['lower']:.4g} to {line['upper']:.4g}"
-        lines.append(
-            f"{line['what']:<{width}}  {line['measured']:>9.4g}  {quartiles:>21}  {line['target']:<13}  "
-            f"{'yes' if line['met'] else 'no'}"
-        )
-    return "\n".join([*lines, f"not measured here: {ELSEWHERE}"])
+    lines = [HEAD, *map(cells, rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    text = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
+    return "\n".join([*text, f"not measured here: {ELSEWHERE}"])
+
+
+def markdown(content: Mapping[str, Any]) -> str:
+    """The table for readers, and what it was measured on."""
+    on = content["machine"]
+    where = f"{on['cpu']}, {on['cores']} cores, torch {on['torch']}, commit {on['git_revision']}"
+    table = markdown_table(HEAD, map(cells, content["targets"]), ("", "target", "met"))
+    return f"{table}\n{where}; medians of up to {content['turns']} turns. Not measured here: {ELSEWHERE}.\n"
