@@ -1,5 +1,5 @@
 // Rows that hold all words of the field above a table stay: words that they show, or others that are known of them. A
-// button puts its word there in place of another of its kind (place, data set, detector, pair); once more, and it is gone.
+// button puts its word there in place of another of its kind (place, data set, detector, pair); once more takes it out.
 for (const table of document.querySelectorAll("table.sortable")) {
   const rows = [...table.tBodies[0].rows];
   const buttons = [...(table.closest("section")?.querySelectorAll("button[data-fill]") ?? [])];

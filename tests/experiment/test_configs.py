@@ -126,6 +126,7 @@ def test_pairs_fit(student, teacher):
     assert shapes(student) == shapes(teacher)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("student", "teacher"), SMALL)
 def test_a_small_student_inherits_all_but_its_laterals(student, teacher):
     ours, theirs = shapes(student), shapes(teacher)

@@ -27,7 +27,7 @@ from benchmark.experiment.workspace import ROOT, file_digest
 from benchmark.plan import check_pretrained
 from pgd.checkpoint import CheckpointError
 
-pytestmark = pytest.mark.filterwarnings("ignore:DeprecationWarning. .num_anchors")
+pytestmark = [pytest.mark.filterwarnings("ignore:DeprecationWarning. .num_anchors"), pytest.mark.slow]
 PAPER = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "benchmark/configs/paper").glob("*.py"))
 KEY = "model.backbone.init_cfg.checkpoint"
 
@@ -88,7 +88,6 @@ def init(cfg: Config) -> dict:
     return cfg.model.student.backbone.init_cfg
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["torchvision", "address"])
 def test_a_student_starts_from_the_file(site, state, tiny_data, tmp_path, kind):
     """Fetched once; where torch and mmengine keep what they have downloaded."""
@@ -244,7 +243,6 @@ def test_without_a_network_the_remedy_is_to_bring_the_file(site, state, tiny_dat
     local_weights(training(address, tiny_data, tmp_path))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["file", "address", "pickle"])
 def test_code_in_pretrained_weights_is_not_run(site, state, tiny_data, tmp_path, kind):
     """Refused in a sentence before the training, and by mmengine's own reader of files."""

@@ -22,7 +22,7 @@ from pgd.maths.regions import (
     inside,
 )
 
-pytestmark = QUIET
+pytestmark = [QUIET, pytest.mark.slow]
 OPTIONS = Options(percents=(1.0, 10.0, 40.0, 100.0), seeds=(0, 1))
 
 
@@ -130,7 +130,6 @@ def test_dropped_predictions_vanish_and_others_stay(scene):
     assert len(raw.scores) == int((view.scores[0][~part[0]] > cfg.score_thr).sum())
 
 
-@pytest.mark.slow
 @torch.no_grad()
 @pytest.mark.parametrize("setting", [0, 2, 5])
 def test_features_are_flattened_one_setting_at_a_time(scene, setting):

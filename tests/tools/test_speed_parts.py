@@ -14,7 +14,7 @@ from tools.timed import compiled, growth, loading, parts, side, switches
 from tools.timed import steps as timed_steps
 from tools.timed.children import called, ended, started
 
-pytestmark = QUIET
+pytestmark = [QUIET, pytest.mark.slow]
 
 
 def test_two_processes_are_asked_at_once_and_one_that_has_ended_is_noticed(echo):
@@ -193,7 +193,6 @@ def test_evaluation_is_of_detections_that_find_something(tiny, tiny_data):
     assert found["pycocotools / here"]["median"] > 0
 
 
-@pytest.mark.slow
 def test_other_methods_of_the_first_detector(bench, tmp_path):
     """Those that no target is set for are measured in turns of their own."""
     bench.runs  # noqa: B018  all of them; a few are enough
@@ -211,7 +210,6 @@ def replaced(bench, **changes):
     return own
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("literal", [False, True])
 def test_trainings_that_serve_steps_in_processes_of_their_own(bench, literal):
     process = started(side.serving(literal))
@@ -223,6 +221,5 @@ def test_trainings_that_serve_steps_in_processes_of_their_own(bench, literal):
         ended(process)
 
 
-@pytest.mark.slow
 def test_a_first_step_in_a_process_of_its_own(bench):
     called(["-c", parts.STEP], bench.as_text())
