@@ -111,7 +111,7 @@ class Launch:
         for task in self.in_state(WAITING):
             before = [self.tasks[name].state for name in self.stages.needs[task.name]]
             if {FAILED, BLOCKED} & set(before):
-                task.state, task.note = BLOCKED, "something that it needs failed"
+                task.state = BLOCKED
             elif all(state == DONE for state in before) and len(self.in_state(RUNNING)) < self.jobs:
                 self.start(task)
         return bool(self.in_state(WAITING, RUNNING))
@@ -148,6 +148,9 @@ class Launch:
             if told.get(task.name, WAITING) == task.state:
                 continue
             told[task.name] = task.state
+            if task.state == BLOCKED:
+                # all that wait for a failed one, which has a line
+                continue
             print(f"{task.name}: {task.state} {task.note}".rstrip(), flush=True)
             if task.state == FAILED:
                 print(textwrap.indent(self.queue.end(task.job), "    "), flush=True)
@@ -159,11 +162,13 @@ class Launch:
             table.add_column(name, no_wrap=True)
         table.add_column("last line", no_wrap=True, overflow="ellipsis", ratio=1)
         waiting = self.in_state(WAITING)
-        for task in [*self.in_state(FAILED, BLOCKED, RUNNING), *waiting[:5]]:
+        for task in [*self.in_state(FAILED, RUNNING), *waiting[:5]]:
             clock = f"{task.seconds // 60:.0f}:{task.seconds % 60:02.0f}" if task.began else ""
             table.add_row(task.name, f"[{LOOKS[task.state]}]{task.state}", clock, task.note)
         if len(waiting) > 5:
             table.add_row(f"and {len(waiting) - 5} more", f"[dim]{WAITING}", "", "")
+        if blocked := len(self.in_state(BLOCKED)):
+            table.add_row(f"{blocked} wait for these", f"[{LOOKS[BLOCKED]}]{BLOCKED}", "", "")
         return table
 
 
@@ -194,10 +199,15 @@ def launch(
     asked = {name for name in stages.needs if not only or any(fnmatch.fnmatch(name, one) for one in only)}
     if not asked:
         raise StageError(f"no stage is called like {', '.join(only)}; {hint(only[0], stages.needs)}")
+    wanted = stages.with_needs(asked)
+    # with `partial` what is not there may not be needed
+    if not partial and (absent := stages.absent(wanted)):
+        path, remedy = next(iter(absent.items()))
+        raise StageError(f"{path}: not there, and no stage makes it; {remedy}")
     if executor == "local":
         # jobs share the cores; more threads than these would only wait for each other
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
-    run = Launch(stages, Queue(Workspace(folder), executor, limits, partial), jobs, stages.with_needs(asked), gpus)
+    run = Launch(stages, Queue(Workspace(folder), executor, limits, partial), jobs, wanted, gpus)
     console = Console()
     told: dict[str, str] = {}
     with Live(run.table(), console=console, refresh_per_second=2) as live:

@@ -30,7 +30,7 @@ from mmengine.config import Config
 import pgd.plugin  # noqa: F401  registers with mmdet
 from benchmark.data.manifest import file_state
 from benchmark.experiment.cli import command_parser, run_cli
-from benchmark.experiment.config import DatasetInfo, detector_config, training_digest
+from benchmark.experiment.config import GROUPED, DatasetInfo, detector_config, in_groups, training_digest
 from benchmark.experiment.digest import BESIDE_TRAINING, PACKAGES, closure, library_versions
 from benchmark.experiment.pretrained import remote_of
 from benchmark.experiment.quiet import quiet
@@ -56,8 +56,8 @@ def parts_of(model: Any) -> set[type]:
     return {cls for cls in named if isinstance(cls, type)}.union(*map(parts_of, model.values()))
 
 
-def sources(parts: set[type], run: Run | None) -> dict[str, str]:
-    """Digests of the modules that a training goes through, by module name.
+def sources(parts: set[type], run: Run | None, grouped: bool = False) -> dict[str, str]:
+    """Digests of the modules that a training goes through, by module name; ``grouped``: as are its batches.
 
     Followed by their imports from the training, the detectors' parts, the readers of their heads and the method's file,
     so that a new head or method, which nothing imports by name, changes nothing for the others.
@@ -66,6 +66,8 @@ def sources(parts: set[type], run: Run | None) -> dict[str, str]:
     for part in parts:
         if issubclass(part, tuple(served_heads())):
             roots |= {cls.__module__ for cls in reader_of.dispatch(part).__mro__}
+    if grouped:
+        roots.add(GROUPED)
     if run is not None and run.needs_teacher:
         roots.add(DYNAMICS)
     if run is not None and run.method != "none":
@@ -124,7 +126,7 @@ def entry(job: Job, space: Workspace = HERE) -> dict:
         # of all settings, as far as they matter to this training
         "config": training_digest(job, data),
         "seed": job.seed if job.run is None else None,
-        "code": sources(parts, job.run) | (closure({GIVEN}, BESIDE_TRAINING) if given else {}),
+        "code": sources(parts, job.run, in_groups(cfg)) | (closure({GIVEN}, BESIDE_TRAINING) if given else {}),
         "libraries": library_versions(),
         **({"checkpoint": check_given(job)} if given else {}),
     }

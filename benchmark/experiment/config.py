@@ -32,6 +32,8 @@ PHOTOS = replace(MINI, positions=1024)
 PHOTOS_WIDE = replace(PHOTOS, channels=64)
 #: which of benchmark/training/draws.py takes the place of mmengine's sampler in trainings
 DRAWS = {"DefaultSampler": "EpochDraws", "InfiniteSampler": "EndlessDraws"}
+#: whose sampler and loop serve epochs of batches that are grouped
+GROUPED = "benchmark.training.grouped"
 #: by what configs call their ``scale``
 SCALES = {"full": FULL, "mini": MINI, "photos": PHOTOS, "photos_wide": PHOTOS_WIDE}
 
@@ -200,6 +202,11 @@ def check_same_inputs(job: Job, teacher: dict, student: dict) -> None:
         )
 
 
+def in_groups(cfg: Config) -> bool:
+    """Whether a detector is trained by epochs of batches that are grouped."""
+    return not cfg.train_cfg.get("max_iters") and cfg.train_dataloader.get("batch_sampler") is not None
+
+
 def training_config(job: Job, data: DatasetInfo, teacher_checkpoint: Path | None, work_dir: Path) -> Config:
     """The config of one training; who builds it imports :mod:`benchmark.training.draws` and `.hooks`."""
     cfg = detector_config(job.detector, job.options)
@@ -238,6 +245,8 @@ def training_config(job: Job, data: DatasetInfo, teacher_checkpoint: Path | None
     iterations = cfg.train_cfg.get("max_iters")
     if iterations:
         cfg.train_cfg.val_interval = -(-iterations // MONITOR_POINTS)
+    elif in_groups(cfg):
+        loader.sampler.type, cfg.train_cfg.type = f"{GROUPED}.GroupedDraws", f"{GROUPED}.GroupedEpochs"
     else:
         cfg.train_cfg.type = "ResumedEpochs"
     interval = LONG if iterations is None else max(1, min(100, iterations // 4))

@@ -52,6 +52,7 @@ STAGES = {
         "benchmark.plan",
         "benchmark.train",
         "benchmark.training.dynamics",
+        "benchmark.training.grouped",
         "benchmark.training.masks",
         *PLUG_INS,
     ),

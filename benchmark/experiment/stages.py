@@ -107,6 +107,21 @@ class Stages:
             if any(not os.path.exists(path) for path in paths if _reached(path, needed))
         }
 
+    def absent(self, names: set[str]) -> dict[str, str]:
+        """What these stages need, none makes and is not there: paths from the folder, and what brings each."""
+        made = {out.fs_path for stage in self._stages.values() for out in stage.outs}
+        needed = {dependency.fs_path for name in names for dependency in self._stages[name].deps}
+        pinned = {out.fs_path: stage.path for stage in self.repo.index.stages for out in stage.outs}
+        gone = [path for path in sorted(needed) if not os.path.exists(path) and not _reached(path, made)]
+
+        def shown(path: str) -> str:
+            return os.path.relpath(path, self.folder)
+
+        return {
+            shown(path): f"`dvc pull {shown(pinned[path])}` brings it" if path in pinned else "bring it back"
+            for path in gone
+        }
+
 
 def _reached(path: str, needed: set[str]) -> bool:
     """Whether a file or folder is one of those needed, lies in one or holds one."""

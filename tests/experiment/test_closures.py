@@ -14,6 +14,7 @@ from support.worlds import light_content
 
 from benchmark.closures import main as write_closures
 from benchmark.experiment import digest
+from benchmark.experiment.config import GROUPED
 from benchmark.experiment.digest import BESIDE_TRAINING, PLUG_INS, STAGES, closure, imported, stage_closures
 from benchmark.experiment.workspace import HERE, ROOT, Workspace
 from benchmark.match import LEARNER
@@ -160,7 +161,7 @@ def test_evaluation_and_reporting_are_in_no_training():
 
 def test_the_plan_goes_through_the_code_of_all_trainings():
     """Or a change of it would leave the plan, and with it every training, as up to date."""
-    roots = {"benchmark.training.run", "benchmark.training.stored", DYNAMICS, LEARNER, *PLUG_INS}
+    roots = {"benchmark.training.run", "benchmark.training.stored", DYNAMICS, GROUPED, LEARNER, *PLUG_INS}
     trainings = closure(roots, BESIDE_TRAINING)
     assert trainings.items() <= stage_closures()["plan"].items()
 

@@ -16,7 +16,7 @@ from types import SimpleNamespace
 import pytest
 import yaml
 from rich.console import Console
-from support.launching import ENVIRONMENT, experiment_in, status, write
+from support.launching import ENVIRONMENT, PIPELINE, experiment_in, status, write
 
 import benchmark.launch as module
 from benchmark.experiment.stages import StageError, Stages, last_line
@@ -45,7 +45,10 @@ def test_stages_run_side_by_side_and_a_failure_stops_what_needs_it(folder, monke
         launch(folder, "local", 3, [], {})
     times = {name: float((folder / "work" / name).read_text()) for name in ("one", "two", "start_one", "start_two")}
     assert max(times["start_one"], times["start_two"]) < min(times["one"], times["two"]), "at the same time"
-    assert "never: blocked" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "side@bad: failed" in told
+    assert "never" not in told, "what only waits for it is counted"
+    assert "1 wait for these" in told
     assert {name.split(":")[-1] for name in status(folder)} == {"side@bad", "never"}
     before = (folder / "work" / "one").read_text()
     launch(folder, "local", 3, ["last"], {})
@@ -98,6 +101,24 @@ def test_what_cannot_be_asked_for(folder):
         launch(folder, "local", 2, ["teacher@*"], {})
     with pytest.raises(StageError, match=r"no stages; run this from the folder of an experiment"):
         Stages(folder.parent)
+
+
+@pytest.mark.slow
+def test_what_nobody_makes_is_told_before_anything_runs(folder):
+    (folder / "pinned").write_text("data")
+    subprocess.run([sys.executable, "-m", "dvc", "add", "-q", "pinned"], cwd=folder, check=True, env=ENVIRONMENT)
+    stages = {"first": PIPELINE["first"], "later": {"cmd": "touch b", "deps": ["pinned", "work/a"], "outs": ["b"]}}
+    (folder / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}))
+    (folder / "pinned").unlink()
+    with pytest.raises(
+        StageError, match=r"^pinned: not there, and no stage makes it; `dvc pull pinned.dvc` brings it$"
+    ):
+        launch(folder, "local", 2, [], {})
+    assert not (folder / "work").exists()
+    launch(folder, "local", 2, ["first"], {})
+    stages["later"]["deps"] = ["own", "work/a"]
+    (folder / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}))
+    assert Stages(folder).absent({"later"}) == {"own": "bring it back"}
 
 
 @pytest.mark.parametrize(

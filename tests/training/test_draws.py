@@ -8,6 +8,7 @@ import random
 import numpy as np
 import pytest
 import torch
+from mmdet.datasets.samplers import AspectRatioBatchSampler
 from mmdet.registry import DATA_SAMPLERS, DATASETS, TRANSFORMS
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
@@ -16,6 +17,7 @@ from support.worlds import light_content
 from benchmark.experiment.config import training_config
 from benchmark.experiment.settings import parse
 from benchmark.training.draws import dice, stacked, thrown
+from benchmark.training.grouped import GroupedDraws
 
 
 @pytest.fixture(autouse=True)
@@ -83,6 +85,34 @@ def test_samplers_give_mmengines_order(dataset, kind, plain):
             streams = iter(ours), iter(theirs)
         draws, images = ([*itertools.islice(stream, count)] for stream in streams)
         assert [divmod(draw, count) for draw in draws] == [(epoch, image) for image in images]
+
+
+class Shapes:
+    """A data set of upright and lying images that are not there."""
+
+    def __init__(self, upright: list[bool]) -> None:
+        self.upright = upright
+
+    def __len__(self) -> int:
+        return len(self.upright)
+
+    def get_data_info(self, draw: int) -> dict:
+        return {"width": 10, "height": 20 if self.upright[draw % len(self)] else 5}
+
+
+@pytest.mark.parametrize("images", [12, 13, 20])
+def test_an_epoch_of_groups_goes_on_behind_any_batch(images):
+    """The batches of the rest are those that it would have had, whatever waited for more of its kind."""
+    sampler = GroupedDraws(Shapes([(i * 7) % 5 < 2 for i in range(images)]), shuffle=True, seed=3)
+    batches = AspectRatioBatchSampler(sampler, 3)
+    for epoch in range(2):
+        sampler.set_epoch(epoch)
+        straight = [*batches]
+        assert sorted(itertools.chain(*straight)) == [epoch * images + i for i in range(images)]
+        for done in range(len(straight) + 1):
+            sampler.seen = frozenset(itertools.chain(*straight[:done]))
+            assert [*batches] == straight[done:]
+        assert [*batches] == straight, "the next epoch begins at its beginning"
 
 
 @pytest.mark.slow

@@ -80,10 +80,19 @@ def epochs(content: dict) -> None:
     }
 
 
+def grouped(content: dict) -> None:
+    """Upright and lying images in batches of their own, as COCO's."""
+    epochs(content)
+    content["pairs"]["gfl"]["student"]["options"] |= {
+        "train_dataloader.batch_sampler": {"type": "AspectRatioBatchSampler"}
+    }
+
+
+@pytest.mark.parametrize("change", [epochs, grouped])
 @pytest.mark.parametrize("step", [6, 12])
-def test_killed_within_an_epoch(taught_world, monkeypatch, capsys, step):
+def test_killed_within_an_epoch(taught_world, monkeypatch, capsys, step, change):
     monkeypatch.setattr(config, "LONG", 4)
-    params = taught_world.settle(epochs)
+    params = taught_world.settle(change)
     straight = taught_world.train(params, "fgd")
     expected, curve = load_state(straight / "weights.pth"), (straight / "curve.jsonl").read_text()
     assert [json.loads(line)["step"] for line in curve.splitlines() if "AP" in line] == [6, 12]
