@@ -37,7 +37,7 @@ repro: data ## train the teacher, distil all students, evaluate, write results/ 
 smoke: data ## the whole pipeline on a few images, in minutes
 	python -m benchmark.smoke
 
-test-quick: data ## the tests that take less than some seconds each, in three minutes
+test-quick: data ## the tests that take less than a second or two each, in two minutes
 	python -m pytest -n 2 -m "not slow"
 
 test: data ## all tests
