@@ -25,7 +25,7 @@ INTERVALS = {
     "both": (
         f"95%, several seeds: paired bootstrap over seeds and validation images ({RESAMPLES} resamples), what other "
         "trainings and other images may change. p: two-sided, of no gain, by Holm over the methods compared with one "
-        "baseline."
+        "baseline. Better: how often a training of the run is better than one of its baseline, on images drawn anew."
     ),
 }
 CROWD_NOTES = (

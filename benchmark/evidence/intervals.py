@@ -22,9 +22,11 @@ from benchmark.evidence.stats import (
     crowd_matches,
     draw_images,
     holm,
+    improvement,
     indexed,
     over_seeds,
     percentile_interval,
+    smallest_difference,
     two_sided,
 )
 
@@ -95,10 +97,12 @@ def with_bootstrap(records: pd.DataFrame, table: pd.DataFrame, results: Path) ->
 
     Both runs of a gain see the same draws, so that what is easy or hard about an image cancels out. ``interval`` says
     what an interval rests on: ``both``, ``images`` (a single seed), or ``seeds`` where no resamples were kept. With
-    several seeds, ``gain_p`` is the two-sided p-value of no gain, by Holm over the methods of the footing's table.
+    several seeds, ``gain_p`` is the two-sided p-value of no gain, by Holm over the methods of the footing's table,
+    ``gain_chance`` how often a training of the run is better than one of its baseline, on images drawn anew, and
+    ``gain_seen`` the smallest true gain that so many seeds and images tell from none four times in five.
     """
     table = table.astype({"interval": object})
-    table["gain_p"] = np.nan
+    table[["gain_p", "gain_chance", "gain_seen"]] = np.nan
     for row in table.index[table["gain"].notna()]:
         run, plain = table.loc[row, "run"], table.loc[row, "baseline"]
         seeds = sorted(paired(records, run, plain, "AP").index)
@@ -115,6 +119,9 @@ def with_bootstrap(records: pd.DataFrame, table: pd.DataFrame, results: Path) ->
             table.loc[row, "interval"] = "both" if len(seeds) > 1 else "images"
             if name == "gain" and len(seeds) > 1:
                 table.loc[row, "gain_p"] = two_sided(values)
+                table.loc[row, "gain_chance"] = improvement(ours, base)
+                spreads = (ours - base).mean(axis=1).std(ddof=1), (ours - base).mean(axis=0).std(ddof=1)
+                table.loc[row, "gain_seen"] = smallest_difference(*spreads, len(seeds))
     for _, group in table[table["gain_p"].notna()].groupby("baseline"):
         table.loc[group.index, "gain_p"] = holm(group["gain_p"].to_numpy(float))
     return table

@@ -98,8 +98,13 @@ def holm(p: np.ndarray) -> np.ndarray:
     return adjusted[np.argsort(order)]
 
 
-def improvement(one: Sequence[float], other: Sequence[float]) -> float:
-    """Chance that a training of one kind is better than one of another: the share of pairs, ties by half."""
+def improvement(one: np.ndarray, other: np.ndarray) -> float:
+    """Chance that a training of one kind is better than one of another: the share of pairs, ties by half.
+
+    Args:
+        one, other: figures ``[S, ...]`` and ``[T, ...]`` of S and T seeds; the rest, such as resamples of the images,
+            is the same for both.
+    """
     a, b = np.asarray(one, dtype=float)[:, None], np.asarray(other, dtype=float)[None]
     return float(np.mean((a > b) + 0.5 * (a == b)))
 

@@ -34,6 +34,11 @@ def probability(value: float) -> str:
     return "<0.01" if value < 0.01 else number(value, 2)
 
 
+def share(value: float) -> str:
+    """A chance, in percent."""
+    return MISSING if pd.isna(value) else f"{value:.0%}"
+
+
 def spread(mean: float, sd: float, sign: bool = False) -> str:
     """Mean and standard deviation, the latter only where there is one (not for a single seed)."""
     return number(mean, sign=sign) + ("" if pd.isna(sd) else f" ± {number(sd)}")
@@ -104,6 +109,16 @@ def constants(table: pd.DataFrame) -> str:
     return f"For all: {', '.join(parts)}." if parts else ""
 
 
+def resolution(table: pd.DataFrame) -> str:
+    """A sentence of how small a gain these seeds and images would see; nothing where there are no several seeds."""
+    seen = table["gain_seen"].dropna() if "gain_seen" in table else pd.Series(dtype=float)
+    if seen.empty:
+        return ""
+    low, high = number(seen.min()), number(seen.max())
+    most = low if low == high else f"{low} to {high}, run by run,"
+    return f"A true gain of {most} would be told from none four times in five."
+
+
 def summary(table: pd.DataFrame) -> pd.DataFrame:
     """The aggregated rows of one kind of metric as text cells; what is the same for all has no column."""
     kind, differs = table["metric"].iloc[0], varied(table)
@@ -118,7 +133,7 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
             "AP": spread(row["AP"], row["AP_sd"]),
             "gain": spread(row["gain"], row["gain_sd"], sign=True),
             "gain 95%": interval(row["gain_low"], row["gain_high"]),
-            **({"p": probability(row["gain_p"])} if with_p else {}),
+            **({"p": probability(row["gain_p"]), "better": share(row["gain_chance"])} if with_p else {}),
             "outcome": outcome(row),
             **_accuracy(row, kind),
             **(_miss_rate(row) if kind == "crowdhuman" else {}),

@@ -108,6 +108,7 @@ def commits(records: pd.DataFrame) -> dict[str, list[str]]:
 def notes(rows: pd.DataFrame, kind: str, work: Path) -> str:
     """What stands below a table."""
     parts = [NOTES, *(text for name, text in INTERVALS.items() if (rows["interval"] == name).any())]
+    parts += filter(None, [tables.resolution(rows)])
     parts.append(CROWD_NOTES if kind == "crowdhuman" else sizes(work, rows["dataset"].unique()))
     return " ".join(parts)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -154,9 +155,14 @@ def test_several_seeds_and_images_have_an_interval_together(crowd):
     expected = np.quantile(300 / persons, (0.025, 0.975))
     assert table.loc["crowd-pgd", ["gain_low", "gain_high"]].tolist() == pytest.approx(expected.tolist(), abs=1e-4)
     assert table.loc["crowd-pgd", "gain_p"] == pytest.approx(1 / RESAMPLES)
+    assert table.loc["crowd-pgd", "gain_chance"] == 1
+    # no spread over seeds, and that of the images
+    reach = 1.9600 + 0.8416
+    assert table.loc["crowd-pgd", "gain_seen"] == pytest.approx(reach * (300 / persons).std(ddof=1), rel=1e-3)
     run_report(crowd)
     lines = (crowd / "results" / "table.md").read_text()
-    assert "| p |" in lines
+    assert "| p | better |" in lines
+    assert re.search(r"A true gain of \d+\.\d would be told from none four times in five", lines)
     assert "<0.01" in lines
     assert "seeds and validation images" in lines
 

@@ -205,6 +205,9 @@ def test_p_values():
 def test_improvement_and_power():
     assert stats.improvement([1, 2], [1, 1]) == 0.75
     assert stats.improvement([3], [1, 2]) == 1
+    # the same resamples for both: of two seeds against one, on three
+    assert stats.improvement([[1, 2, 3], [3, 2, 1]], [[2, 2, 2]]) == 0.5
+    assert stats.improvement([[1, 2, 3], [3, 3, 3]], [[2, 1, 2]]) == pytest.approx(5 / 6)
     rng = np.random.default_rng(1)
     smallest = stats.smallest_difference(0.4, 0.3, 5)
     seen = smallest + rng.normal(0, 0.4, (20000, 5)).mean(axis=1) + rng.normal(0, 0.3, 20000)
