@@ -32,6 +32,8 @@ KEPT = {
     "coco": ("results", "`dvc repro` in the repository"),
     "crowdhuman": ("experiments/crowd/results", "`cd experiments/crowd && dvc repro`"),
 }
+#: what detectors trained on COCO have in their boxes
+PHOTOGRAPHS = ROOT / "experiments/coco-regions/results"
 
 
 class NothingToShow(ReportError):
@@ -125,10 +127,10 @@ def measured_costs(folder: Path, table: pd.DataFrame) -> pd.DataFrame:
     return costs
 
 
-def open_key_regions() -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Accuracy and levels by kept share; raises NothingToShow where no detector was looked at."""
+def open_key_regions(folder: Path | None = None) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Accuracy and levels by kept share, of a results folder; raises NothingToShow where no detector was looked at."""
     with needed("`dvc repro` runs it for all pairs; set `PGD_RESULTS` for another folder."):
-        table, levels = region_figures.load(results_folder() / "key_regions")
+        table, levels = region_figures.load((folder or results_folder()) / "key_regions")
     show(region_tables.shares_sentence(table))
     return table, levels
 
