@@ -114,13 +114,14 @@ def with_bootstrap(records: pd.DataFrame, table: pd.DataFrame, results: Path) ->
             )
             if ours is None or base is None:
                 continue
-            values = over_seeds(ours - base)
+            differences = ours - base
+            values = over_seeds(differences)
             table.loc[row, [f"{name}_low", f"{name}_high"]] = percentile_interval(values)
             table.loc[row, "interval"] = "both" if len(seeds) > 1 else "images"
             if name == "gain" and len(seeds) > 1:
                 table.loc[row, "gain_p"] = two_sided(values)
                 table.loc[row, "gain_chance"] = improvement(ours, base)
-                spreads = (ours - base).mean(axis=1).std(ddof=1), (ours - base).mean(axis=0).std(ddof=1)
+                spreads = [differences.mean(axis=axis).std(ddof=1) for axis in (1, 0)]
                 table.loc[row, "gain_seen"] = smallest_difference(*spreads, len(seeds))
     for _, group in table[table["gain_p"].notna()].groupby("baseline"):
         table.loc[group.index, "gain_p"] = holm(group["gain_p"].to_numpy(float))

@@ -35,7 +35,7 @@ def probability(value: float) -> str:
 
 
 def share(value: float) -> str:
-    """A chance, in percent."""
+    """A share, or a chance, in percent; a dash where there is none."""
     return MISSING if pd.isna(value) else f"{value:.0%}"
 
 
@@ -185,7 +185,7 @@ def pulls(table: pd.DataFrame) -> pd.DataFrame:
             "Method": table["method_title"],
             "loss by the detector's, first": [number(ratio, 2) for ratio in table["start"]],
             "at the end": [number(ratio, 2) for ratio in table["end"]],
-            "steps clipped": [MISSING if pd.isna(share) else f"{share:.0%}" for share in table["clipped"]],
+            "steps clipped": [share(clipped) for clipped in table["clipped"]],
             "outcome": table["flag"],
         }
     )

@@ -108,9 +108,9 @@ def commits(records: pd.DataFrame) -> dict[str, list[str]]:
 def notes(rows: pd.DataFrame, kind: str, work: Path) -> str:
     """What stands below a table."""
     parts = [NOTES, *(text for name, text in INTERVALS.items() if (rows["interval"] == name).any())]
-    parts += filter(None, [tables.resolution(rows)])
+    parts.append(tables.resolution(rows))
     parts.append(CROWD_NOTES if kind == "crowdhuman" else sizes(work, rows["dataset"].unique()))
-    return " ".join(parts)
+    return " ".join(filter(None, parts))
 
 
 def sizes(work: Path, datasets: Iterable[str]) -> str:

@@ -1,6 +1,7 @@
 """Epochs of batches whose images are grouped, as COCO's are by upright and lying ones, and how they go on within one.
 
-A config names both classes by their full names, so that only a training that needs them imports this.
+A config names both classes by their full names, so that only a training that needs them imports this. The loop would
+serve all epochs, in place of draws.py's; but a change of that file makes every training another one by its digest.
 """
 
 from __future__ import annotations
@@ -8,7 +9,9 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 
-from benchmark.training.draws import EpochDraws, ResumedEpochs
+from mmengine.runner import EpochBasedTrainLoop
+
+from benchmark.training.draws import EpochDraws
 
 
 class GroupedDraws(EpochDraws):
@@ -22,7 +25,7 @@ class GroupedDraws(EpochDraws):
         return (draw for draw in super().__iter__() if draw not in seen)
 
 
-class GroupedEpochs(ResumedEpochs):
+class GroupedEpochs(EpochBasedTrainLoop):
     """mmengine's loop over epochs, which goes on within one: behind the batches that a checkpoint has seen of it.
 
     What is left of a group waits for the next of its kind, so that a batch is not the next few draws; but the draws

@@ -16,7 +16,7 @@ from types import SimpleNamespace
 import pytest
 import yaml
 from rich.console import Console
-from support.launching import ENVIRONMENT, PIPELINE, experiment_in, status, write
+from support.launching import ENVIRONMENT, PIPELINE, experiment_in, launcher, status, write
 
 import benchmark.launch as module
 from benchmark.experiment.stages import StageError, Stages, last_line
@@ -59,8 +59,7 @@ def test_stages_run_side_by_side_and_a_failure_stops_what_needs_it(folder, monke
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT, signal.SIGHUP], ids=["killed", "ctrl-c", "closed"])
 def test_a_launcher_finds_its_jobs_again(folder, how):
     write(folder, wait=15)
-    command = [sys.executable, "-m", "benchmark.launch", "--only", "last"]
-    first = subprocess.Popen(command, cwd=folder, env=ENVIRONMENT, start_new_session=True)
+    first = launcher(folder, "--only", "last", start_new_session=True)
     until = time.monotonic() + 90
     while not all((folder / "work" / f"start_{k}").is_file() for k in ("one", "two")):
         assert time.monotonic() < until
@@ -70,7 +69,7 @@ def test_a_launcher_finds_its_jobs_again(folder, how):
     # a terminal sends Ctrl-C, and that it is closed, to all processes in front of it
     os.kill(first.pid, how) if how == signal.SIGKILL else os.killpg(first.pid, how)
     first.wait()
-    subprocess.run(command, cwd=folder, env=ENVIRONMENT, check=True)
+    assert launcher(folder, "--only", "last").wait() == 0
     assert {k: (folder / "work" / f"start_{k}").read_text() for k in started} == started, "each ran once"
     assert (folder / "work" / "z").is_file()
 

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 import yaml
-from support.launching import ENVIRONMENT, experiment_in, status, wait_for, write
+from support.launching import experiment_in, launcher, status, wait_for, write
 from support.slurm import NEEDS_SLURM, node_in
 
 from benchmark.experiment import jobs
@@ -19,6 +19,8 @@ from benchmark.experiment.jobs import Queue, sorted_out
 from benchmark.experiment.stages import StageError
 from benchmark.experiment.workspace import ROOT, Workspace
 from benchmark.launch import launch
+
+LAST = ("--executor", "slurm", "--jobs", "2", "--only", "last")
 
 
 @pytest.fixture
@@ -33,7 +35,7 @@ def test_slurm_runs_stages_and_a_cancelled_one_failed(folder, monkeypatch):
     launch(folder, "slurm", 2, ["side@one"], {})
     assert (folder / "work" / "one").is_file()
     write(folder, wait=60)
-    watched = subprocess.Popen([sys.executable, "-m", "benchmark.launch", "--executor", "slurm"], cwd=folder)
+    watched = launcher(folder, "--executor", "slurm")
     wait_for(folder / "work" / "start_two")
     job = json.loads((folder / "work" / "launch" / "jobs.json").read_text())["side@two"]["id"]
     subprocess.run(["scancel", job], check=True)
@@ -48,14 +50,13 @@ def test_slurm_runs_stages_and_a_cancelled_one_failed(folder, monkeypatch):
 @NEEDS_SLURM
 def test_a_launcher_that_died_finds_its_jobs_in_slurm(folder):
     write(folder, wait=20)
-    command = [sys.executable, "-m", "benchmark.launch", "--executor", "slurm", "--jobs", "2", "--only", "last"]
-    first = subprocess.Popen(command, cwd=folder, env=ENVIRONMENT)
+    first = launcher(folder, *LAST)
     files = [folder / "work" / f"start_{k}" for k in ("one", "two")]
     wait_for(*files)
     started = [file.read_text() for file in files]
     first.kill()
     first.wait()
-    subprocess.run(command, cwd=folder, env=ENVIRONMENT, check=True)
+    assert launcher(folder, *LAST).wait() == 0
     assert [file.read_text() for file in files] == started, "each ran once"
     assert (folder / "work" / "z").is_file()
 
@@ -83,10 +84,7 @@ def test_a_training_whose_time_is_over_goes_on(folder):
     (folder / "train.py").write_text(TRAINING)
     stages = {"side": {"cmd": f"mkdir -p work && {sys.executable} train.py", "outs": ["work/one"]}}
     (folder / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}))
-    watched = subprocess.Popen(
-        [sys.executable, "-m", "benchmark.launch", "--executor", "slurm", "--slurm", "nice=1", "signal_delay_s=30"],
-        cwd=folder, env=ENVIRONMENT,
-    )  # fmt: skip
+    watched = launcher(folder, "--executor", "slurm", "--slurm", "nice=1", "signal_delay_s=30")
     wait_for(folder / "work" / "started")
     job = json.loads((folder / "work" / "launch" / "jobs.json").read_text())["side"]["id"]
     subprocess.run(["scancel", "--signal=USR2", job], check=True)
@@ -101,8 +99,7 @@ def test_a_training_whose_time_is_over_goes_on(folder):
 def test_a_node_that_dies_and_one_that_is_drained(folder):
     """Slurm runs a dead node's jobs anew; a drained node ends what it has and begins nothing."""
     write(folder, wait=15)
-    command = [sys.executable, "-m", "benchmark.launch", "--executor", "slurm", "--jobs", "2", "--only", "last"]
-    watched = subprocess.Popen(command, cwd=folder, env=ENVIRONMENT)
+    watched = launcher(folder, *LAST)
     started = [folder / "work" / f"start_{k}" for k in ("one", "two")]
     wait_for(*started)
     with node_in("down"):

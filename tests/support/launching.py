@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -45,6 +46,12 @@ def write(folder: Path, wait: float = 6) -> None:
 def status(folder: Path) -> dict:
     command = [sys.executable, "-m", "dvc", "status", "--json"]
     return json.loads(subprocess.run(command, cwd=folder, check=True, capture_output=True, env=ENVIRONMENT).stdout)
+
+
+def launcher(folder: Path, *arguments: str, **options: Any) -> subprocess.Popen:
+    """The launcher, called in a folder as a user does."""
+    command = [sys.executable, "-m", "benchmark.launch", *arguments]
+    return subprocess.Popen(command, cwd=folder, env=ENVIRONMENT, **options)
 
 
 def wait_for(*files: Path, seconds: float = 240) -> None:
