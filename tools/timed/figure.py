@@ -58,7 +58,7 @@ def draw_switches(axes: Axes, content: dict[str, Any]) -> None:
         worth[f"{name}: 2 threads for 1"] = ratio, False
     if "why not" not in (side := content["side by side"]):
         worth["2 processes side by side for 1 of 2 threads"] = side[WORTH], True
-        worth["that and all switches"] = side[ALL_WORTH], True
+        worth["side by side and all switches"] = side[ALL_WORTH], True
     worth = dict(sorted(worth.items(), key=lambda item: item[1][0]["median"]))
     for y, (ratio, kept) in enumerate(worth.values()):
         interval(axes, y, ratio, COLOURS["neck"] if kept else PALE, filled=kept)
