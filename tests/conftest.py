@@ -27,10 +27,11 @@ def pytest_collection(session: pytest.Session) -> None:
 
     import benchmark.training.draws  # noqa: F401  registers what trainings draw by
     import pgd.plugin  # noqa: F401  registers with mmdet
-    from benchmark.experiment.quiet import skip_config_formatting
+    from benchmark.experiment.quiet import keep_imports, skip_config_formatting
 
     torch.set_num_threads(1)
     skip_config_formatting()
+    keep_imports()
 
 
 @pytest.fixture(scope="session")
