@@ -10,7 +10,7 @@ JOBS ?= $(shell nproc)
 # Bytecode is written as modules are first imported; without it every stage would compile torch and mmdet anew (10 s).
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup data teacher repro smoke test test-quick lab check lint lock pipelines
+.PHONY: help setup data teacher repro smoke test test-quick test-long lab check lint lock pipelines
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -38,10 +38,13 @@ smoke: data ## the whole pipeline on a few images, in minutes
 	python -m benchmark.smoke
 
 test-quick: data ## the tests that take less than a second or two each, in two minutes
-	python -m pytest -n 2 -m "not slow"
+	python -m pytest -n 2 -m "not slow and not long"
 
-test: data ## all tests
-	python -m pytest -n 2
+test: data ## all but the long tests, in some ten minutes
+	python -m pytest -n 2 -m "not long"
+
+test-long: data ## the others: trainings that are killed, full size, every method on every detector
+	python -m pytest -n 2 -m long
 
 # root, as in a container, has to say that it means it
 lab: teacher ## JupyterLab on the notebooks, opened at their index

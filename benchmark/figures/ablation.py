@@ -54,7 +54,7 @@ def find(folders: Sequence[Path], setting: str) -> tuple[Path, pd.DataFrame]:
     """
     for folder in folders:
         try:
-            records = load_records(folder, folder.parent / "params.yaml")
+            records = load_records(folder, folder.parent / "params.yaml", some=True)
         except ReportError:
             continue
         if (variants(records)["setting"] == setting).any():

@@ -148,6 +148,7 @@ def test_the_distillers_own_checkpoint_is_loaded_whole(distiller, tmp_path):
     assert same(start.state, dict(runner.model.state_dict()))
 
 
+@pytest.mark.long
 def test_a_training_is_resumed_as_if_never_interrupted(distiller, tmp_path):
     _, whole = train(tmp_path / "a", distiller, steps=3)
     train(tmp_path / "b", distiller, steps=1)

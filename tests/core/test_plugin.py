@@ -150,7 +150,7 @@ def test_a_finished_training_can_be_exported_later(runner):
     assert_close(load_state("later.pth"), load_state("student.pth"))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_student_loads_where_pgd_does_not_exist(runner, place):
     """In a process of its own and, with pgd's operators, in this one: the same detector."""
     code = COMPILED_MMCV + block("init_detector") + PROBE + "torch.save(probe, 'probe.pth')"

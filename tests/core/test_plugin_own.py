@@ -136,6 +136,7 @@ def failure() -> str:
     return f"{caught.typename}: {caught.value}"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("left_out", "said"),
     [
@@ -170,6 +171,7 @@ def test_a_teacher_of_other_classes_is_refused(names, said, taught_names):
     assert re.match(said, failure())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("names", [CLASSES, None], ids=["listed", "not listed"])
 def test_a_teacher_of_these_classes_teaches(names, taught_names, capfd):
     taught_names(names)
@@ -178,6 +180,7 @@ def test_a_teacher_of_these_classes_teaches(names, taught_names, capfd):
     assert told == (names is None)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("hook", [True, False])
 def test_both_numbers_of_classes_left_out_are_seen(hook):
     change(f"model = dict({STUDENT} {TEACHER})", 'model = dict(teacher_checkpoint="teacher80.pth")')
@@ -196,6 +199,7 @@ def test_a_name_that_the_file_does_not_have_is_passed_over():
     assert exported() == ("nut",)
 
 
+@pytest.mark.long
 def test_two_processes_train_and_the_first_exports():
     """The page's command and its code, on CPUs."""
     (command,) = re.findall(r"```sh\ntorchrun --nproc_per_node 4 (distill\.py)\n```", PAGE.read_text())

@@ -78,6 +78,7 @@ def around(mask: np.ndarray, x: int = 0, y: int = 0) -> list[int]:
 # ----------------------------------------------------------------------------------------------- real images
 
 
+@pytest.mark.long
 def test_an_image_drawn_twice_is_the_same(drawn):
     for n in (0, 17, 45):
         image, seen = render(TRAIN if n < 40 else VAL, SAMPLE[n])

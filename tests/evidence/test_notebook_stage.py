@@ -64,7 +64,7 @@ def test_a_page_ends_where_there_is_nothing_to_show(tmp_path):
     assert "after" not in page[page.index("Nothing to show") :]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_kept_outputs_are_the_same_every_time(tmp_path):
     code = """
         %matplotlib inline

@@ -99,7 +99,7 @@ report.main(sys.argv[2:])
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_killed_report_leaves_whole_files(tmp_path):
     """Each is the old one or the new one, and the same command finishes it."""
     root, other = tmp_path / "root", tmp_path / "other"

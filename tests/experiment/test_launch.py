@@ -38,7 +38,7 @@ def test_order_and_needs(folder):
     assert stages.changed("first")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_stages_run_side_by_side_and_a_failure_stops_what_needs_it(folder, monkeypatch, capsys):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     with pytest.raises(StageError, match=r"failed: side@bad: told .*; 1 more wait for them"):
@@ -55,7 +55,7 @@ def test_stages_run_side_by_side_and_a_failure_stops_what_needs_it(folder, monke
     assert (folder / "work" / "one").read_text() == before, "nothing to do"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT, signal.SIGHUP], ids=["killed", "ctrl-c", "closed"])
 def test_a_launcher_finds_its_jobs_again(folder, how):
     write(folder, wait=15)
@@ -84,7 +84,7 @@ def test_what_a_killed_dvc_left_half_written_stops_nobody(folder):
     assert (folder / "work" / "a").is_file()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_another_process_with_the_number_of_a_job_is_no_job(folder):
     """As after a restart of the machine."""
     memory = folder / "work" / "launch" / "jobs.json"
@@ -133,7 +133,7 @@ def test_last_line(text, last):
     assert last_line(text) == last
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_partial_makes_only_what_is_asked_for(folder):
     """Outputs of an experiment that was made elsewhere are gone: stages that have nothing to do stay as they are."""
     write(folder, wait=0)

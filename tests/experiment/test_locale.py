@@ -63,7 +63,7 @@ def call(folder: Path, locale: str, *arguments: str) -> str:
     return done.stdout.decode("utf-8")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("locale", LOCALES)
 def test_commands_in_every_locale(folder, locale):
     assert call(folder, locale, "benchmark.plan", "--help").startswith("usage: python -m benchmark.plan")
@@ -75,7 +75,7 @@ def test_commands_in_every_locale(folder, locale):
     assert info["train_annotations"] == "../küste/annotations/instances_train2017.json"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_libraries_read_utf8_too(folder):
     """mmdet takes the locale's word for it, and would find no class of these names."""
     (folder / "probe.py").write_text(

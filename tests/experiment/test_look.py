@@ -141,7 +141,7 @@ def experiment(tmp_path) -> Path:
     return folder
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_dvc_sees_what_changed(experiment):
     """And runs nothing again where nothing did; the launcher takes a stage that always runs for done."""
     root = experiment.parent / "coco"

@@ -70,7 +70,8 @@ def test_the_folder_with_changes_of_a_setting_is_found(monkeypatch, tmp_path):
     }
     there[tmp_path / "all"] = records()
 
-    def load(folder, params):
+    def load(folder, params, some):
+        assert some, "an experiment that is under way has changes to show"
         if folder not in there:
             raise ReportError("nothing there")
         return there[folder]

@@ -11,7 +11,7 @@ import re
 import pytest
 import torch
 from support.detectors import ALL, BOXES, LABELS, QUIET, batch, images, model_config, objects, pair, sample
-from support.served import METHOD_NAMES, REFUSED, SERVED, STILL, settings_at_once
+from support.served import METHOD_NAMES, REFUSED, SERVED, SERVED_BY_TURNS, STILL, settings_at_once
 from torch import Tensor
 from torch.testing import assert_close
 
@@ -91,7 +91,7 @@ def test_it_trains(method, name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("method", "name"), SERVED)
+@pytest.mark.parametrize(("method", "name"), SERVED_BY_TURNS)
 def test_odd_batches(method, name):
     """An image without objects, one with three hundred, a batch of one, two empty images."""
     crowd, labels = objects(300)
@@ -106,7 +106,7 @@ def test_odd_batches(method, name):
         assert grad is None or bool(grad.isfinite().all())
 
 
-@pytest.mark.parametrize(("method", "name"), SERVED)
+@pytest.mark.parametrize(("method", "name"), SERVED_BY_TURNS)
 def test_order_of_images_does_not_matter(method, name):
     still = STILL.get(method, {})
     if method == "pgd_released":  # B1 mixes images, B3 decodes by the place in the batch, B5 is noise
@@ -123,7 +123,7 @@ def test_order_of_images_does_not_matter(method, name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("method", "name"), SERVED)
+@pytest.mark.parametrize(("method", "name"), SERVED_BY_TURNS)
 def test_half_precision(method, name, monkeypatch):
     model = build(method, name)
     if name in ("autoassign", "vfnet"):  # mmdet's own losses of these mix types
@@ -139,7 +139,7 @@ def test_half_precision(method, name, monkeypatch):
     assert all(p.grad is None or bool(p.grad.isfinite().all()) for p in model.parameters())
 
 
-@pytest.mark.parametrize(("method", "name"), SERVED)
+@pytest.mark.parametrize(("method", "name"), SERVED_BY_TURNS)
 def test_needs_are_true(method, name):
     """What a method does not ask for it does not get, and what it asks for it reads."""
     model = build(method, name)
@@ -153,7 +153,7 @@ def test_needs_are_true(method, name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("method", "name"), SERVED)
+@pytest.mark.parametrize(("method", "name"), SERVED_BY_TURNS)
 def test_state_is_saved_and_restored(method, name):
     """Adapters and counters: a method that goes on from its state gives the same losses."""
     model = build(method, name)

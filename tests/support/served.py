@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from benchmark.experiment.config import MINI
 from pgd.methods import METHODS
 from pgd.scaling import published_settings
@@ -21,6 +23,10 @@ STILL = {
 METHOD_NAMES = sorted(METHODS.module_dict)
 GRID = [(method, name) for method in METHOD_NAMES for name in ALL]
 SERVED = [both for both in GRID if both not in REFUSED]
+#: the same for `make test`, which takes every method on GFL and PGD on all detectors; the others are marked as long
+SERVED_BY_TURNS = [
+    pytest.param(*both, marks=() if both[0] == "pgd" or both[1] == "gfl" else pytest.mark.long) for both in SERVED
+]
 
 
 def settings_at_once(method: str, name: str) -> dict[str, Any]:

@@ -76,7 +76,7 @@ def test_a_card_names_its_file():
     assert gpu_speed.slug("NVIDIA H100 80GB HBM3") == "nvidia-h100-80gb-hbm3"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     "command", [(sys.executable, "-m", "tools.gpu_speed"), ("bash", "tools/gpu_check.sh")], ids=["speed", "check"]
 )

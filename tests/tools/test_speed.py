@@ -260,7 +260,7 @@ def check(content: dict, extent: Extent) -> None:
     assert content["machine"]["threads"] == 1
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_quick_measurement_ends_with_a_record_a_figure_and_a_table(tiny, echo, tiny_world, monkeypatch, capsys):
     monkeypatch.setattr(speed, "QUICK", tiny)
     monkeypatch.setattr(sys, "argv", ["speed", "--quick", "--out", "out"])

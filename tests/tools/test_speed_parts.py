@@ -193,6 +193,7 @@ def test_evaluation_is_of_detections_that_find_something(tiny, tiny_data):
     assert found["pycocotools / here"]["median"] > 0
 
 
+@pytest.mark.long
 def test_other_methods_of_the_first_detector(bench, tmp_path):
     """Those that no target is set for are measured in turns of their own."""
     bench.runs  # noqa: B018  all of them; a few are enough
@@ -210,6 +211,7 @@ def replaced(bench, **changes):
     return own
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("literal", [False, True])
 def test_trainings_that_serve_steps_in_processes_of_their_own(bench, literal):
     process = started(side.serving(literal))
@@ -221,5 +223,6 @@ def test_trainings_that_serve_steps_in_processes_of_their_own(bench, literal):
         ended(process)
 
 
+@pytest.mark.long
 def test_a_first_step_in_a_process_of_its_own(bench):
     called(["-c", parts.STEP], bench.as_text())

@@ -37,7 +37,7 @@ def test_refusals():
     assert "distribution" in refusal("ld", "fcos")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_trains_what_fits(taught_world, monkeypatch):
     """Two methods on one pair, with the files of the pipeline left as they were."""
     params = taught_world.settle(runs(2, student={}))

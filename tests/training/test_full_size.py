@@ -25,7 +25,7 @@ from benchmark.prepare import prepare
 from benchmark.training.usage import peak_memory_mb
 from pgd.checkpoint import export
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 DETECTORS = ("fcos", "autoassign", "atss", "gfl", "ddod")
 #: random weights, as ImageNet's have to be fetched, and one image, which takes a minute of a core
 LIGHT = {

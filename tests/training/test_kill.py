@@ -7,7 +7,7 @@ from stress.kill import differences, stress
 
 from pgd.checkpoint import load_state
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 
 def test_killed_at_random_moments(tmp_path):

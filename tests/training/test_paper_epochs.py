@@ -15,7 +15,7 @@ from benchmark.experiment.settings import Dataset
 from benchmark.experiment.workspace import ROOT
 from benchmark.prepare import prepare
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 CONTENT = yaml.safe_load((ROOT / "experiments" / "paper" / "params.yaml").read_text(encoding="utf-8"))
 #: teachers differ from them in depth and length
 CONFIGS = sorted({(pair["dataset"], pair["student"]["config"]) for pair in CONTENT["pairs"].values()})

@@ -90,7 +90,7 @@ def shared(gpus: int, images: int, **chosen: dict):
     return change
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(("name", "run"), [("student", {}), ("fgd", FGD)])
 def test_two_processes_train_as_one(taught_world: World, name, run):
     found = {}
@@ -113,7 +113,7 @@ def test_two_processes_train_as_one(taught_world: World, name, run):
         torch.testing.assert_close(two[key], value, rtol=1e-3, atol=1e-5, msg=key)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(("gpus", "number"), [(1, signal.SIGUSR1), (2, signal.SIGTERM)])
 def test_told_to_end_it_saves_and_goes_on(taught_world: World, gpus, number):
     def change(content: dict) -> None:

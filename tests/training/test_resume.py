@@ -48,6 +48,7 @@ def accumulating(content: dict) -> None:
 FGD = runs(4, workers=1, fgd={"method": "fgd", "inherit": "head+neck"})
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("change", [FGD, ddod_alone, accumulating], ids=["fgd", "ddod", "accumulating"])
 def test_killed_and_resumed_is_the_same(taught_world, monkeypatch, capsys, change):
     """With adapters, and with a worker process that reads ahead, as the benchmark's trainings have them."""
@@ -88,6 +89,7 @@ def grouped(content: dict) -> None:
     }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("change", [epochs, grouped])
 @pytest.mark.parametrize("step", [6, 12])
 def test_killed_within_an_epoch(taught_world, monkeypatch, capsys, step, change):
@@ -161,6 +163,7 @@ def change_teacher(world):
     return world.settle(runs(4, pgd={"method": "pgd"}))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("change", [change_setting, change_data, change_teacher])
 def test_another_training_does_not_resume(taught_world, monkeypatch, capsys, change):
     params = taught_world.settle(runs(4, pgd={"method": "pgd"}))
@@ -176,6 +179,7 @@ def test_another_training_does_not_resume(taught_world, monkeypatch, capsys, cha
     assert Path("work/checkpoints/pgd-0/fingerprint").read_text() != mark
 
 
+@pytest.mark.long
 def test_dvc_repro_that_was_killed_goes_on(taught_world):
     """All of it at once, as by a machine that goes down; DVC's own lock is in nobody's way then."""
     folder = taught_world.folder

@@ -55,6 +55,7 @@ def test_half_precision_is_another_training_and_nearly_the_same(taught_world):
     assert all(moved[name] <= 1e-2 * value.float().norm() + 1e-2 for name, value in found["live"].items())
 
 
+@pytest.mark.long
 def test_students_with_other_batches_do_not_share_a_store(taught_world):
     """Side by side one of them would store over what the other reads."""
     small = PGD | {"options": {"train_dataloader.batch_size": 3}}

@@ -78,6 +78,7 @@ def test_the_teacher(teacher_folder, tiny_data):
     assert curve["loss"].dropna().gt(0).all()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", RUNS)
 def test_every_run(taught_world, runners, name):
     world = taught_world
@@ -143,6 +144,7 @@ def test_evaluation_of_a_student(taught_world, tiny_data):
 OF_THE_MOMENT = ("train_seconds", "eval_seconds", "peak_memory_mb")
 
 
+@pytest.mark.long
 def test_seeds(taught_world):
     """A seed gives one student, one curve and one record, whatever the number of processes that load images."""
     found = []

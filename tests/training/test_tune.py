@@ -74,7 +74,7 @@ def test_rows_of_two_calls_are_kept(tmp_path):
     assert [row["trial"] for row in tune.read_rows(out)] == ["first", "second"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_trials_are_trained_once(taught_world, monkeypatch):
     params = taught_world.settle(runs(2, pgd={"method": "pgd", "inherit": "head+neck"}))
     out = Path("results/trials.csv")
