@@ -59,7 +59,7 @@ def test_import_takes_itself_alone(light):
     assert taken - set(sys.stdlib_module_names) == {"pgd"}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_safe_globals_are_the_plugins():
     code = """
 import torch
@@ -88,7 +88,7 @@ def test_stands_alone(module):
     python(f"import {module}")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_plugin_registers_everything():
     code = """
 import pgd.plugin
@@ -119,21 +119,21 @@ def config(folder: Path, module: str) -> str:
     return str(path)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_config_names_the_plugin(tmp_path):
     done = python(LOOK_UP, config(tmp_path, "pgd.plugin"))
     assert done.stdout.strip() == "pgd.distiller"
     assert "old spelling" not in done.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_old_spelling_works_with_a_hint(tmp_path):
     done = python(LOOK_UP, config(tmp_path, "pgd"))
     assert done.stdout.strip() == "pgd.distiller"
     assert 'write imports=["pgd.plugin"]' in done.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_names_are_looked_up_when_asked_for():
     code = "import pgd\nprint(*(getattr(pgd, name).__name__ for name in pgd.__all__[2:]))"
     assert python(code).stdout.split() == ["CocoBoxes", "CrowdHumanBoxes", "Distiller", "Method"]

@@ -11,7 +11,7 @@ import re
 import pytest
 import torch
 from support.detectors import ALL, BOXES, LABELS, QUIET, batch, images, model_config, objects, pair, sample
-from support.served import METHOD_NAMES, REFUSED, SERVED, SERVED_BY_TURNS, STILL, settings_at_once
+from support.served import METHOD_NAMES, REFUSED, SERVED_BY_TURNS, STILL, settings_at_once
 from torch import Tensor
 from torch.testing import assert_close
 
@@ -58,7 +58,7 @@ def test_what_does_not_fit_is_refused_with_a_reason(method, name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("method", "name"), SERVED)
+@pytest.mark.parametrize(("method", "name"), SERVED_BY_TURNS)
 def test_it_trains(method, name):
     """Three steps: finite, gradients reach student and adapters and nothing else, the teacher stays as it is."""
     model = build(method, name)
