@@ -61,6 +61,7 @@ def test_what_is_found(line, unsafe):
     assert bool(unsafe_lines(line)) == unsafe
 
 
+@pytest.mark.slow
 def test_no_file_is_read_by_what_runs_code():
     paths = [path for package in ("benchmark", "pgd", "tools") for path in sorted((ROOT / package).rglob("*.py"))]
     found = {path.relative_to(ROOT).as_posix(): unsafe_lines(path.read_text(encoding="utf-8")) for path in paths}

@@ -45,6 +45,7 @@ def pinned(archive) -> dict[str, dict]:
     return {s.name: json.loads(archive.read(f"annotations/{s.name}.json")) for s in SPLITS}
 
 
+@pytest.mark.slow
 def test_an_image_drawn_twice_is_the_same(drawn):
     for index in (0, 3, 11):
         image, instances = render(MINI, TRAIN, index)
@@ -147,6 +148,7 @@ def test_crowd_members_become_one_region():
     ]
 
 
+@pytest.mark.slow
 def test_enough_shows_of_every_object(monkeypatch):
     """In real scenes: what is annotated shows by at least 30% and 12 pixels of its silhouette."""
     seen = []

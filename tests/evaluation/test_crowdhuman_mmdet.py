@@ -46,6 +46,7 @@ def by_score(detections: list[dict]) -> list[dict]:
     return [{**d, "boxes": sorted(d["boxes"], key=lambda box: -box[4])} for d in detections]
 
 
+@pytest.mark.slow
 def test_mmdet_agrees_but_for_ji(mmdet):
     """Its largest number of pairs leaves open which of two duplicates is unmatched and maybe ignored; the largest IoU
     does not."""

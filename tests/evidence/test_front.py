@@ -84,6 +84,7 @@ def test_a_whole_experiment_says_nothing_of_what_it_lacks(root):
     assert "Under way" not in own
 
 
+@pytest.mark.slow
 def test_what_others_measured_stands_beside_ours(root):
     assert "Measured by others" not in page(root)
     theirs = root / "results" / "others" / "ann" / "runs"
@@ -212,6 +213,7 @@ def test_a_claim_shows_what_speaks_for_it_and_folds_the_rest(root):
     assert re.findall(r'class="text place">(\w+ place)', folded) == ["first place", "second place"]
 
 
+@pytest.mark.slow
 def test_the_first_screen_has_gains_and_costs_and_leads_to_every_card(root):
     columns = "run,method,extra_parameters,step_ms,step_ratio,peak_mb,extra_mb\n"
     (root / "results" / "cost.csv").write_text(columns + "pgd,pgd,0,150.0,1.5,420.0,120.0\n")
@@ -224,6 +226,7 @@ def test_the_first_screen_has_gains_and_costs_and_leads_to_every_card(root):
     assert all(f'id="{one}"' in text for one in leads)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("wanted", "expected"),
     [(("half", "."), ["half", "The first"]), (("later", "half"), ["half"]), (("later",), ["The first"])],

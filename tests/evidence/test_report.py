@@ -38,6 +38,7 @@ def reported(tmp_path_factory) -> Path:
     return root / "results"
 
 
+@pytest.mark.slow
 def test_tables_hold_what_a_hand_computes(reported):
     table = pd.read_csv(reported / "table.csv").set_index("run")
     assert list(table.index) == ["teacher-gfl", *RUNS]

@@ -59,6 +59,7 @@ def test_where_all_is_there_nothing_is_told(tree):
     assert 'class="lacking"' not in without(tree)
 
 
+@pytest.mark.slow
 def test_neither_teacher_nor_detections_nor_curves_are_needed(tree):
     shutil.rmtree(tree / "results" / "curves")
     page = without(tree, "results/runs/teacher-gfl.json", "work/evaluate/inherit-0/detections.json")

@@ -53,6 +53,7 @@ def dated(tree: Path) -> None:
         path.write_text(path.read_text().replace('"code_date": null', '"code_date": "2026-01-31"'))
 
 
+@pytest.mark.slow
 def test_report_shows_the_verdict_with_both_machines(tree, capsys):
     dated(tree)
     for ap, word in ((27.5, "Reproduced"), (37.5, "Not reproduced")):

@@ -61,6 +61,7 @@ def test_help(module):
     assert not heavy
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", WRONG)
 def test_usage_error(module):
     done, heavy = call(module, *WRONG[module])

@@ -144,6 +144,7 @@ def test_what_is_found(line, found):
     assert bool(without_encoding(line)) == found
 
 
+@pytest.mark.slow
 def test_every_text_file_is_utf8():
     paths = [path for package in ("benchmark", "pgd", "tools") for path in sorted((ROOT / package).rglob("*.py"))]
     names = {path: path.relative_to(ROOT).as_posix() for path in paths}

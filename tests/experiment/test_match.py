@@ -80,6 +80,7 @@ def test_another_teacher_than_the_matched_one_is_refused(matched):
     assert teacher_weights(matched.student("theirs")).is_file()
 
 
+@pytest.mark.slow
 def test_only_teachers_that_somebody_needs_must_be_there(matched, taught_world):
     (HERE.teacher("other") / "weights.pth").unlink()
     with pytest.raises(CheckpointError, match=r"teachers/other/weights\.pth: no such checkpoint"):

@@ -207,6 +207,7 @@ def test_a_number_is_no_name(tmp_path):
     assert error_of(tmp_path, text) == "runs.7: a name is text of letters, digits, '_', '.' and '-'"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "said"),
     [

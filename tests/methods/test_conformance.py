@@ -106,6 +106,7 @@ def test_odd_batches(method, name):
         assert grad is None or bool(grad.isfinite().all())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "name"), SERVED_BY_TURNS)
 def test_order_of_images_does_not_matter(method, name):
     still = STILL.get(method, {})
@@ -139,6 +140,7 @@ def test_half_precision(method, name, monkeypatch):
     assert all(p.grad is None or bool(p.grad.isfinite().all()) for p in model.parameters())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "name"), SERVED_BY_TURNS)
 def test_needs_are_true(method, name):
     """What a method does not ask for it does not get, and what it asks for it reads."""

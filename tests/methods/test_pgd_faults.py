@@ -162,6 +162,7 @@ def test_jitter_is_drawn_anew_and_follows_the_seed():
     assert (maps[0][0] - plain).abs().median() < 1e-2
 
 
+@pytest.mark.slow
 def test_assigning_by_the_teacher():
     """DDOD's labels are those that the teacher would give itself; nothing changes where it says the same."""
     model, mirror, given, labels = with_fault("ddod", "assignment"), pair("ddod"), batch(), []

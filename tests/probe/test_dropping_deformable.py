@@ -11,6 +11,7 @@ from benchmark.probe.dropping import Dropper
 pytestmark = QUIET
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_any_number_of_settings(monkeypatch):
     model = detector("vfnet").eval()

@@ -39,6 +39,7 @@ def test_every_variant_runs_once_a_turn_and_warm_up_is_not_counted():
     assert all(ms >= 0 for own in times.values() for ms in own)
 
 
+@pytest.mark.slow
 def test_the_order_is_another_one_each_turn():
     called: list[str] = []
     turns.in_turns({name: lambda turn, name=name: called.append(name) for name in "abcd"}, 8, "test", warm_up=0)

@@ -19,6 +19,7 @@ def test_the_page_of_methods_is_that_of_the_registry():
     assert TABLE.read_text() == table(), "run `python -m benchmark.methods`"
 
 
+@pytest.mark.slow
 def test_combinations_are_complete():
     """A row or a run for each method and each pair of the smoke experiment, which has all detectors."""
     from benchmark.smoke import PROFILE
