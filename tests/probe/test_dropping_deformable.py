@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from mmengine.config import ConfigDict
 from support.detectors import QUIET, SIZE, detector, images, sample, stir
