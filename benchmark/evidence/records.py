@@ -42,24 +42,13 @@ def expected_records(params: Path) -> list[str]:
     return [job.label for job in expected_jobs(params)]
 
 
-def load_records(results: Path, params: Path, some: bool = False) -> pd.DataFrame:
-    """One row a record (:meth:`Record.row`), pair by pair: the teacher, then every run with every seed.
+def load_records(results: Path, params: Path) -> pd.DataFrame:
+    """One row a record (:meth:`Record.row`), pair by pair: the teacher, then every run with every seed; none may lack.
 
     Records of runs that ``params.yaml`` does not name (renamed, left over) are not read.
-
-    Args:
-        results: a results folder.
-        params: the settings that it belongs to.
-        some: those that are there are enough, as of an experiment that is under way.
-
-    Raises:
-        ReportError: a record cannot be read or, without ``some``, is missing.
     """
     paths = [results / "runs" / f"{name}.json" for name in expected_records(params)]
-    taken = [path for path in paths if path.is_file() or not some]
-    if not taken:
-        raise ReportError(f"{results / 'runs'}: no record of a run that {params} names")
-    return frame([Record.read(path) for path in taken])
+    return frame([Record.read(path) for path in paths])
 
 
 def frame(found: Sequence[Record]) -> pd.DataFrame:

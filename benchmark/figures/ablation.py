@@ -11,8 +11,9 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from benchmark.evidence.lengths import settings_of
+from benchmark.evidence.present import records_there
 from benchmark.evidence.record import TEACHER, ReportError
-from benchmark.evidence.records import FOOTING, load_records
+from benchmark.evidence.records import FOOTING
 from benchmark.evidence.tables import chances
 from benchmark.figures.looks import ROW, WIDTH, lowest, paint, style
 from benchmark.figures.plots import draw_gains
@@ -54,7 +55,7 @@ def find(folders: Sequence[Path], setting: str) -> tuple[Path, pd.DataFrame]:
     """
     for folder in folders:
         try:
-            records = load_records(folder, folder.parent / "params.yaml", some=True)
+            records = records_there(folder, folder.parent / "params.yaml")[0]
         except ReportError:
             continue
         if (variants(records)["setting"] == setting).any():

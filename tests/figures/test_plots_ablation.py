@@ -70,13 +70,12 @@ def test_the_folder_with_changes_of_a_setting_is_found(monkeypatch, tmp_path):
     }
     there[tmp_path / "all"] = records()
 
-    def load(folder, params, some):
-        assert some, "an experiment that is under way has changes to show"
+    def load(folder, params):
         if folder not in there:
             raise ReportError("nothing there")
-        return there[folder]
+        return there[folder], ""
 
-    monkeypatch.setattr(plots_ablation, "load_records", load)
+    monkeypatch.setattr(plots_ablation, "records_there", load)
     folders = [tmp_path / name for name in ("none", "few", "other", "all")]
     assert plots_ablation.find(folders, "mask")[0] == tmp_path / "all"
     with pytest.raises(ReportError, match=r"no runs that differ in 'mask' in .*few"):

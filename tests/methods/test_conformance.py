@@ -11,7 +11,7 @@ import re
 import pytest
 import torch
 from support.detectors import ALL, BOXES, LABELS, QUIET, batch, images, model_config, objects, pair, sample
-from support.served import METHOD_NAMES, REFUSED, SERVED_BY_TURNS, STILL, settings_at_once
+from support.served import METHOD_NAMES, REFUSED, SERVED_IN_TIERS, STILL, settings_at_once
 from torch import Tensor
 from torch.testing import assert_close
 
@@ -58,7 +58,7 @@ def test_what_does_not_fit_is_refused_with_a_reason(method, name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("method", "name"), SERVED_BY_TURNS)
+@pytest.mark.parametrize(("method", "name"), SERVED_IN_TIERS)
 def test_it_trains(method, name):
     """Three steps: finite, gradients reach student and adapters and nothing else, the teacher stays as it is."""
     model = build(method, name)
@@ -91,7 +91,7 @@ def test_it_trains(method, name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("method", "name"), SERVED_BY_TURNS)
+@pytest.mark.parametrize(("method", "name"), SERVED_IN_TIERS)
 def test_odd_batches(method, name):
     """An image without objects, one with three hundred, a batch of one, two empty images."""
     crowd, labels = objects(300)
@@ -107,7 +107,7 @@ def test_odd_batches(method, name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("method", "name"), SERVED_BY_TURNS)
+@pytest.mark.parametrize(("method", "name"), SERVED_IN_TIERS)
 def test_order_of_images_does_not_matter(method, name):
     still = STILL.get(method, {})
     if method == "pgd_released":  # B1 mixes images, B3 decodes by the place in the batch, B5 is noise
@@ -124,7 +124,7 @@ def test_order_of_images_does_not_matter(method, name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("method", "name"), SERVED_BY_TURNS)
+@pytest.mark.parametrize(("method", "name"), SERVED_IN_TIERS)
 def test_half_precision(method, name, monkeypatch):
     model = build(method, name)
     if name in ("autoassign", "vfnet"):  # mmdet's own losses of these mix types
@@ -141,7 +141,7 @@ def test_half_precision(method, name, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("method", "name"), SERVED_BY_TURNS)
+@pytest.mark.parametrize(("method", "name"), SERVED_IN_TIERS)
 def test_needs_are_true(method, name):
     """What a method does not ask for it does not get, and what it asks for it reads."""
     model = build(method, name)
@@ -155,7 +155,7 @@ def test_needs_are_true(method, name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("method", "name"), SERVED_BY_TURNS)
+@pytest.mark.parametrize(("method", "name"), SERVED_IN_TIERS)
 def test_state_is_saved_and_restored(method, name):
     """Adapters and counters: a method that goes on from its state gives the same losses."""
     model = build(method, name)

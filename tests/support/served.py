@@ -24,7 +24,7 @@ METHOD_NAMES = sorted(METHODS.module_dict)
 GRID = [(method, name) for method in METHOD_NAMES for name in ALL]
 SERVED = [both for both in GRID if both not in REFUSED]
 #: the same for `make test`, which takes every method on GFL and PGD on all detectors; the others are marked as long
-SERVED_BY_TURNS = [
+SERVED_IN_TIERS = [
     pytest.param(*both, marks=() if both[0] == "pgd" or both[1] == "gfl" else pytest.mark.long) for both in SERVED
 ]
 

@@ -25,9 +25,8 @@ def command(world: World, name: str, kilobytes: int | None) -> subprocess.Comple
     )
 
 
-@pytest.mark.slow
-# for checkpoints, and already for what is stored of the teacher
 @pytest.mark.long
+# for checkpoints, and already for what is stored of the teacher
 @pytest.mark.parametrize(("name", "run"), [("student", {}), ("fgd", FGD)])
 def test_a_training_without_room(taught_world: World, name, run):
     params = taught_world.settle(runs(4, **{name: run}))
