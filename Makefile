@@ -34,8 +34,8 @@ teacher: data ## the default teacher, from pinned/, and its images: what noteboo
 repro: data ## train the teacher, distil all students, evaluate, write results/ (JOBS=1: one after the other)
 	python -m benchmark.launch --jobs $(JOBS)
 
-smoke: data ## the whole pipeline on a few images, in minutes
-	python -m benchmark.smoke
+smoke: data ## the whole pipeline on a few images, in eight minutes (EVERY=1: methods on all detectors, four more)
+	python -m benchmark.smoke $(if $(EVERY),--every)
 
 test-quick: data ## the tests that take less than a second or two each, in two minutes
 	python -m pytest -n 2 -m "not slow and not long"

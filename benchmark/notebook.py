@@ -114,8 +114,8 @@ def open_ablation(setting: str) -> Results:
     return _aggregated(*ablation.find([results_folder(), ROOT / "experiments/regions/results"], setting))
 
 
-def _aggregated(folder: Path, runs: pd.DataFrame) -> Results:
-    show(f"The runs of `{os.path.relpath(folder, ROOT)}`.")
+def _aggregated(folder: Path, runs: pd.DataFrame, lacking: str = "") -> Results:
+    show(f"The runs of `{os.path.relpath(folder, ROOT)}`. {lacking}".strip())
     return Results(folder, runs, records.with_intervals(records.aggregate(runs), folder))
 
 

@@ -1,8 +1,8 @@
 """Runs the smoke experiment from nothing and checks that it left what it should. ``python -m benchmark.smoke``
 
 First the pipeline of the experiment, by `benchmark.launch` with a job a core, or on a Slurm cluster that shares this
-folder (``--executor slurm``); then, here, on its teachers, every method on
-every detector that it fits (:mod:`benchmark.training.combinations`). The stages themselves fail on a loss that is not
+folder (``--executor slurm``); then, here, on its teachers, every method on one detector that it fits, or on each of
+them (``--every``; :mod:`benchmark.training.combinations`). The stages themselves fail on a loss that is not
 finite and on a run that a table misses; here it is checked that every head takes part, and that no stage succeeded
 without writing its files.
 """
@@ -96,7 +96,7 @@ def main() -> None:
         lock.unlink(missing_ok=True)
     params = load(PROFILE.params)
     check(params, PROFILE)
-    trained = (train_all(params, PROFILE)["outcome"] == "trained").sum()
+    trained = (train_all(params, PROFILE, args.every)["outcome"] == "trained").sum()
     seconds = time.perf_counter() - start
     parts = f"every stage and {trained} pairs of {len(METHODS)} methods and {len(params.pairs)} detectors"
     print(f"smoke: {parts} ran in {seconds:.0f} s", file=sys.stderr)

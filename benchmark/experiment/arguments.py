@@ -251,6 +251,7 @@ def _launch(parser: ArgumentParser) -> None:
 
 def _smoke(parser: ArgumentParser) -> None:
     _executor(parser, os.cpu_count() or 1)
+    parser.add_argument("--every", action="store_true", help="methods on all detectors that they fit, not on one each")
 
 
 def _pairs_of_text(args: Namespace) -> str | None:

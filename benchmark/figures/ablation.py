@@ -47,19 +47,19 @@ def variants(records: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True) if parts else found
 
 
-def find(folders: Sequence[Path], setting: str) -> tuple[Path, pd.DataFrame]:
-    """The first results folder with changes of ``setting`` among its runs, and its records.
+def find(folders: Sequence[Path], setting: str) -> tuple[Path, pd.DataFrame, str]:
+    """The first results folder with changes of ``setting`` among its runs, its records, and sentences of what it lacks.
 
     Raises:
         ReportError: none has any, or none can be read.
     """
     for folder in folders:
         try:
-            records = records_there(folder, folder.parent / "params.yaml")[0]
+            records, lacking = records_there(folder, folder.parent / "params.yaml")
         except ReportError:
             continue
         if (variants(records)["setting"] == setting).any():
-            return folder, records
+            return folder, records, lacking
     raise ReportError(f"no runs that differ in '{setting}' in {', '.join(map(str, folders))}")
 
 

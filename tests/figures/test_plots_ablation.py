@@ -73,11 +73,13 @@ def test_the_folder_with_changes_of_a_setting_is_found(monkeypatch, tmp_path):
     def load(folder, params):
         if folder not in there:
             raise ReportError("nothing there")
-        return there[folder], ""
+        return there[folder], f"Not run yet in {folder.name}."
 
     monkeypatch.setattr(plots_ablation, "records_there", load)
     folders = [tmp_path / name for name in ("none", "few", "other", "all")]
-    assert plots_ablation.find(folders, "mask")[0] == tmp_path / "all"
+    folder, _, lacking = plots_ablation.find(folders, "mask")
+    assert folder == tmp_path / "all"
+    assert lacking == "Not run yet in all."
     with pytest.raises(ReportError, match=r"no runs that differ in 'mask' in .*few"):
         plots_ablation.find(folders[:3], "mask")
 

@@ -32,6 +32,18 @@ def test_combinations_are_complete():
     assert all(len(row["outcome"].split()) > 8 for row in refused), "a sentence"
 
 
+@pytest.mark.slow
+def test_one_each_is_every_method_and_every_pair_that_has_one():
+    """What `make smoke` trains: no method is left out, and more than one detector has its share."""
+    from benchmark.smoke import PROFILE
+
+    chosen, _ = stage.combinations(load(PROFILE.params))
+    few = stage.one_each(chosen)
+    assert [run.method for run in few.values()] == sorted(METHODS.module_dict)
+    assert few.items() <= chosen.items()
+    assert {run.pair for run in few.values()} == {run.pair for run in chosen.values()}
+
+
 def test_refusals():
     assert refusal("pgd", "fcos") is None
     assert set(DETECTORS) >= {"fcos", "gfl"}
