@@ -20,44 +20,57 @@ from benchmark.experiment.workspace import HERE, ROOT, Workspace
 from benchmark.match import LEARNER
 from benchmark.training.run import DYNAMICS
 
-#: Runs a module as a command, or the cells of a notebook, with some plug-ins only (or all), and writes down which
-#: modules of this repository were imported by its end.
+#: Runs modules as commands, and the cells of notebooks, one after the other, each in a process that has nothing of this
+#: repository yet and some plug-ins only (or all), and writes down which of its modules were imported by the end. What
+#: takes most of a start, libraries that are loaded without mmcv's operators, these processes have from their parent.
 WATCHED = """
-import atexit, json, pkgutil, runpy, sys
-out, plug_ins, name, *sys.argv[1:] = sys.argv[1:]
+import json, multiprocessing, pkgutil, runpy, sys
+import mmengine, pycocotools.mask, seaborn, torch, torch.distributed.fsdp, torchvision
 scan = pkgutil.iter_modules
-def some(path=None, prefix=""):
-    folders = ("pgd/methods", "pgd/heads", "pgd/detectors")
-    chosen = [p for p in path or () if p.endswith(folders)] and plug_ins != "all"
-    return [m for m in scan(path, prefix) if not chosen or m.name in plug_ins.split(",")]
-pkgutil.iter_modules = some
-def note():
-    loaded = sorted(m for m in sys.modules if m.split(".")[0] in ("pgd", "benchmark"))
-    json.dump(loaded if name.endswith(".ipynb") else [name, *loaded], open(out, "w"))
-atexit.register(note)
-if name.endswith(".ipynb"):
-    from benchmark import notebook
-    notebook.display = lambda item, **options: None
-    cells = [c["source"] for c in json.load(open(name))["cells"] if c["cell_type"] == "code"]
-    for cell in cells:
-        exec("".join(line for line in cell if not line.startswith("%")), globals())
-else:
-    runpy.run_module(name, run_name="__main__")
+def run(out, plug_ins, name, *arguments):
+    def some(path=None, prefix=""):
+        folders = ("pgd/methods", "pgd/heads", "pgd/detectors")
+        chosen = [p for p in path or () if p.endswith(folders)] and plug_ins != "all"
+        return [m for m in scan(path, prefix) if not chosen or m.name in plug_ins.split(",")]
+    pkgutil.iter_modules, sys.argv = some, [name, *arguments]
+    book = name.endswith(".ipynb")
+    try:
+        if book:
+            from benchmark import notebook
+            notebook.display = lambda item, **options: None
+            cells = [c["source"] for c in json.load(open(name))["cells"] if c["cell_type"] == "code"]
+            cell = {"__name__": "__main__"}
+            for source in cells:
+                exec("".join(line for line in source if not line.startswith("%")), cell)
+        else:
+            runpy.run_module(name, run_name="__main__", alter_sys=True)
+    finally:
+        loaded = sorted(m for m in sys.modules if m.split(".")[0] in ("pgd", "benchmark"))
+        json.dump(loaded if book else [name, *loaded], open(out, "w"))
+for job in json.loads(sys.argv[1]):
+    assert not any(m.split(".")[0] in ("pgd", "benchmark") for m in sys.modules)
+    child = multiprocessing.get_context("fork").Process(target=run, args=job)
+    child.start()
+    child.join()
+    if child.exitcode:
+        sys.exit(f"{' '.join(job)}: failed")
 """
 
 
-def loaded_by(folder: Path, command: str, plug_ins: str) -> set[str]:
-    """The modules that ``python -m benchmark.<command>``, or a notebook, has imported in ``folder``."""
-    out = folder / "loaded.json"
-    name, *arguments = command.split()
-    name = name if name.endswith(".ipynb") else f"benchmark.{name}"
+def loaded_by(folder: Path, commands: dict[str, tuple[str, str]]) -> dict[str, set[str]]:
+    """The modules that ``python -m benchmark.<command>``, or a notebook, has imported in ``folder``, by stage."""
+    jobs = []
+    for stage, (command, plug_ins) in commands.items():
+        name, *arguments = command.split()
+        name = name if name.endswith(".ipynb") else f"benchmark.{name}"
+        jobs.append([str(folder / f"{stage}.loaded.json"), plug_ins, name, *arguments])
     settings = {"PYTHONPATH": str(ROOT), "PGD_RESULTS": str(folder / "results"), "MPLBACKEND": "agg"}
     done = subprocess.run(
-        [sys.executable, "-c", WATCHED, str(out), plug_ins, name, *arguments],
+        [sys.executable, "-c", WATCHED, json.dumps(jobs)],
         cwd=folder, env=os.environ | settings, capture_output=True, text=True, check=False,
     )  # fmt: skip
-    assert done.returncode == 0, f"{command}: {done.stderr[-2000:]}"
-    return set(json.loads(out.read_text()))
+    assert done.returncode == 0, done.stderr[-2000:]
+    return {stage: set(json.loads(Path(job[0]).read_text())) for stage, job in zip(commands, jobs, strict=True)}
 
 
 @pytest.fixture(scope="module")
@@ -99,11 +112,11 @@ def test_stages_declare_what_they_import(folder):
     planned = {"teacher": "teacher-gfl", "distill": "pgd", "plain": "student"}
     declared_by = {"evaluate_teacher": "evaluate", "evaluate_plain": "evaluate"}
     declared_by |= dict.fromkeys((path.stem for path in books), "notebooks")
+    # what a stage needs of the plug-ins: a training's are in its roots
+    of_stage = {"distill": "gfl,pgd", "check": "all", "plan": "all", "cost": "all"}
+    found = loaded_by(folder, {stage: (command, of_stage.get(stage, "gfl")) for stage, command in commands.items()})
     holes = {}
-    for stage, command in commands.items():
-        # what a stage needs of the plug-ins: a training's are in its roots
-        plug_ins = {"distill": "gfl,pgd", "check": "all", "plan": "all", "cost": "all"}.get(stage, "gfl")
-        loaded = loaded_by(folder, command, plug_ins)
+    for stage, loaded in found.items():
         if stage == "closures":
             continue
         if stage in planned:

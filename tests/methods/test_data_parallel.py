@@ -21,7 +21,7 @@ from torch import multiprocessing
 
 from pgd.methods import METHODS
 
-pytestmark = [QUIET, pytest.mark.slow]
+pytestmark = [QUIET, pytest.mark.long]
 
 
 @pytest.fixture(scope="module")
