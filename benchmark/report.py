@@ -139,7 +139,7 @@ def page(
         words=tables.WORDS,
         unresolved=tables.UNRESOLVED,
         tables=shown_tables,
-        classes=classes(records, table),
+        classes=classes(records, whole(table, records)),
         costs=tables.costs(costs) if len(costs) else None,
         pulls=pulls if len(pulls := tables.pulls(pull(followed, results))) else None,
         band=BAND,

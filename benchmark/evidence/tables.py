@@ -61,10 +61,19 @@ def plain_name(row: Mapping[str, str]) -> str:
 
 
 def by_gain(table: pd.DataFrame) -> pd.DataFrame:
-    """The aggregated rows pair by pair: teacher, runs without a gain, then gains, highest first."""
+    """The aggregated rows pair by pair: teacher, then by length of the training, longest first, as a gain of another
+    length is nothing to compare with: runs without a gain, then gains, highest first."""
     pairs = {pair: k for k, pair in enumerate(dict.fromkeys(table["pair"]))}
-    keys = pd.DataFrame({"pair": table["pair"].map(pairs), "gain": -table["gain"].astype(float)}, index=table.index)
-    return table.loc[keys.sort_values(["pair", "gain"], na_position="first", kind="stable").index]
+    keys = pd.DataFrame(
+        {
+            "pair": table["pair"].map(pairs),
+            "student": table["role"] != TEACHER,
+            "iterations": -table["iterations"],
+            "gain": -table["gain"].astype(float),
+        },
+        index=table.index,
+    )
+    return table.loc[keys.sort_values([*keys], na_position="first", kind="stable").index]
 
 
 def holds_zero(row: Mapping, name: str = "gain") -> bool:

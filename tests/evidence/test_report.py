@@ -132,9 +132,16 @@ def test_the_headline_names_pgd_where_it_is_not_the_best():
 
 
 def test_tables_are_sorted_by_gain():
-    rows = [("b", "teacher", None), ("b", "x", 1.0), ("a", "y", None), ("b", "z", 2.0), ("b", "plain", None)]
-    table = pd.DataFrame(rows, columns=["pair", "run", "gain"])
-    assert tables.by_gain(table)["run"].tolist() == ["teacher", "plain", "z", "x", "y"]
+    rows = [
+        ("b", "short", "student", 9.0, 10),
+        ("b", "x", "student", 1.0, 20),
+        ("a", "y", "student", None, 20),
+        ("b", "z", "student", 2.0, 20),
+        ("b", "plain", "student", None, 20),
+        ("b", "large", "teacher", None, 15),
+    ]
+    table = pd.DataFrame(rows, columns=["pair", "run", "role", "gain", "iterations"])
+    assert tables.by_gain(table)["run"].tolist() == ["large", "plain", "z", "x", "short", "y"]
 
 
 @pytest.mark.parametrize(

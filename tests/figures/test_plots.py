@@ -105,12 +105,13 @@ def test_an_axis_belongs_to_what_is_compared():
 
 def aggregated(seeds: int = 1, **changes: list) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Table and records of a student, one that inherits, and two methods on top of that."""
-    table = pd.DataFrame({"run": ["student", "inherit", "fgd", "pgd"], "AP": [20.0, 26.0, 27.0, 28.0], "seeds": seeds})
+    table = pd.DataFrame({"run": ["student", "inherit", "fgd", "pgd"], "AP": [20.0, 26.0, 27.0, 28.0]})
     gains = {"gain": [None, None, 1.0, 2.0], "gain_low": [None, None, -0.5, 1.5], "gain_high": [None, None, 2.0, 3.0]}
     words = {"method": ["none", "none", "fgd", "pgd"], "inherit": ["none", "neck", "neck", "neck"]}
     words |= {"method_place": ["none", "none", "neck", "key regions"], "baseline": [None, None, "inherit", "inherit"]}
     table["interval"] = [None, None, "images", "images"]
-    table = table.assign(role="student", pair="gfl", metric="coco", dataset="mini", **gains, **words).assign(**changes)
+    same = {"role": "student", "pair": "gfl", "metric": "coco", "dataset": "mini", "seeds": seeds, "iterations": 400}
+    table = table.assign(**same, **gains, **words).assign(**changes)
     return table, table.loc[table.index.repeat(seeds), ["run", "role", "AP"]]
 
 
