@@ -55,11 +55,11 @@ CAPTIONS = {
         "the table has all; a triangle is a loss beyond the axis.",
     ),
     "schedule": (
-        "AP and gain by the length of the training",
+        "AP, gain and share of the gap to the teacher by the length of the training",
         "Each point is a training of its own, with its rate falling to its end: AP, mean over seeds, and what a method "
-        "gains over the student without one that trained as long, with its 95% interval. Where the lines of two "
-        "methods cross, a benchmark of short trainings ranks them otherwise than one of long ones. The other figures "
-        "leave the shorter ones out.",
+        "gains over the student without one that trained as long, with its 95% interval, and as a share of what that "
+        "student lacks to the teacher. Where the lines of two methods cross, a benchmark of short trainings ranks them "
+        "otherwise than one of long ones. The other figures leave the shorter ones out.",
     ),
     "ablation": (
         "What a change of one setting does",

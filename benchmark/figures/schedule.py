@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import cycle
+
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
@@ -10,45 +12,58 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
 from benchmark.evidence.lengths import lengths
-from benchmark.figures.looks import COLOURS, WIDTH, below, halo, legend_of, paint, style
+from benchmark.evidence.record import TEACHER
+from benchmark.figures.looks import COLOURS, WIDTH, below, paint, style
 
 MARKERS = "osD^vP"
 
 
+#: what a panel shows, and its title
+PANELS = {"AP": "AP (%)", "gain": "gain in AP", "share": "gain, % of the gap\nto the teacher"}
+
+
+def with_share(table: pd.DataFrame) -> pd.DataFrame:
+    """A table of runs with ``share`` in percent: the gain by what the baseline lacks to the teacher's AP; NaN without a
+    teacher, or where nothing is lacking."""
+    teachers = table[table["role"] == TEACHER].drop_duplicates("pair").set_index("pair")["AP"]
+    gap = table["pair"].map(teachers) - (table["AP"] - table["gain"])
+    return table.assign(share=100 * table["gain"] / gap.where(gap > 0))
+
+
 def schedule(records: pd.DataFrame, table: pd.DataFrame) -> Figure:
-    """A row a pair: AP by length of the training, and the gain over the run without a method of the same length.
+    """A row a pair, by length of the training: AP, the gain over the run without a method of the same length, and the
+    gain as a share of that run's gap to the teacher, where the teacher is known.
 
     Args:
         records: with at least one row of :func:`lengths`.
         table: :func:`benchmark.evidence.records.aggregate` of them, with intervals.
     """
     style()
-    points = lengths(records)[["run", "line"]].merge(table, on="run")
+    points = lengths(records)[["run", "line"]].merge(with_share(table), on="run")
     pairs = list(points.groupby("pair", sort=False))
-    figure = Figure(figsize=(WIDTH, 0.6 + 3.0 * len(pairs)), layout="constrained")
-    grid = figure.subplots(len(pairs), 2, squeeze=False)
-    for (pair, rows), (left, right) in zip(pairs, grid, strict=True):
-        for order, (line, own) in enumerate(rows.groupby("line", sort=False)):
-            draw(left, own, "AP", MARKERS[order % len(MARKERS)])
-            if own["gain"].notna().any():
-                draw(right, own.dropna(subset="gain"), "gain", MARKERS[order % len(MARKERS)])
-            last = own.iloc[-1]
-            name = {"va": "center", "fontsize": 9, "color": paint(last), "path_effects": halo(), "clip_on": False}
-            panel, value = (left, "AP") if pd.isna(last["gain"]) else (right, "gain")
-            place = {"xytext": (7, 0), "textcoords": "offset points"}
-            panel.annotate(line, (last["iterations"], last[value]), **place, **name)
-        right.axhline(0, color=COLOURS["none"], linewidth=1, zorder=1)
-        left.set_ylabel(f"{pair}: AP (%)" if len(pairs) > 1 else "AP (%)")
-        right.set_ylabel("gain in AP (95% interval)")
-        for axes in (left, right):
-            of_all = sorted(rows["iterations"].unique())
+    panels = [name for name in PANELS if points[name].notna().any()]
+    figure = Figure(figsize=(WIDTH, 0.5 + 3.0 * len(pairs)), layout="constrained")
+    grid = figure.subplots(len(pairs), len(panels), squeeze=False)
+    named = []
+    for (pair, rows), axes_of in zip(pairs, grid, strict=True):
+        lines = list(zip(rows.groupby("line", sort=False), cycle(MARKERS)))
+        for (line, own), marker in lines:
+            look = {"color": paint(own.iloc[0]), "marker": marker, "linewidth": 1.8, "markersize": 5}
+            named.append(Line2D([], [], label=line, **look))
+        of_all = sorted(rows["iterations"].unique())
+        for name, axes in zip(panels, axes_of, strict=True):
+            for (_, own), marker in lines:
+                if own[name].notna().any():
+                    draw(axes, own.dropna(subset=name), name, marker)
+            if name != "AP":
+                axes.axhline(0, color=COLOURS["none"], linewidth=1, zorder=1)
+            axes.set_title(PANELS[name] if len(pairs) == 1 else f"{pair}: {PANELS[name]}", fontsize=10)
             axes.set_xscale("log")
-            axes.set_xticks(of_all, [f"{count:,}" for count in of_all], fontsize=8.5)
+            axes.set_xticks(of_all, [f"{count:,}" for count in of_all], fontsize=8, rotation=60)
             axes.xaxis.set_minor_locator(NullLocator())
-            axes.set_xlabel("iterations of the whole training")
             sns.despine(ax=axes)
-    used = legend_of(row for _, row in points.iterrows())
-    below(figure, [Line2D([], [], color=tint, linewidth=2, label=name) for name, tint in used.items()])
+        axes_of[len(panels) // 2].set_xlabel("iterations of the whole training")
+    below(figure, named)
     return figure
 
 

@@ -8,7 +8,7 @@ import pytest
 from benchmark.evidence.lengths import lengths, shortened
 from benchmark.evidence.record import METRICS
 from benchmark.evidence.records import FOOTING, aggregate
-from benchmark.figures.schedule import schedule
+from benchmark.figures.schedule import schedule, with_share
 
 #: method, settings, iterations and AP by run
 RUNS = {
@@ -58,10 +58,27 @@ def test_gains_are_over_a_baseline_of_the_same_length():
 
 def test_the_figure_shows_ap_and_gain_by_length():
     found = records()
-    left, right = schedule(found, aggregate(found)).axes
+    figure = schedule(found, aggregate(found))
+    left, right = figure.axes
     assert [line.get_xdata().tolist() for line in left.lines] == [[750, 3000], [750, 1500, 3000]]
     # a gain only where there is something to compare with, and zero as a line
     gains = [list(line.get_ydata()) for line in right.lines]
     assert gains[0] == pytest.approx([3.0, 1.0])
     assert [text.get_text() for text in left.get_xticklabels()] == ["750", "1,500", "3,000"]
-    assert {text.get_text() for axes in (left, right) for text in axes.texts} == {"inherit", "pgd"}
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["inherit", "pgd"]
+
+
+def test_with_a_teacher_a_gain_is_shown_as_a_share_of_what_is_left_to_it():
+    """3 of 20 and 1 of 10 AP."""
+    found = pd.concat([records(), records({"large": ("none", {}, 9000, 70.0)}).assign(role="teacher")])
+    table = with_share(aggregate(found)).set_index("run")
+    assert table.loc[["pgd-750", "pgd"], "share"].tolist() == pytest.approx([15.0, 10.0])
+    assert table.loc[["inherit", "large", "pgd-1500"], "share"].isna().all()
+    *_, share = schedule(found, aggregate(found)).axes
+    assert list(share.lines[0].get_ydata()) == pytest.approx([15.0, 10.0])
+
+
+def test_no_share_of_a_gap_that_is_none():
+    found = pd.concat([records(), records({"worse": ("none", {}, 9000, 50.0)}).assign(role="teacher")])
+    table = with_share(aggregate(found)).set_index("run")
+    assert table["share"].isna().all()
