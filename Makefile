@@ -37,7 +37,7 @@ repro: data ## train the teacher, distil all students, evaluate, write results/ 
 smoke: data ## the whole pipeline on a few images, in eight minutes (EVERY=1: methods on all detectors, four more)
 	python -m benchmark.smoke $(if $(EVERY),--every)
 
-test-quick: data ## the tests that take less than a second or two each, in two minutes
+test-quick: data ## the tests that take less than a second or two each, in a minute and a half
 	python -m pytest -n 2 -m "not slow and not long"
 
 test: data ## all but the long tests, in some ten minutes

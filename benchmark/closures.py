@@ -14,14 +14,33 @@ if __name__ == "__main__":
 
     answer_early("closures")
 
+import hashlib
+
 from benchmark.experiment.cli import command_parser
 from benchmark.experiment.digest import library_versions, stage_closures
-from benchmark.experiment.workspace import HERE, write_entries
+from benchmark.experiment.workspace import HERE, ROOT, Workspace, file_digest, write_entries
+
+#: Committed results that notebooks show beside those of their own experiment, or in place of what it has none of
+#: (benchmark/notebook.py).
+SHOWN = ("results", "experiments/crowd/results", "experiments/regions/results", "experiments/coco-regions/results")
+
+
+def shown_beside(space: Workspace) -> dict[str, str]:
+    """Digests of the :data:`SHOWN` results, but for those that this experiment makes itself."""
+    folders = {name: ROOT / name for name in SHOWN if ROOT / name != space.results.resolve()}
+    found = {}
+    for name, folder in folders.items():
+        files = sorted(path for kind in ("csv", "json") for path in folder.rglob(f"*.{kind}"))
+        lines = (f"{path.relative_to(folder)} {file_digest(path)}\n" for path in files)
+        found[name] = hashlib.sha256("".join(lines).encode()).hexdigest()
+    return found
 
 
 def main() -> None:
     command_parser("closures").parse_args()
-    write_entries(HERE.closures, stage_closures() | {"libraries": library_versions()})
+    entries = stage_closures() | {"libraries": library_versions()}
+    entries["notebooks"] |= shown_beside(HERE)
+    write_entries(HERE.closures, entries)
 
 
 if __name__ == "__main__":

@@ -34,6 +34,8 @@ KEPT = {
 }
 #: what detectors trained on COCO have in their boxes
 PHOTOGRAPHS = ROOT / "experiments/coco-regions/results"
+#: runs that differ in one setting of PGD
+CHANGES = ROOT / "experiments/regions/results"
 
 
 class NothingToShow(ReportError):
@@ -111,7 +113,7 @@ def open_results(kind: str) -> Results:
 
 def open_ablation(setting: str) -> Results:
     """Runs that differ in a setting, else those of experiments/regions; raises ReportError without any."""
-    return _aggregated(*ablation.find([results_folder(), ROOT / "experiments/regions/results"], setting))
+    return _aggregated(*ablation.find([results_folder(), CHANGES], setting))
 
 
 def _aggregated(folder: Path, runs: pd.DataFrame, lacking: str = "") -> Results:

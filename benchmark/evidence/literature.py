@@ -100,8 +100,6 @@ FOOTINGS = (
         "38.5",
         f"{CROSSKD_README}; {FRS_README}",
         (
-            Figure("PCKA", "39.8", "38.5", PCKA_IMAGE, "40.8", False, "one scale by its configuration"),
-            Figure("PCKA + mimicking", "40.7", "38.5", PCKA_IMAGE, "40.8", False, "one scale by its configuration"),
             Figure("FRS", "40.9", "38.5", FRS_README, "40.8"),
             Figure("CrossKD", "41.1", "38.5", CROSSKD_README, "40.8"),
             Figure("CrossKD + PKD", "41.3", "38.5", CROSSKD_README, "40.8"),
@@ -114,11 +112,27 @@ FOOTINGS = (
         f"{CSKD_README}, whose authors trained it",
         (
             Figure("CSKD", "42.0", "40.9", CSKD_README, "42.6", False, "teacher with the improved head, too"),
-            Figure("CanKD", "42.4", "38.5", CANKD_README, "40.8", False, "one scale; 42.4 inheriting, too"),
             Figure("DetKDS", "42.5", "38.5", DETKDS_FILES, "40.8", True),
             Figure("FGD", "42.7", "38.5", FGD_README, "", True),
             Figure("MasKD", "42.9", "38.5", MASKD_README, "40.8", False, "42.2 at first"),
         ),
+    ),
+    Footing(
+        "FCOS",
+        "plain head, 2x, one scale",
+        "",
+        "",
+        (
+            Figure("PCKA", "39.8", "38.5", PCKA_IMAGE, "40.8", False, "one scale by its configuration"),
+            Figure("PCKA + mimicking", "40.7", "38.5", PCKA_IMAGE, "40.8", False, "one scale by its configuration"),
+        ),
+    ),
+    Footing(
+        "FCOS",
+        "improved head, 2x, one scale",
+        "",
+        "",
+        (Figure("CanKD", "42.4", "38.5", CANKD_README, "40.8", False, "42.4 inheriting, too"),),
     ),
     Footing(
         "FCOS",
@@ -232,6 +246,7 @@ FOOTINGS = (
         "35.8",
         BCKD_README,
         (
+            Figure("ScaleKD", "37.2", "35.8", SCALE_NOTES, "", None, "detector and schedule by its baseline"),
             Figure("LD", "37.5", "35.8", LD_README, "", False, "main region, VLR and KD; the main region alone 36.5"),
             Figure("BCKD", "38.6", "35.8", BCKD_README),
         ),
@@ -249,6 +264,13 @@ FOOTINGS = (
         "32.5",
         CSKD_README,
         (Figure("CSKD", "35.9", "32.5", CSKD_README, "40.9", False, "taught by an R50; trains stem and first stage"),),
+    ),
+    Footing(
+        "RetinaNet",
+        "R18, schedule not known",
+        "32.6",
+        SSIM_NOTES,
+        (Figure("SKD-SSIM", "36.1", "32.6", SSIM_NOTES, "", None),),
     ),
     Footing(
         "RetinaNet",
@@ -274,7 +296,8 @@ with another one:
 
 - **FCOS.** MasKD, CanKD, DetKDS and FGD train a student with the improved head (boxes in units of the stride, sampling
   of centres, GIoU) and print 38.5 as its baseline, which is the plain head's. CSKD's authors trained the improved one
-  without a teacher: 40.9. So about 2.4 of what is printed as gain is the head.
+  without a teacher, at several scales: 40.9. So about 2.4 of what is printed as gain is the head. CanKD and PCKA train
+  at one scale, and print a student of several: no student of theirs was found.
 - **GFL.** DetKDS and CSKD train 2x at several scales and print 40.2, which is 1x at one scale. The student of their
   schedule has 42.9.
 - **Teachers** differ by as much as 1.1 AP for GFL; inheriting the teacher's neck and head is a part of some methods'
@@ -288,12 +311,12 @@ TAIL = """
 ## Sources
 
 README: of the release named. Names of result files: the release prints its figures nowhere else. Notes: a summary of
-the paper by somebody else, found in public repositories; the paper itself could not be read, nor could the schedule
-be checked. "Schedule by its baseline": the source names no schedule, and its baseline is that of the table. Left out:
-figures whose teacher could not be read (DeFeat on RetinaNet, TBD, AMD, GLAMD, SEA), and those of other students, of
-teachers of another detector, or of two methods together where each stands alone (PKD, CanKD and DIST on RetinaNet
-with more teachers, LD with GID). No figure at all: FKD's release prints none for one-stage detectors, TinyKD was
-never measured on COCO, and PGD's faults and its loss on the neck are this repository's.
+the paper by somebody else, found in public repositories; the paper itself could not be read, nor could the schedule be
+checked. "Schedule by its baseline": the source names no schedule, and its baseline is that of the table. Left out:
+figures whose teacher or baseline could not be read (DeFeat on RetinaNet, UET on FCOS, TBD, AMD, GLAMD, SEA), and those
+of other students, of teachers of another detector, or of two methods together where each stands alone (PKD, CanKD and
+DIST on RetinaNet with more teachers, LD with GID). No figure at all: FKD's release prints none for one-stage
+detectors, TinyKD was never measured on COCO, and PGD's faults and its loss on the neck are this repository's.
 """
 
 

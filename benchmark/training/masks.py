@@ -116,8 +116,9 @@ def batches_of(cfg: Config, seed: int, device: torch.device) -> Iterator[tuple[T
             yield data["inputs"], data["data_samples"]
 
 
-def depends(teacher: Job, space: Workspace) -> dict:
-    """What the masks of a teacher follow from: its weights, its training's config and data, and the code."""
+def depends(teacher: Job, space: Workspace, count: int) -> dict:
+    """What the masks of a teacher follow from: its weights, its training's config and data, the code, and for how many
+    iterations they are learned."""
     plan = json.loads(basis(teacher, space).read_text(encoding="utf-8"))
     # of the detector; how it was trained is in its weights
     detector = {name: digest for name, digest in plan["code"].items() if not name.startswith("benchmark.")}
@@ -125,6 +126,7 @@ def depends(teacher: Job, space: Workspace) -> dict:
         "teacher": file_digest(space.teacher(teacher.pair_name) / "weights.pth"),
         **{key: plan[key] for key in ("data", "config", "libraries")},
         "code": detector | closure({LEARNER}, BESIDE_TRAINING),
+        "iterations": count,
     }
 
 
@@ -138,20 +140,20 @@ def learned(job: Job, space: Workspace) -> Path:
 
 def _learned(job: Job, folder: Path, space: Workspace) -> Path:
     own = job.of_teacher
-    weights, record, known = folder / "masks.pth", folder / "masks.json", depends(own, space)
+    data, started = planned_data(own, space), time.perf_counter()
+    init_default_scope("mmdet")
+    cfg = training_config(own, data, None, folder)
+    count = iterations(cfg)
+    weights, record, known = folder / "masks.pth", folder / "masks.json", depends(own, space, count)
     if weights.is_file() and record.is_file():
         found = json.loads(record.read_text(encoding="utf-8"))
         if found["depends"] == known and found["sha256"] == file_digest(weights):
             return weights
     repeat_on_gpus()
-    init_default_scope("mmdet")
-    data, started = planned_data(own, space), time.perf_counter()
-    cfg = training_config(own, data, None, folder)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     teacher = MODELS.build(cfg.model.student).to(device)
     load_strict(teacher, space.teacher(job.pair_name) / "weights.pth", "teacher")
     torch.manual_seed(own.seed)
-    count = iterations(cfg)
     masks, course = learn(teacher, batches_of(cfg, own.seed, device), count)
     atomic_save({"state_dict": {name: value.cpu() for name, value in masks.state_dict().items()}}, weights)
     found = {

@@ -21,8 +21,9 @@ R-CNN. Both distances are weighted means, so they do not depend on the size of t
 The notes print the sum over a mask as a factor, not as a divisor: ``mask_sum: multiply``. Then a loss grows with the
 cube of its masks and empty masks are the best ones; MasKD, which the paper builds upon, divides. So does the default.
 
-Deviations: where the notes say nothing, this is a guess: the start of m^c and m^s (normal, 0.01, as MasKD's tokens), of
-W (PyTorch's), parameters of their own for each level, the mean over images.
+Deviations: where the notes say nothing, this is a guess: the start of m^c and m^s (normal, 0.01, as MasKD's tokens),
+of W (PyTorch's), parameters of their own for each level, the mean over images. By the notes the student's map goes
+through the 1x1 convolution always, here only where the widths differ.
 """
 
 from __future__ import annotations

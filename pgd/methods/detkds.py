@@ -27,6 +27,7 @@ have entries that go with the root of 1/C. That is left to the search of the wei
 Deviations: the release norms G over whatever is on a GPU, so that its loss depends on it; here over groups of the two
 images that it had. Its term on boxes (RetinaNet with an X101 teacher, RepPoints) is left out, and so are its forms that
 no configuration of a dense head takes. In the masked form M_fg cancels out but for its zeros, as released.
+Its students of one stage start with the teacher's neck and head (``inherit``).
 """
 
 from __future__ import annotations

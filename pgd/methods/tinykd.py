@@ -24,8 +24,9 @@ Settings at full scale: TinyPerson w_feature = w_relation = 1, AI-TOD 0.5; alpha
 COCO. D is a mean over channels and over positions: it does not depend on the size of the detector.
 
 Deviations: an image without objects, which the release cannot take, is all background. k has no bias, which a softmax
-does not see. The release resizes the student's map where sizes differ; here a pair has levels of equal strides. It also
-divides a by the number of objects, which cancels out. A weight of zero leaves its term out.
+does not see. The release resizes the student's map where sizes differ; here a pair has levels of equal strides. It
+also divides a by the number of objects, which cancels out. A weight of zero leaves its term out. Its student starts
+with the teacher's head but not with its neck; here with both or none.
 """
 
 from __future__ import annotations

@@ -81,6 +81,8 @@ def folder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("closures")
     content = light_content()
     content["datasets"]["minicoco"] = {"train_images": 8, "val_images": 4}
+    # learns masks before its students
+    content["runs"]["maskd"] = {"pair": "gfl", "method": "maskd", "settings": {"warmup": 1}}
     (folder / "params.yaml").write_text(yaml.safe_dump(content))
     return folder
 
@@ -97,10 +99,13 @@ def test_stages_declare_what_they_import(folder):
         "teacher": "train teacher gfl",
         "evaluate_teacher": "evaluate gfl --teacher",
         "match": "match pgd student",
+        "masks": "match maskd",
         "distill": "train distill pgd --seed 0",
+        "masked": "train distill maskd --seed 0",
         "plain": "train distill student --seed 0",
         "evaluate": "evaluate pgd --seed 0",
         "evaluate_plain": "evaluate student --seed 0",
+        "evaluate_masked": "evaluate maskd --seed 0",
         "cost": "cost",
         "key_regions": "key_regions gfl",
         "region_figures": "region_figures",
@@ -109,11 +114,11 @@ def test_stages_declare_what_they_import(folder):
     }
     books = [path for path in sorted((ROOT / "notebooks").glob("*.ipynb")) if "crowdhuman" not in path.name]
     commands |= {path.stem: str(path) for path in books}
-    planned = {"teacher": "teacher-gfl", "distill": "pgd", "plain": "student"}
-    declared_by = {"evaluate_teacher": "evaluate", "evaluate_plain": "evaluate"}
+    planned = {"teacher": "teacher-gfl", "masks": "maskd", "distill": "pgd", "masked": "maskd", "plain": "student"}
+    declared_by = dict.fromkeys(("evaluate_teacher", "evaluate_plain", "evaluate_masked"), "evaluate")
     declared_by |= dict.fromkeys((path.stem for path in books), "notebooks")
     # what a stage needs of the plug-ins: a training's are in its roots
-    of_stage = {"distill": "gfl,pgd", "check": "all", "plan": "all", "cost": "all"}
+    of_stage = {"distill": "gfl,pgd", "masked": "gfl,maskd,pgd", "check": "all", "plan": "all", "cost": "all"}
     found = loaded_by(folder, {stage: (command, of_stage.get(stage, "gfl")) for stage, command in commands.items()})
     holes = {}
     for stage, loaded in found.items():
@@ -125,7 +130,10 @@ def test_stages_declare_what_they_import(folder):
         else:
             path = Workspace(folder).closures / f"{declared_by.get(stage, stage)}.json"
             declared = set(json.loads(path.read_text()))
-        holes[stage] = sorted(m for m in loaded - declared if m != "pgd.heads.gfl")
+        # scanned for in their folders: readers, of which only a distillation makes use, and PGD, of which the hook that
+        # looks at key regions takes K, which is in the config
+        scanned = {"distill": set(), "masked": set(closure({"pgd.methods.pgd"}))}.get(stage, {"pgd.heads.gfl"})
+        holes[stage] = sorted(loaded - declared - scanned)
     assert holes == {stage: [] for stage in holes}
 
 
@@ -138,6 +146,22 @@ def test_notebooks_declare_what_their_cells_import():
         assert cells <= set(declared), path
     # it is imported in a function, for the notebooks that need a teacher
     assert "benchmark.probe.views" in declared
+
+
+def test_notebooks_depend_on_the_results_that_they_show_beside_their_own(tmp_path, monkeypatch):
+    from benchmark import closures, notebook
+
+    shown = {ROOT / name for name in closures.SHOWN}
+    assert shown == {*(ROOT / folder for folder, _ in notebook.KEPT.values()), notebook.PHOTOGRAPHS, notebook.CHANGES}
+    monkeypatch.setattr(closures, "ROOT", tmp_path)
+    for folder in (tmp_path / name / "runs" for name in closures.SHOWN):
+        folder.mkdir(parents=True)
+        (folder / "pgd-0.json").write_text("{}")
+    before = closures.shown_beside(Workspace(tmp_path))
+    assert before.keys() == {*closures.SHOWN} - {"results"}, "its own follow from stages that it waits for"
+    (tmp_path / "experiments/crowd/results/runs/pgd-0.json").write_text("{ }")
+    after = closures.shown_beside(Workspace(tmp_path))
+    assert {name for name in before if before[name] != after[name]} == {"experiments/crowd/results"}
 
 
 @pytest.mark.slow

@@ -129,6 +129,16 @@ def test_other_masks_than_the_matched_ones_are_refused_and_learned_anew(matched,
     assert (known("first")["masks"] == before) == (harm != "teacher"), "the same teacher's are the same to the bit"
 
 
+@pytest.mark.slow
+def test_masks_of_another_length_are_learned_anew(matched, monkeypatch):
+    """How long follows from the scale of the detector, whose rule is in no file that a training depends on."""
+    monkeypatch.setattr(masks, "iterations", lambda cfg: 1)
+    before = known("first")["masks"]
+    match(matched)
+    assert known("first")["masks"] != before
+    assert json.loads(masks_of(matched.student("first")).with_name("masks.json").read_text())["iterations"] == 1
+
+
 def test_masks_are_not_given_by_hand(taught_world):
     with pytest.raises(SettingsError, match=r"runs\.mine: settings\.tokens: filled in, the stage `match` learns them"):
         taught_world.settle(runs(mine={"method": "maskd", "settings": {"tokens": "my.pth"}}))
