@@ -41,6 +41,8 @@ TIMEOUT = 600
 KERNELS = 4
 #: of a kept figure: few have more, and it takes a third of the room then
 COLOURS = 128
+#: tag of cells whose code is part of the text
+READ = "read"
 #: what can be shown only while the notebook runs
 LIVE = "application/vnd.jupyter.widget-view+json"
 
@@ -84,8 +86,11 @@ def execute(notebook: Path, results: Path) -> NotebookNode:
 
 
 def page_of(content: NotebookNode) -> str:
-    """One HTML page of the outputs and the text between them."""
-    return HTMLExporter(exclude_input=True, exclude_output_prompt=True).from_notebook_node(content)[0]
+    """One HTML page of the outputs and the text between them; of code what is tagged :data:`READ`."""
+    for cell in content.cells:
+        if READ not in cell.metadata.get("tags", ()):
+            cell.metadata["transient"] = {"remove_source": cell.cell_type == "code"}
+    return HTMLExporter(exclude_input_prompt=True, exclude_output_prompt=True).from_notebook_node(content)[0]
 
 
 def keep(notebook: Path, content: NotebookNode) -> None:

@@ -83,7 +83,7 @@ def verdict(records: pd.DataFrame, expected: Mapping[str, Any] | None) -> tuple[
     table = compare(now, reference)
     passed, sentence = judge(table, expected.get("tolerance_ap", TOLERANCE))
     if len(table) and (table["difference"].abs() < SAME).all():
-        passed, sentence = None, "The figures are those of the reference, to the last digit: nothing to compare."
+        return None, "The figures are those of the reference, to the last digit: nothing to compare.\n"
     unknown = [run for run in now if run not in reference]
     rest = f"\nWithout a reference: {', '.join(unknown)}.\n" if unknown else ""
     return passed, f"{sentence}{sides(records, expected)}\n\n{markdown(cells(table))}{rest}"

@@ -220,7 +220,8 @@ def verdicts(claims: dict[str, Claim], experiments: Path) -> pd.DataFrame:
     for name, claim in claims.items():
         said = {"name": name, "claim": claim.claim, "source": claim.source, "paper": claim.paper}
         for one in claim.measured:
-            unit = "% of the gap" if one.share_of_gap else one.metric
+            # the sign is that of what is better
+            unit = "% of the gap" if one.share_of_gap else {"MR": "MR (fall)"}.get(one.metric, one.metric)
             place = {"where": one.where, "published": one.published, "unit": unit, "bound": one.bound}
             rows.append(said | place | measure(one, experiments))
         if not claim.measured:

@@ -26,7 +26,8 @@ def number(value: float, digits: int = 1, sign: bool = False) -> str:
     """A number for reading; a dash when there is none."""
     if pd.isna(value):
         return MISSING
-    return f"{value:{'+' if sign else ''}.{digits}f}".replace("-", MINUS)
+    # what rounds to zero has no minus
+    return f"{round(value, digits) + 0.0:{'+' if sign else ''}.{digits}f}".replace("-", MINUS)
 
 
 def probability(value: float) -> str:
@@ -216,7 +217,8 @@ def markdown(cells: pd.DataFrame) -> str:
 
 
 def gains_sentence(table: pd.DataFrame) -> str:
-    """A sentence a pair: teacher, the distilled run with the highest mean AP, what it is compared with, and PGD."""
+    """A sentence a pair: teacher, the distilled run with the highest mean AP, what it is compared with, and PGD with
+    its gain."""
     several = table["pair"].nunique() > 1
     sentences = []
     for pair, rows in table.groupby("pair", sort=False):
@@ -228,7 +230,7 @@ def gains_sentence(table: pd.DataFrame) -> str:
             parts.append(f"of the distilled students '{best['run']}' is highest with {_figures(best)}")
             parts.append(f"without a method, on the same footing, '{best['baseline']}' has {_figures(plain)}")
             own = distilled[distilled["method"] == "pgd"]
-            if len(own) and best["method"] != "pgd":
+            if len(own):
                 # the first that params.yaml names: others are changes of it
                 parts.append(_pgd(own.loc[own.index.min()]))
         if parts:
@@ -245,7 +247,7 @@ def chances(kinds: Iterable[str | None]) -> str:
 
 
 def _pgd(row: pd.Series) -> str:
-    """What PGD gains, where another method is the best."""
+    """What PGD gains."""
     over = chances([row["interval"]])
     reach = "" if pd.isna(row["gain_low"]) else f" {interval(row['gain_low'], row['gain_high'])} (95%{over})"
     return f"PGD ('{row['run']}') has {_figures(row)}, a gain of {number(row['gain'], sign=True)}{reach}"

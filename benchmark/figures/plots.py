@@ -254,6 +254,8 @@ def curves(curves_by_run: pd.DataFrame) -> Figure:
     ]
     far = {run for run in last.index if what == "gain" and last[run] < lowest(last)}
     scale = table.loc[~table["run"].isin(far), what]
+    margin = 0.06 * max(scale.max() - scale.min(), 0.5)
+    floor = (min(0, scale.min()) if what == "gain" else scale.min()) - margin
     rows = -(-len(panels) // (FEWER if any(len(run) > LONG for _, run in panels) else COLUMNS))
     columns = -(-len(panels) // rows)
     figure = Figure(figsize=(WIDTH, 0.75 + 1.6 * rows), layout="constrained")
@@ -265,15 +267,14 @@ def curves(curves_by_run: pd.DataFrame) -> Figure:
             axes.plot(mean.index, mean, color=PALE, linewidth=0.7, zorder=1, alpha=0 if other == run else 0.7)
         draw_curve(axes, of_pair[of_pair["run"] == run], what)
         axes.set_title(run, fontsize=9.5)
-        if run in far:
+        if last[run] < floor:
             place = {"transform": axes.transAxes, "ha": "center", "fontsize": 9, "path_effects": halo()}
             axes.text(0.5, 0.08, f"\u25be {number(last[run], sign=True)} at the end", **place)
         if what == "gain":
             axes.axhline(0, color=COLOURS["none"], linewidth=1, zorder=1)
         axes.set_xlim(left=0)
         sns.despine(ax=axes)
-    margin = 0.06 * max(scale.max() - scale.min(), 0.5)
-    grid[0].set_ylim(min(0, scale.min()) - margin if what == "gain" else scale.min() - margin, scale.max() + margin)
+    grid[0].set_ylim(floor, scale.max() + margin)
     for axes in grid:
         axes.xaxis.set_major_locator(MaxNLocator(3, integer=True, steps=[1, 2, 5, 10], prune="lower"))
     for axes in grid[len(panels) :]:
