@@ -15,7 +15,7 @@ from benchmark.evidence.present import records_there
 from benchmark.evidence.record import TEACHER, ReportError
 from benchmark.evidence.records import FOOTING
 from benchmark.evidence.tables import chances
-from benchmark.figures.looks import ROW, WIDTH, lowest, paint, style
+from benchmark.figures.looks import ROW, WIDTH, gain_label, lowest, paint, style
 from benchmark.figures.plots import draw_gains
 
 
@@ -71,8 +71,13 @@ def order(values: pd.Series) -> list[int]:
 
 def text(values: list[Any]) -> str:
     """The values of a change; one where all are the same."""
-    words = (f"{value:g}" if isinstance(value, float) else str(value) for value in values)
-    return ", ".join(dict.fromkeys(words))
+
+    def word(value: Any) -> str:
+        if isinstance(value, list):
+            return " + ".join(map(word, value))
+        return f"{value:g}" if isinstance(value, float) else str(value)
+
+    return ", ".join(dict.fromkeys(map(word, values)))
 
 
 def ablation(records: pd.DataFrame, table: pd.DataFrame) -> Figure:
@@ -100,7 +105,8 @@ def ablation(records: pd.DataFrame, table: pd.DataFrame) -> Figure:
         if pd.notna(base["gain_low"]):
             area = [base["gain_low"], base["gain_high"]]
             axes.fill_betweenx([box["ymin"], box["ymax"]], *area, color=box["color"], alpha=0.1, linewidth=0, zorder=0)
-    axes.set(ylim=(len(lines) - 0.4, -0.6), xlabel=f"gain in AP (95%{chances(row['interval'] for _, row in lines)})")
+    over = chances(row["interval"] for _, row in lines)
+    axes.set(ylim=(len(lines) - 0.4, -0.6), xlabel=gain_label("gain in AP", over))
     axes.set_yticks(range(len(lines)), [name for name, _ in lines])
     bases = [start for start, _, _ in spans]
     for y, label in enumerate(axes.get_yticklabels()):

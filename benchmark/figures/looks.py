@@ -6,6 +6,7 @@ Figures are built without pyplot's figure manager, so that they need no display 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from textwrap import fill
 from typing import Any
 
 import seaborn as sns
@@ -26,6 +27,8 @@ PLACE_NAMES = {"none": "no method", "key regions": "key regions (PGD)"}
 PALE = "#b4b4b4"
 #: inches that a figure is wide, so that its letters can be read on a telephone too
 WIDTH = 6.6
+#: letters in a line of a narrow axis' label
+LINE = 24
 #: inches a row of a figure with a row for each run
 ROW = 0.29
 
@@ -60,6 +63,12 @@ def lowest(gains: Iterable[float]) -> float:
     known = [gain for gain in gains if gain == gain]
     best = max(known, default=0.0)
     return -best if best > 0 else min(known, default=0.0)
+
+
+def gain_label(label: str, over: str) -> str:
+    """The label of a narrow axis of gains, with what their intervals are over, as
+    :func:`benchmark.evidence.tables.chances` says it."""
+    return fill(f"{label} (95%{over})", LINE)
 
 
 def paint(row: Mapping[str, Any]) -> str:

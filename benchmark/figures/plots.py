@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from benchmark.evidence.record import TEACHER
 from benchmark.evidence.records import by_kind
 from benchmark.evidence.tables import by_gain, chances, holds_zero, number, varied
-from benchmark.figures.looks import COLOURS, PALE, ROW, WIDTH, below, halo, legend_of, lowest, paint, style
+from benchmark.figures.looks import COLOURS, PALE, ROW, WIDTH, below, gain_label, halo, legend_of, lowest, paint, style
 
 #: The two levels that a method's figure lies between.
 LEVELS = {"teacher": (0, (5, 3)), "student alone": (0, (1.2, 1.8))}
@@ -184,7 +184,7 @@ def by_run(records: pd.DataFrame, table: pd.DataFrame, metrics: Sequence[str], g
             apart = others.pop(0)
             draw_gains(apart, entries, gain, floor=floor)
             apart.margins(x=0.08)
-            apart.set_xlabel(f"{label}\n(95%{chances(rows['interval'])})")
+            apart.set_xlabel(gain_label(label, chances(rows["interval"])))
         for metric, axes in zip(metrics, (first, *others), strict=True):
             merged = one_scale and metric == metrics[0]
             shown = rows[rows[gain] >= floor]

@@ -141,7 +141,7 @@ def test_otherwise_the_gain_has_a_panel_of_its_own(changes):
     table, records = aggregated(**changes)
     assert [axes.get_xlabel() for axes in plots.ap_by_run(records, table).axes] == [
         "AP (%)",
-        "gain in AP\n(95% over images, one seed)",
+        "gain in AP (95% over\nimages, one seed)",
     ]
 
 
