@@ -23,7 +23,7 @@ from matplotlib.ticker import FuncFormatter
 
 from benchmark.evidence.record import TEACHER, ReportError
 from benchmark.evidence.records import METHOD
-from benchmark.figures.looks import COLOURS, ROW, legend_of, paint, style
+from benchmark.figures.looks import COLOURS, ROW, below, paint, style
 from benchmark.training.result import FEATURES, REGIONS
 
 FEATURE_TITLES = {"neck": "neck", "cls_tower": "classification tower", "reg_tower": "regression tower"}
@@ -33,6 +33,8 @@ REGION_LOOKS = {"key": ("#12355b", "o"), "box": ("#5b9bd5", "D"), "background": 
 DISTANCES = [f"distance.{features}.{region}" for features, region in product(FEATURES, REGIONS)]
 GRADIENTS = [f"gradient.{region}" for region in REGIONS]
 WIDTH = 8.8
+#: of runs of one colour, one after the other
+DASHES = ("-", (0, (1, 1)), (0, (3.5, 1, 1, 1)), (0, (6, 1.5)))
 
 
 def load_dynamics(results: Path, records: pd.DataFrame) -> pd.DataFrame:
@@ -115,6 +117,20 @@ def tints(points: pd.DataFrame) -> dict[str, str]:
     return {row["run"]: paint(row) for _, row in runs.iterrows()}
 
 
+def looks(points: pd.DataFrame) -> dict[str, dict]:
+    """How the line of every run is drawn: in the colour of its place, and dashed where another run has that colour.
+    Those without a method and PGD's are strong and on top."""
+    found: dict[str, dict] = {}
+    colour = tints(points)
+    for run, tint in colour.items():
+        before = sum(colour[other] == tint for other in found)
+        strong = tint in (COLOURS["none"], COLOURS["key regions"])
+        weight = {"linewidth": 2.2, "zorder": 4} if strong else {"linewidth": 1.3, "alpha": 0.8, "zorder": 3}
+        dashes = (0, (4, 1.6)) if tint == COLOURS["none"] else DASHES[before % len(DASHES)]
+        found[run] = {"color": tint, "linestyle": dashes, **weight}
+    return found
+
+
 def measured(points: pd.DataFrame) -> list[str]:
     """The features for which any run has a distance."""
     return [
@@ -123,23 +139,17 @@ def measured(points: pd.DataFrame) -> list[str]:
 
 
 def distances(points: pd.DataFrame) -> Figure:
-    """Relative distance by iteration; a column a kind of features, a row a region, a line a run (mean over seeds).
-
-    Runs without a method and PGD are drawn on top, in strong lines.
-    """
+    """Relative distance by iteration; a column a kind of features, a row a region, a line a run (mean over seeds)."""
     style()
-    places, colour = measured(points), tints(points)
+    places, look = measured(points), looks(points)
     figure = Figure(figsize=(WIDTH, 2.15 * len(REGIONS) + 0.75), layout="constrained")
     panels = figure.subplots(len(REGIONS), len(places), squeeze=False, sharex=True, sharey="row")
     long = by_distance(points)
     for (row, region), (column, place) in product(enumerate(REGIONS), enumerate(places)):
         axes, part = panels[row, column], long[(long["region"] == region) & (long["features"] == place)]
         for run, rows in part.groupby("run", sort=False):
-            strong = colour[run] in (COLOURS["none"], COLOURS["key regions"])
-            look = {"linewidth": 2.4, "zorder": 4} if strong else {"linewidth": 1.2, "alpha": 0.75, "zorder": 3}
-            dashes = (0, (4, 1.6)) if colour[run] == COLOURS["none"] else "-"
             means = rows.groupby("step")["distance"].mean()
-            axes.plot(means.index, means, color=colour[run], linestyle=dashes, **look)
+            axes.plot(means.index, means, **look[run])
         axes.set_yscale("log")
         plain_numbers(axes.yaxis)
         axes.grid(axis="x", visible=False)
@@ -151,7 +161,7 @@ def distances(points: pd.DataFrame) -> Figure:
         axes.set_ylabel(f"{REGION_NAMES[region]}\ndistance")
     for axes in panels[-1]:
         axes.set_xlabel("iteration")
-    place_legend(figure, points)
+    below(figure, [Line2D([], [], label=run, **own) for run, own in look.items()])
     return figure
 
 
@@ -165,15 +175,6 @@ def plain_numbers(axis: Axis) -> None:
 
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(FuncFormatter(between))
-
-
-def place_legend(figure: Figure, points: pd.DataFrame) -> None:
-    """Which colour is what kind of method."""
-    handles = [
-        Line2D([], [], color=tint, linewidth=2.4, label=name, linestyle="--" if tint == COLOURS["none"] else "-")
-        for name, tint in legend_of(row for _, row in points.drop_duplicates("run").iterrows()).items()
-    ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), title="where the method compares")
 
 
 def run_axis(axes: Axes, runs: Sequence[str], colour: Mapping[str, str] | None) -> None:
