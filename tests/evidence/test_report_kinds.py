@@ -280,8 +280,9 @@ def test_published_gains_are_the_differences_up_to_rounding():
         for row in table.rows:
             teacher, plain, distilled = row[1:4] if table.words == 1 else row[3:6]
             assert plain == "\u2013" or float(plain) < float(distilled)
-            # teachers of improved FCOS heads have the plain one, and are no better than their students alone
-            assert "\u2013" in (teacher, plain) or float(teacher) > float(plain) - 0.15
+            # FCOS's improved head is taught by the plain one, which is no better
+            known = "\u2013" not in (teacher, plain) and "improved head" not in row[0]
+            assert not known or float(teacher) > float(plain)
     coco, crowd = PUBLISHED[0].rows, PUBLISHED[2].rows
     assert all(float(row[4]) == pytest.approx(float(row[3]) - float(row[2]), abs=0.11) for row in coco)
     _, plain, distilled = ([float(cell) for cell in row[1:4]] for row in crowd)
