@@ -67,6 +67,7 @@ STAGES = {
 }
 
 
+@functools.cache
 def library_versions() -> dict[str, str]:
     """Of the libraries that results depend on."""
     return {name: importlib.metadata.version(name) for name in LIBRARIES}

@@ -148,6 +148,13 @@ def differing(before: dict[str, bytes], after: dict[str, bytes]) -> set[str]:
     return {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
 
 
+#: What methods take from others: terms, masks, a block; the release is PGD but for its faults.
+TAKEN_FROM = {
+    "crosskd": {"bckd", "cskd"},
+    "fgd": {"detkds", "tinykd"},
+    "fkd": {"cankd"},
+    "pgd": {"pgd_neck", "pgd_released"},
+}
 ALL_STUDENTS = {"student", "inherit", *METHODS.module_dict}
 NEED_TEACHER = ALL_STUDENTS - {"student"}
 
@@ -198,22 +205,17 @@ def test_changes_touch_what_depends_on_them(before, tmp_path, change, runs):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", sorted(METHODS.module_dict))
+@pytest.mark.parametrize(
+    "method", [pytest.param(m, marks=[pytest.mark.long] * (m not in TAKEN_FROM)) for m in sorted(METHODS.module_dict)]
+)
 def test_editing_a_method_touches_its_runs(before, tmp_path, monkeypatch, quick_digest, method):
     module = METHODS.get(method).__module__
     monkeypatch.setattr(
         digest, "code_digest", lambda p: "new" if p.stem == module.rpartition(".")[2] else quick_digest(p)
     )
     same_file = {name for name, cls in METHODS.module_dict.items() if cls.__module__ == module}
-    # what methods take from others: terms, masks, a block; the release is PGD but for its faults
-    importers = {
-        "crosskd": {"bckd", "cskd"},
-        "fgd": {"detkds", "tinykd"},
-        "fkd": {"cankd"},
-        "pgd": {"pgd_neck", "pgd_released"},
-    }.get(method, set())
     assert method in same_file
-    assert differing(before, planned(tmp_path)) == same_file | importers
+    assert differing(before, planned(tmp_path)) == same_file | TAKEN_FROM.get(method, set())
 
 
 @pytest.mark.slow

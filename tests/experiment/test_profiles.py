@@ -48,7 +48,7 @@ def test_shared_dependencies_are_there(profile):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:DeprecationWarning")
-@pytest.mark.parametrize("profile", FILES)
+@pytest.mark.parametrize("profile", [pytest.param(p, marks=[pytest.mark.long] * (p == "paper")) for p in FILES])
 def test_params_are_sound(profile):
     params = load(FILES[profile] / "params.yaml")
     kinds = {"paper": {"coco", "crowdhuman"}, "crowd": {"minicrowd"}, "real": {"coco"}}
