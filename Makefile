@@ -40,7 +40,7 @@ smoke: data ## the whole pipeline on a few images, in eight minutes (EVERY=1: me
 test-quick: data ## the tests that take less than a second or two each, in a minute and a half
 	python -m pytest -n 2 -m "not slow and not long"
 
-test: data ## all but the long tests, in some ten minutes
+test: data ## all but the long tests, in some eight minutes
 	python -m pytest -n 2 -m "not long"
 
 test-long: data ## the others: trainings that are killed, full size, every method on every detector

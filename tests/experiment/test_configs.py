@@ -139,7 +139,7 @@ def test_a_small_student_inherits_all_but_its_laterals(student, teacher):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", MINI)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.long] * n.endswith("r34")) for n in MINI])
 def test_two_steps(name, tiny_data):
     cfg = training_config(job(name, iterations=2, options=dict(LIGHT)), tiny_data, None, Path("w"))
     set_random_seed(0)

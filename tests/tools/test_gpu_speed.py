@@ -26,6 +26,7 @@ def hidden(*command: str) -> subprocess.CompletedProcess:
     return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=variables)
 
 
+@pytest.mark.long
 def test_figures_of_every_block(tmp_path):
     scale = replace(steps.QUICK, batches=(2,))
     path = gpu_speed.measure(scale, "cpu", 1.0, tmp_path, ("gfl",))

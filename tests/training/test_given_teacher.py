@@ -77,8 +77,9 @@ def put(world: World, content: dict, name: str = "zoo/t.pth") -> Path:
     return path
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(
+    "form", [pytest.param(f, marks=pytest.mark.slow if f == "mmdet 3" else pytest.mark.long) for f in FORMS]
+)
 def test_a_given_teacher_teaches(tiny_world, teacher_folder, weights, form, capsys):
     """Its path starts at params.yaml; its AP is that of the training that it came from."""
     world, path = tiny_world, put(tiny_world, FORMS[form](weights))
