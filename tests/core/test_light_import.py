@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.marks import long_but
 
 #: What an import may change in the process, before and after.
 STATE = """
@@ -84,11 +85,8 @@ for name in sys.argv[1:]:
     assert python(code, *modules).stdout.splitlines() == modules
 
 
-@pytest.mark.parametrize(
-    "module",
-    [pytest.param(name, marks=pytest.mark.long) for name in ("pgd.distiller", "pgd.detectors")]
-    + [pytest.param("pgd.heads", marks=pytest.mark.slow)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("module", long_but("pgd.heads".__eq__, ["pgd.distiller", "pgd.heads", "pgd.detectors"]))
 def test_stands_alone(module):
     """A module that needs mmdet sees to mmcv's operators, whatever is imported first."""
     python(f"import {module}")

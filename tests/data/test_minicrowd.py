@@ -30,13 +30,13 @@ pytestmark = pytest.mark.slow
 TRAIN, VAL = SPLITS
 HEIGHT, WIDTH = SIZE
 ARCHIVE = ROOT / "data" / "minicrowd.zip"
-SAMPLE = [*range(0, 800, 40), *range(0, 300, 30)]
+SAMPLE = [(TRAIN, i) for i in range(0, 800, 40)] + [(VAL, i) for i in range(0, 300, 30)]
 
 
 @pytest.fixture(scope="module")
 def drawn() -> list[tuple[np.ndarray, list[Seen]]]:
     """Thirty images of both splits."""
-    return [render(TRAIN if n < 20 else VAL, i) for n, i in enumerate(SAMPLE)]
+    return [render(split, i) for split, i in SAMPLE]
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +81,7 @@ def around(mask: np.ndarray, x: int = 0, y: int = 0) -> list[int]:
 @pytest.mark.long
 def test_an_image_drawn_twice_is_the_same(drawn):
     for n in (0, 9, 25):
-        image, seen = render(TRAIN if n < 20 else VAL, SAMPLE[n])
+        image, seen = render(*SAMPLE[n])
         np.testing.assert_array_equal(image, drawn[n][0])
         assert annotate(seen) == annotate(drawn[n][1])
 

@@ -17,6 +17,7 @@ from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner, set_random_seed
+from support.marks import long_but
 from support.worlds import LIGHT
 from torch import nn
 
@@ -139,7 +140,7 @@ def test_a_small_student_inherits_all_but_its_laterals(student, teacher):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.long] * n.endswith("r34")) for n in MINI])
+@pytest.mark.parametrize("name", long_but(lambda name: not name.endswith("r34"), MINI))
 def test_two_steps(name, tiny_data):
     cfg = training_config(job(name, iterations=2, options=dict(LIGHT)), tiny_data, None, Path("w"))
     set_random_seed(0)

@@ -12,6 +12,7 @@ import pytest
 import yaml
 from mmdet.registry import MODELS
 from mmengine.config import Config
+from support.marks import long_but
 
 from benchmark import plan as stage
 from benchmark.experiment import config, digest
@@ -205,9 +206,7 @@ def test_changes_touch_what_depends_on_them(before, tmp_path, change, runs):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "method", [pytest.param(m, marks=[pytest.mark.long] * (m not in TAKEN_FROM)) for m in sorted(METHODS.module_dict)]
-)
+@pytest.mark.parametrize("method", long_but(TAKEN_FROM.__contains__, sorted(METHODS.module_dict)))
 def test_editing_a_method_touches_its_runs(before, tmp_path, monkeypatch, quick_digest, method):
     module = METHODS.get(method).__module__
     monkeypatch.setattr(

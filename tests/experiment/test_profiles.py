@@ -7,6 +7,7 @@ from itertools import product
 
 import pytest
 import yaml
+from support.marks import long_but
 
 from benchmark.experiment.settings import load
 from benchmark.experiment.soundness import check_models
@@ -48,7 +49,7 @@ def test_shared_dependencies_are_there(profile):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:DeprecationWarning")
-@pytest.mark.parametrize("profile", [pytest.param(p, marks=[pytest.mark.long] * (p == "paper")) for p in FILES])
+@pytest.mark.parametrize("profile", long_but("paper".__ne__, FILES))
 def test_params_are_sound(profile):
     params = load(FILES[profile] / "params.yaml")
     kinds = {"paper": {"coco", "crowdhuman"}, "crowd": {"minicrowd"}, "real": {"coco"}}

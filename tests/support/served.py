@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
-
 from benchmark.experiment.config import MINI
 from pgd.methods import METHODS
 from pgd.scaling import published_settings
 from support.detectors import ALL
+from support.marks import long_but
 
 #: (method, detector) -> a word of the sentence that refuses it
 REFUSED = {("ld", name): "distributions" for name in ALL if name != "gfl"}
@@ -24,9 +23,7 @@ METHOD_NAMES = sorted(METHODS.module_dict)
 GRID = [(method, name) for method in METHOD_NAMES for name in ALL]
 SERVED = [both for both in GRID if both not in REFUSED]
 #: the same for `make test`, which takes every method on GFL and PGD on all detectors; the others are marked as long
-SERVED_IN_TIERS = [
-    pytest.param(*both, marks=() if both[0] == "pgd" or both[1] == "gfl" else pytest.mark.long) for both in SERVED
-]
+SERVED_IN_TIERS = long_but(lambda both: both[0] == "pgd" or both[1] == "gfl", SERVED)
 
 
 def settings_at_once(method: str, name: str) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from support.flat import prediction_guided_weights
+from support.marks import long_but
 from support.steps import grid
 from support.worlds import runs, same
 
@@ -58,9 +59,7 @@ def test_shares_add_up_to_what_is_not_padding():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "method", ["pgd", *(pytest.param(name, marks=pytest.mark.long) for name in ("none", "mgd", "fkd"))]
-)
+@pytest.mark.parametrize("method", long_but("pgd".__eq__, ["pgd", "none", "mgd", "fkd"]))
 def test_looking_changes_nothing(taught_world, monkeypatch, method):
     """The same weights with and without the hook, also where a method draws or counts; and the entries."""
     params = taught_world.settle(runs(4, one={"method": method, "inherit": "head+neck"}))

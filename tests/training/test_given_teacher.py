@@ -11,6 +11,7 @@ import pytest
 import torch
 from mmdet.registry import MODELS
 from support.file_server import Site, serve
+from support.marks import long_but
 from support.worlds import World, runs, same
 
 from benchmark.data.faults import DataError
@@ -77,9 +78,8 @@ def put(world: World, content: dict, name: str = "zoo/t.pth") -> Path:
     return path
 
 
-@pytest.mark.parametrize(
-    "form", [pytest.param(f, marks=pytest.mark.slow if f == "mmdet 3" else pytest.mark.long) for f in FORMS]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("form", long_but("mmdet 3".__eq__, FORMS))
 def test_a_given_teacher_teaches(tiny_world, teacher_folder, weights, form, capsys):
     """Its path starts at params.yaml; its AP is that of the training that it came from."""
     world, path = tiny_world, put(tiny_world, FORMS[form](weights))
