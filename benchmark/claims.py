@@ -102,14 +102,16 @@ def gains(one: Experiment) -> str:
     rows = pd.DataFrame(
         {
             "Run": row["run"],
+            "inherits": MISSING if row["inherit"] == "none" else row["inherit"],
             "AP": number(row["AP"]),
-            "gain over inheriting": MISSING if pd.isna(row["gain"]) else number(row["gain"], sign=True),
+            "gain": MISSING if pd.isna(row["gain"]) else number(row["gain"], sign=True),
             "95%": interval(row["gain_low"], row["gain_high"]),
             "seeds": f"{row['seeds']:.0f}",
         }
         for _, row in students.head(GAINS).iterrows()
     )
-    return f"{one.title.title}: {one.title.sentence}\n\n{markdown(rows)}\n"
+    footing = "Gain: over the student without a method that inherits the same."
+    return f"{one.title.title}: {one.title.sentence} {footing}\n\n{markdown(rows)}\n"
 
 
 def found(table: pd.DataFrame, gained: str = "") -> str:
