@@ -32,8 +32,8 @@ from benchmark.figures import cost as plots_cost
 from benchmark.figures.looks import legend_of, lowest, paint
 from benchmark.figures.pages import data_uri, link, png, template, write
 
-#: gains that a card may have without folding any away, and how many it then shows
-MANY, SHOWN = 8, 6
+#: gains that a card shows; the others are folded away
+MANY = 8
 #: whose key regions, and whose gains, open the page
 HERO, GAINS = "coco-regions", ("study", "real")
 BASES = {
@@ -92,6 +92,13 @@ def gains(table: pd.DataFrame) -> tuple[list[dict[str, Any]], float]:
         for beyond, (_, row) in zip(far, rows.iterrows(), strict=True)
     ]
     return cells, place(0.0)
+
+
+def told(rows: Sequence[dict[str, Any]], notes: Mapping[str, str]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The gains that a card shows and those that it folds away, each the highest first. Where there are many,
+    variations on a method go first: the runs that ``notes`` explain."""
+    shown = sorted(rows, key=lambda row: row["run"] in notes)[:MANY]
+    return [row for row in rows if row in shown], [row for row in rows if row not in shown]
 
 
 def unresolved(row: Mapping[str, Any]) -> bool:
@@ -189,6 +196,8 @@ def anchor(one: Experiment) -> str:
 def card(one: Experiment, page: Path) -> dict[str, Any]:
     """An experiment as the page shows it."""
     found, zero = gains(one.whole) if one.table is not None else ([], 0.0)
+    notes = run_notes(one.folder / "params.yaml") if found else {}
+    shown, folded = told(found, notes)
     regions: Sequence[str] = ()
     if not found and one.key_regions:
         regions = shares_sentence(region_figures.load(one.key_regions)[0]).replace("**", "").split("\n\n")
@@ -198,9 +207,9 @@ def card(one: Experiment, page: Path) -> dict[str, Any]:
         "sentence": one.title.sentence,
         "state": state(one),
         "warning": warning(one),
-        "gains": found,
-        "run_notes": run_notes(one.folder / "params.yaml") if found else {},
-        "cut": len(found) if len(found) <= MANY else SHOWN,
+        "gains": shown,
+        "folded": folded,
+        "run_notes": notes,
         "zero": zero,
         "note": note(one.table) if found else "",
         "elsewhere": elsewhere(one),

@@ -147,7 +147,9 @@ def time_axis(axes: Axes, times: pd.DataFrame) -> None:
         low = min(low, 1)
         axes.axvline(1, color=COLOURS["none"], linewidth=1.1, linestyle=(0, (1.2, 1.8)), zorder=1)
     axes.set_xscale("log")
-    axes.set_xlim(low / (high / low) ** 0.06, high * (high / low) ** 0.12)
+    # a single time has a width, too
+    spread = max(high / low, 1.1)
+    axes.set_xlim(low / spread**0.06, high * spread**0.12)
     axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axes.xaxis.set_minor_locator(NullLocator())

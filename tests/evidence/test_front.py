@@ -240,6 +240,16 @@ def test_without_costs_there_is_no_figure_of_them(root):
     assert 'id="cost"' not in page(root)
 
 
+def test_variations_are_folded_away_before_methods():
+    rows = [{"run": name} for name in "abcdefghij"]
+    notes = {"b": "a variation", "d": "another", "e": "a third"}
+    shown, folded = front.told(rows, notes)
+    # all methods, the best variation, and the order by gain in both parts
+    assert [row["run"] for row in shown] == list("abcfghij")
+    assert [row["run"] for row in folded] == list("de")
+    assert front.told(rows[:8], notes) == (rows[:8], [])
+
+
 def test_a_card_says_what_a_run_is(root):
     path = root / "params.yaml"
     content = yaml.safe_load(path.read_text())
