@@ -19,6 +19,7 @@ $(STAMP): requirements.lock pyproject.toml
 	$(LOCKED) requirements.lock > $(VENV)/requirements.txt
 	$(BIN)/python -m pip install --quiet --no-compile --no-deps -r $(VENV)/requirements.txt
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	mkdir -p .dvc/tmp && $(BIN)/python -c 'import vl_convert; print(vl_convert.javascript_bundle())' > .dvc/tmp/vega.js
 	touch $@
 
 setup: $(STAMP) ## the environment in .venv

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 
 import pandas as pd
 import pytest
 import yaml
+from dvc.config import Config
 
 from benchmark import summary as stage
 from benchmark.evidence.record import ReportError
@@ -60,3 +62,15 @@ def test_the_template_draws_runs_by_name_the_best_on_top():
     y = json.loads(text)["encoding"]["y"]
     assert (y["field"], y["type"]) == ("run", "nominal")
     assert y["sort"] == {"field": "AP", "op": "mean", "order": "descending"}
+
+
+def test_the_page_of_plots_finds_vega_on_this_machine():
+    """From the root and from an experiment's folder, whose page is `dvc_plots/index.html`."""
+    page = Config(str(ROOT / ".dvc"))["plots"]["html_template"]
+    text = (ROOT / ".dvc" / page).read_text()
+    assert "{plot_divs}" in text
+    found = re.findall(r'<script src="(.+?)">', text)
+    assert text.index("{scripts}") > text.index(found[-1]), "with a network DVC's own are the ones that count"
+    made = re.search(r"> (\S+vega\.js)$", (ROOT / "Makefile").read_text(), re.MULTILINE).group(1)
+    for folder, source in zip((ROOT, ROOT / "experiments" / "study"), found, strict=True):
+        assert (folder / "dvc_plots" / source).resolve() == ROOT / made
