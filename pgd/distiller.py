@@ -106,7 +106,8 @@ class Distiller(BaseDetector):
         inherit: ``"head+neck"``: start the student's neck and head from the teacher's; ``"none"``.
         data_preprocessor: shared by both; theirs, where they bring one, must do the same to pixels.
         channels_last: keep weights and features with channels innermost, which convolutions like better on CPUs and on
-            GPUs with tensor cores; results differ by rounding.
+            GPUs with tensor cores; results differ by rounding. Not on CPUs for strided 1x1 convolutions of fewer
+            than 16 channels, where oneDNN crashes (its issue 6035).
         teacher_features: folder of the teacher's neck features for all training images
             (:mod:`pgd.teacher_features`), so that it does not look at them again.
     """

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import torch
+from mmdet.registry import MODELS
+from mmengine.registry import init_default_scope
+from torch import nn
+
 import pgd.plugin  # noqa: F401  registers with mmdet
 from benchmark.experiment.config import detector_config, model_dict
 from benchmark.experiment.contexts import untrained_context
 from benchmark.experiment.names import hint, unknown, wrong_kind
-from benchmark.experiment.settings import Job, Params, SettingsError
+from benchmark.experiment.settings import Detector, Job, Params, SettingsError
 from benchmark.experiment.watching import check_watch
 from benchmark.match import TOKENS
 from pgd.dense import UnsupportedHead
@@ -14,6 +19,40 @@ from pgd.methods.base import METHODS, MethodContext, MethodError, build_method, 
 
 #: any number does, as a data set gives both detectors the same
 CLASSES = 80
+#: channels that oneDNN takes at once on processors with AVX-512
+LANES = 16
+
+
+def overrun(model: nn.Module) -> list[str]:
+    """Convolutions whose backward step writes past its memory where channels lie innermost, and crashes or gives wrong
+    gradients: strided, 1x1, of fewer input channels than the processor takes at once (8 with AVX2; on every machine
+    those of AVX-512 are told, so that an experiment that is sound on one is so on all).
+
+    Source: https://github.com/uxlfoundation/oneDNN/issues/6035, seen with the oneDNN 3.12 of torch 2.14.
+    """
+    found = [(name, part) for name, part in model.named_modules() if isinstance(part, nn.Conv2d)]
+    return [
+        name
+        for name, conv in found
+        if conv.kernel_size == (1, 1) and max(conv.stride) > 1 and conv.in_channels // conv.groups < LANES
+    ]
+
+
+def check_detector(detector: Detector, options: dict | None = None) -> None:
+    """Find a misspelt config key, and what a training would crash on; raises :class:`SettingsError`."""
+    cfg = detector_config(detector, options)
+    if not cfg.get("channels_last", True):
+        return
+    init_default_scope("mmdet")
+    model = model_dict(cfg, CLASSES)
+    model.backbone.init_cfg = None
+    with torch.device("meta"):
+        convolutions = overrun(MODELS.build(model))
+    if convolutions:
+        raise SettingsError(
+            f"{detector.config}: {convolutions[0]} is a strided 1x1 convolution of fewer than {LANES} channels, on "
+            "which oneDNN crashes with channels innermost (its issue 6035): put `channels_last = False` into the config"
+        )
 
 
 def context(job: Job) -> MethodContext:
@@ -41,7 +80,8 @@ def check_run(name: str, params: Params, contexts: dict[str, MethodContext] | No
                     raise MethodError(f"settings.{key}: {wrong}")
                 if key == TOKENS:
                     raise MethodError(f"settings.{key}: filled in, the stage `match` learns them; delete the key")
-        detector_config(job.detector, run.options)
+        if run.options:
+            check_detector(job.detector, run.options)
         if run.method != "none":
             contexts, key = {} if contexts is None else contexts, f"{run.pair} {run.options}"
             contexts[key] = contexts.get(key) or context(job)
@@ -56,7 +96,7 @@ def check_models(params: Params) -> None:
     for name, pair in params.pairs.items():
         for role in ("teacher", "student"):
             try:
-                detector_config(getattr(pair, role))
+                check_detector(getattr(pair, role))
             except SettingsError as error:
                 raise SettingsError(f"pairs.{name}.{role}: {error}") from None
     contexts: dict[str, MethodContext] = {}
