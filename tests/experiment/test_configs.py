@@ -140,7 +140,7 @@ def test_a_small_student_inherits_all_but_its_laterals(student, teacher):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", long_but(lambda name: not name.endswith("r34"), MINI))
+@pytest.mark.parametrize("name", long_but(lambda name: not name.endswith("r34"), [*MINI, "real/gfl_r18_half"]))
 def test_two_steps(name, tiny_data):
     cfg = training_config(job(name, iterations=2, options=dict(LIGHT)), tiny_data, None, Path("w"))
     set_random_seed(0)
