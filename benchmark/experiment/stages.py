@@ -140,8 +140,8 @@ def run_stage(name: str, folder: str, partial: bool = False, gpus: str | None = 
     if gpus is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpus
     if partial:
-        # what is not there is made
-        _dvc(["pull", name], folder)
+        # what is not there is made, and no failure to be told
+        _dvc(["pull", "--quiet", "--allow-missing", name], folder)
     code, text = _dvc(["repro", "--single-item", name], folder)
     if code:
         raise StageError(last_line(text) or f"dvc repro {name} ended with {code}")
