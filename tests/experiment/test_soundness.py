@@ -11,6 +11,7 @@ from torch import nn
 from benchmark.experiment.config import training_config
 from benchmark.experiment.settings import Detector, Job, Pair, Run, SettingsError, Teacher
 from benchmark.experiment.soundness import check_detector, overrun
+from benchmark.experiment.workspace import ROOT
 
 HALF, FULL = (f"benchmark/configs/real/gfl_r18{end}.py" for end in ("_half", ""))
 
@@ -37,6 +38,16 @@ def test_a_detector_that_would_crash_is_refused_and_its_remedy_named():
     said = str(caught.value)
     assert said.startswith(f"{HALF}: backbone.layer2.0.downsample.0 is a strided 1x1 convolution of fewer than 16 ")
     assert "`channels_last = False`" in said
+
+
+@pytest.mark.slow
+def test_no_config_of_ours_would_crash():
+    configs = sorted(
+        path for kind in ("mini", "paper", "real") for path in (ROOT / "benchmark/configs" / kind).glob("*_*.py")
+    )
+    assert len(configs) > 40
+    for path in configs:
+        check_detector(Detector(str(path.relative_to(ROOT))))
 
 
 def test_narrower_by_an_option():
