@@ -44,7 +44,7 @@ seeds and images for trainings, over images alone for key regions of one trained
 START, END = "<!-- found -->", "<!-- /found -->"
 #: rows of its table
 ROWS = 8
-#: rows of its table of gains, and whose they are
+#: rows of its table of gains at most, and whose they are
 GAINS, SHOWN = 10, "study"
 
 
@@ -89,29 +89,52 @@ def sections(claims: Mapping[str, Claim], table: pd.DataFrame) -> str:
 
 
 def gains(one: Experiment) -> str:
-    """The table of README.md: an experiment's students, pair by pair, the best first; empty where nothing is measured.
+    """The tables of README.md: the students of an experiment's first pair, the best first, and what methods gain in
+    the others; empty where nothing is measured.
 
     Of a method's runs with other settings the first that ``params.yaml`` names.
     """
     if one.whole is None:
         return ""
     students = one.whole[one.whole["role"] != TEACHER].drop_duplicates(["pair", "method", "inherit"])
-    # in the order of the pairs
-    students = students.assign(place=pd.factorize(students["pair"])[0])
-    students = students.sort_values(["place", "AP"], ascending=[True, False], kind="stable")
+    first = students[students["pair"] == students["pair"].iloc[0]].sort_values("AP", ascending=False, kind="stable")
     rows = pd.DataFrame(
         {
             "Run": row["run"],
             "inherits": MISSING if row["inherit"] == "none" else row["inherit"],
             "AP": number(row["AP"]),
-            "gain": MISSING if pd.isna(row["gain"]) else number(row["gain"], sign=True),
+            "gain": gain(row),
             "95%": interval(row["gain_low"], row["gain_high"]),
             "seeds": f"{row['seeds']:.0f}",
         }
-        for _, row in students.head(GAINS).iterrows()
+        for _, row in first.head(GAINS).iterrows()
     )
     footing = "Gain: over the student without a method that inherits the same."
-    return f"{one.title.title}: {one.title.sentence} {footing}\n\n{markdown(rows)}\n"
+    return f"{one.title.title}: {one.title.sentence} {footing}\n\n{markdown(rows)}\n{elsewhere(students)}"
+
+
+def gain(row: pd.Series) -> str:
+    return MISSING if pd.isna(row["gain"]) else number(row["gain"], sign=True)
+
+
+def elsewhere(students: pd.DataFrame) -> str:
+    """What methods add to a student that inherits, a row for each pair but the first; empty where there is no other."""
+    rows = []
+    for pair, group in students.groupby("pair", sort=False):
+        inheriting = group[group["inherit"] != "none"].set_index("method")
+        alone = group[(group["inherit"] == "none") & (group["method"] == "none")]
+        if pair == students["pair"].iloc[0] or "none" not in inheriting.index:
+            continue
+        plain = {"alone": number(alone["AP"].mean()), "inheriting": number(inheriting["AP"]["none"])}
+        gained = {
+            row["method_title"]: f"{gain(row)} {interval(row['gain_low'], row['gain_high'])}"
+            for _, row in inheriting.drop(index="none").sort_index().iterrows()
+        }
+        rows.append({"Pair": pair, **plain, **gained})
+    if not rows:
+        return ""
+    cells = pd.DataFrame(rows).fillna(MISSING)
+    return f"Other detectors: AP alone, inheriting, and what a method adds to that.\n\n{markdown(cells)}\n"
 
 
 def found(table: pd.DataFrame, gained: str = "") -> str:

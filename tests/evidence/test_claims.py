@@ -203,6 +203,30 @@ def test_readme_says_when_nothing_is_measured(experiments):
     assert page.found(claims.verdicts(asked, experiments)).startswith("Nothing is measured yet.")
 
 
+def test_other_detectors_have_a_row_each():
+    """Those of which nothing inherits yet have none."""
+    names = ["pair", "method", "method_title", "inherit", "AP", "gain", "gain_low", "gain_high"]
+    rows = [
+        ("gfl", "none", "none", "none", 50.0, None, None, None),
+        ("fcos", "none", "none", "none", 40.0, None, None, None),
+        ("fcos", "none", "none", "head+neck", 44.0, None, None, None),
+        ("fcos", "pgd", "PGD", "head+neck", 45.0, 1.0, 0.5, 1.5),
+        ("fcos", "pgd", "PGD", "none", 43.0, 3.0, 2.0, 4.0),
+        ("ddod", "none", "none", "none", 41.0, None, None, None),
+        ("ddod", "none", "none", "head+neck", 46.0, None, None, None),
+        ("atss", "none", "none", "none", 42.0, None, None, None),
+    ]
+    table = pd.DataFrame(rows, columns=names)
+    assert page.elsewhere(table).splitlines()[2:] == [
+        "| Pair | alone | inheriting | PGD |",
+        "| --- | ---: | ---: | ---: |",
+        "| fcos | 40.0 | 44.0 | +1.0 [+0.5, +1.5] |",
+        "| ddod | 41.0 | 46.0 | \u2013 |",
+        "",
+    ]
+    assert page.elsewhere(table[table["pair"] != "fcos"].head(1)) == ""
+
+
 def test_the_block_is_replaced():
     assert page.with_found("a\n<!-- found -->\nold\n<!-- /found -->\nb\n", "new\n") == (
         "a\n<!-- found -->\nnew\n<!-- /found -->\nb\n"
