@@ -19,9 +19,10 @@ from dataclasses import replace
 import pgd.plugin  # noqa: F401  registers with mmdet
 from benchmark.evidence import literature
 from benchmark.evidence.markdown import markdown_table
-from benchmark.experiment.cli import command_parser
+from benchmark.experiment.cli import command_parser, run_cli
 from benchmark.experiment.config import MINI, detector_config
 from benchmark.experiment.contexts import untrained_context
+from benchmark.experiment.quiet import quiet
 from benchmark.experiment.settings import Detector
 from benchmark.experiment.workspace import ROOT
 from pgd.dense import UnsupportedHead
@@ -137,10 +138,12 @@ def table() -> str:
 
 def main() -> None:
     args = command_parser("methods").parse_args()
-    (args.out or TABLE).write_text(table(), encoding="utf-8")
-    if args.out is None:
-        PUBLISHED.write_text(literature.page(), encoding="utf-8")
+    quiet()
+    pages = {args.out: table()} if args.out else {TABLE: table(), PUBLISHED: literature.page()}
+    for path, text in pages.items():
+        path.write_text(text, encoding="utf-8")
+        print(f"{path} written")
 
 
 if __name__ == "__main__":
-    main()
+    run_cli(main)

@@ -133,8 +133,13 @@ def run_cli(main: Callable[[], None], *expected: type[Exception]) -> None:
     """Run ``main``; an ``expected`` error, or no room for a file, becomes ``error: ...`` and exit code 1."""
     try:
         main()
+        sys.stdout.flush()
     except expected as error:
         print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except BrokenPipeError:
+        # whoever reads has seen enough, as `head`; what is left must not be flushed to it at the end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except OSError as error:
         if (told := what_to_mend(error)) is None:

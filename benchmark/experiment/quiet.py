@@ -25,6 +25,7 @@ def keep_imports() -> None:
 def quiet() -> None:
     """Filter the known noise of the pinned libraries; anything new still shows. To be called after the imports."""
     import pycocotools.coco
+    from mmengine.logging import MMLogger
 
     skip_config_formatting()
     keep_imports()
@@ -37,5 +38,7 @@ def quiet() -> None:
     ):
         warnings.filterwarnings("ignore", message=text)
     logging.getLogger("mmengine").setLevel(logging.ERROR)
+    # what is said before a Runner brings its own logger: methods that are built to be looked at have no weights
+    MMLogger.get_current_instance().setLevel(logging.ERROR)
     # pycocotools reports every file it loads with a plain print.
     pycocotools.coco.print = lambda *args, **kwargs: None

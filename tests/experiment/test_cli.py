@@ -117,3 +117,15 @@ def test_expected_error_is_one_line(capsys):
         run_cli(main, ValueError)
     assert stop.value.code == 1
     assert capsys.readouterr().err == "error: the file is not there; make it\n"
+
+
+@pytest.mark.parametrize("text", ["print('x' * 99999, flush=True)", "print('x' * 99)"])
+def test_whoever_reads_may_stop(text):
+    """``python -m benchmark.methods | head -1``: no traceback."""
+    code = f"import sys; from benchmark.experiment.cli import run_cli; run_cli(lambda: (sys.stdin.read(), {text}))"
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    with subprocess.Popen([sys.executable, "-c", code], **pipes) as writer:
+        writer.stdout.close()
+        writer.stdin.close()
+        assert writer.stderr.read() == b""
+        assert writer.wait() == 1
