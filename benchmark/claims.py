@@ -103,21 +103,17 @@ def gains(one: Experiment) -> str:
             "Run": row["run"],
             "inherits": MISSING if row["inherit"] == "none" else row["inherit"],
             "AP": number(row["AP"]),
-            "gain": gain(row),
+            "gain": number(row["gain"], sign=True),
             "95%": interval(row["gain_low"], row["gain_high"]),
             "seeds": f"{row['seeds']:.0f}",
         }
         for _, row in first.head(GAINS).iterrows()
     )
     footing = "Gain: over the student without a method that inherits the same."
-    return f"{one.title.title}: {one.title.sentence} {footing}\n\n{markdown(rows)}\n{elsewhere(students)}"
+    return f"{one.title.title}: {one.title.sentence} {footing}\n\n{markdown(rows)}\n{other_pairs(students)}"
 
 
-def gain(row: pd.Series) -> str:
-    return MISSING if pd.isna(row["gain"]) else number(row["gain"], sign=True)
-
-
-def elsewhere(students: pd.DataFrame) -> str:
+def other_pairs(students: pd.DataFrame) -> str:
     """What methods add to a student that inherits, a row for each pair but the first; empty where there is no other."""
     rows = []
     for pair, group in students.groupby("pair", sort=False):
@@ -127,7 +123,7 @@ def elsewhere(students: pd.DataFrame) -> str:
             continue
         plain = {"alone": number(alone["AP"].mean()), "inheriting": number(inheriting["AP"]["none"])}
         gained = {
-            row["method_title"]: f"{gain(row)} {interval(row['gain_low'], row['gain_high'])}"
+            row["method_title"]: f"{number(row['gain'], sign=True)} {interval(row['gain_low'], row['gain_high'])}"
             for _, row in inheriting.drop(index="none").sort_index().iterrows()
         }
         rows.append({"Pair": pair, **plain, **gained})

@@ -5,10 +5,18 @@ from __future__ import annotations
 from mmdet.registry import MODELS
 from mmengine.config import ConfigDict
 from mmengine.registry import init_default_scope
+from torch import nn
 
 import pgd.plugin  # noqa: F401  registers with mmdet
 from pgd.distiller import context_of
 from pgd.methods import MethodContext
+
+
+def untrained(model: ConfigDict) -> nn.Module:
+    """A detector, the ``model`` of a config, without pretrained weights."""
+    init_default_scope("mmdet")
+    model.backbone.init_cfg = None
+    return MODELS.build(model)
 
 
 def untrained_context(student: ConfigDict, teacher: ConfigDict) -> MethodContext:
@@ -18,7 +26,4 @@ def untrained_context(student: ConfigDict, teacher: ConfigDict) -> MethodContext
         ValueError: they have levels of other strides, or know another number of classes.
         UnsupportedHead: no reader serves one of their heads.
     """
-    init_default_scope("mmdet")
-    for model in (student, teacher):
-        model.backbone.init_cfg = None
-    return context_of(MODELS.build(student), MODELS.build(teacher))
+    return context_of(untrained(student), untrained(teacher))

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import torch
-from mmdet.registry import MODELS
-from mmengine.registry import init_default_scope
 from torch import nn
 
 import pgd.plugin  # noqa: F401  registers with mmdet
 from benchmark.experiment.config import detector_config, model_dict
-from benchmark.experiment.contexts import untrained_context
+from benchmark.experiment.contexts import untrained, untrained_context
 from benchmark.experiment.names import hint, unknown, wrong_kind
 from benchmark.experiment.settings import Detector, Job, Params, SettingsError
 from benchmark.experiment.watching import check_watch
@@ -30,11 +28,13 @@ def overrun(model: nn.Module) -> list[str]:
 
     Source: https://github.com/uxlfoundation/oneDNN/issues/6035, seen with the oneDNN 3.12 of torch 2.14.
     """
-    found = [(name, part) for name, part in model.named_modules() if isinstance(part, nn.Conv2d)]
     return [
         name
-        for name, conv in found
-        if conv.kernel_size == (1, 1) and max(conv.stride) > 1 and conv.in_channels // conv.groups < LANES
+        for name, part in model.named_modules()
+        if isinstance(part, nn.Conv2d)
+        and part.kernel_size == (1, 1)
+        and max(part.stride) > 1
+        and part.in_channels // part.groups < LANES
     ]
 
 
@@ -43,11 +43,8 @@ def check_detector(detector: Detector, options: dict | None = None) -> None:
     cfg = detector_config(detector, options)
     if not cfg.get("channels_last", True):
         return
-    init_default_scope("mmdet")
-    model = model_dict(cfg, CLASSES)
-    model.backbone.init_cfg = None
     with torch.device("meta"):
-        convolutions = overrun(MODELS.build(model))
+        convolutions = overrun(untrained(model_dict(cfg, CLASSES)))
     if convolutions:
         raise SettingsError(
             f"{detector.config}: {convolutions[0]} is a strided 1x1 convolution of fewer than {LANES} channels, on "
@@ -80,7 +77,8 @@ def check_run(name: str, params: Params, contexts: dict[str, MethodContext] | No
                     raise MethodError(f"settings.{key}: {wrong}")
                 if key == TOKENS:
                     raise MethodError(f"settings.{key}: filled in, the stage `match` learns them; delete the key")
-        if run.options:
+        if run.options or job.detector != job.pair.student:
+            # what a run has otherwise than its pair, which is checked once
             check_detector(job.detector, run.options)
         if run.method != "none":
             contexts, key = {} if contexts is None else contexts, f"{run.pair} {run.options}"

@@ -217,14 +217,14 @@ def test_other_detectors_have_a_row_each():
         ("atss", "none", "none", "none", 42.0, None, None, None),
     ]
     table = pd.DataFrame(rows, columns=names)
-    assert page.elsewhere(table).splitlines()[2:] == [
+    assert page.other_pairs(table).splitlines()[2:] == [
         "| Pair | alone | inheriting | PGD |",
         "| --- | ---: | ---: | ---: |",
         "| fcos | 40.0 | 44.0 | +1.0 [+0.5, +1.5] |",
         "| ddod | 41.0 | 46.0 | \u2013 |",
         "",
     ]
-    assert page.elsewhere(table[table["pair"] != "fcos"].head(1)) == ""
+    assert page.other_pairs(table[table["pair"] != "fcos"].head(1)) == ""
 
 
 def test_the_block_is_replaced():

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from support.worlds import light_content
 from torch import nn
 
 from benchmark.experiment.config import training_config
-from benchmark.experiment.settings import Detector, Job, Pair, Run, SettingsError, Teacher
-from benchmark.experiment.soundness import check_detector, overrun
+from benchmark.experiment.settings import Detector, Job, Pair, Run, SettingsError, Teacher, parse
+from benchmark.experiment.soundness import check_detector, check_run, overrun
 from benchmark.experiment.workspace import ROOT
 
 HALF, FULL = (f"benchmark/configs/real/gfl_r18{end}.py" for end in ("_half", ""))
@@ -54,6 +55,16 @@ def test_narrower_by_an_option():
     options = {"model.backbone.base_channels": 8, "model.neck.in_channels": [8, 16, 32, 64]}
     with pytest.raises(SettingsError, match=r"gfl_r18\.py: backbone\.layer2\.0\.downsample\.0"):
         check_detector(Detector(FULL), options)
+
+
+def test_a_length_that_a_run_cannot_have_is_told_before_anything_is_trained():
+    """Also of a run without a method, of which no context is built."""
+    content = light_content()
+    content["pairs"]["gfl"]["student"] = {"config": "benchmark/configs/paper/gfl_r50_1x.py"}
+    content["runs"] = {"x": {"pair": "gfl", "iterations": 9}}
+    params = parse(content)
+    with pytest.raises(SettingsError, match=r"^runs\.x: .*iterations: the config trains by epochs"):
+        check_run("x", params)
 
 
 @pytest.mark.parametrize("config, innermost", [(HALF, False), (FULL, True)])
