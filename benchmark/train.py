@@ -17,6 +17,7 @@ if __name__ == "__main__":
     answer_early("train")
 
 import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -46,6 +47,9 @@ from benchmark.training.run import run
 from benchmark.training.usage import effective_rate, machine, peak_memory_mb, rate_notice
 from pgd.checkpoint import CheckpointError, InheritReport, export
 from pgd.methods.base import Method, MethodError
+
+#: of the trainings of this process
+NUMBERS = itertools.count()
 
 
 def claim(work_dir: Path, mark: str) -> None:
@@ -178,7 +182,9 @@ def train(job: Job, space: Workspace = HERE, params: Params | None = None) -> Pa
     stored = cfg.model.get("teacher_features") is not None
     if masks is not None:
         cfg.model.method[TOKENS] = str(masks)
-    # like what follows, it is nothing that weights depend on
+    # like what follows, it is nothing that weights depend on; mmengine itself calls all trainings that begin within a
+    # second by one name, and has them share what they write to
+    cfg.experiment_name = f"{label}-{next(NUMBERS)}"
     cfg.custom_hooks.append({"type": "Divergence"})
     if params is not None:
         watch(cfg, params, job, space)

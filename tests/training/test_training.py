@@ -6,6 +6,7 @@ import json
 import math
 import shutil
 import sys
+import time
 from dataclasses import asdict
 from pathlib import Path
 
@@ -167,6 +168,20 @@ def test_seeds(taught_world):
     name = "bbox_head.gfl_cls.weight"
     assert not torch.equal(first[0][name], other[0][name]), "another seed is another student"
     assert other[2]["checkpoint_sha256"] != first[2]["checkpoint_sha256"]
+
+
+def test_trainings_that_begin_within_a_second_share_nothing(taught_world, runners, monkeypatch):
+    clock = time.time()
+    monkeypatch.setattr(time, "time", lambda: clock)
+    params = taught_world.settle(runs(student={}))
+    out = taught_world.train(params, "student")
+    first = load_state(out / "weights.pth")
+    for folder in (out, Path("work/checkpoints")):
+        shutil.rmtree(folder)
+    taught_world.train(params, "student")
+    assert runners[0].timestamp == runners[1].timestamp
+    assert runners[0].message_hub is not runners[1].message_hub
+    assert same(first, load_state(out / "weights.pth"))
 
 
 def test_a_student_that_did_not_learn_is_an_error(taught_world):
