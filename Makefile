@@ -35,7 +35,7 @@ teacher: data ## the default teacher, from pinned/, and its images: what noteboo
 repro: data ## train the teacher, distil all students, evaluate, write results/ (JOBS=1: one after the other)
 	python -m benchmark.launch --jobs $(JOBS)
 
-smoke: data ## the whole pipeline on a few images, in eight minutes (EVERY=1: methods on all detectors, four more)
+smoke: data ## the whole pipeline on a few images, in eight minutes (EVERY=1: methods on all detectors, five more)
 	python -m benchmark.smoke $(if $(EVERY),--every)
 
 test-quick: data ## the tests that take less than a second or two each, in a minute and a half

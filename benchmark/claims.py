@@ -92,11 +92,16 @@ def gains(one: Experiment) -> str:
     """The tables of README.md: the students of an experiment's first pair, the best first, and what methods gain in
     the others; empty where nothing is measured.
 
-    Of a method's runs with other settings the first that ``params.yaml`` names.
+    Of a method's runs with other settings the first that ``params.yaml`` names; runs whose records, or whose
+    baseline's, are of other settings than it asks for now are left out.
     """
     if one.whole is None:
         return ""
-    students = one.whole[one.whole["role"] != TEACHER].drop_duplicates(["pair", "method", "inherit"])
+    stale = {run for run, key in zip(one.records["run"], one.records["key"], strict=True) if key in one.stale}
+    known = one.whole[~(one.whole["run"].isin(stale) | one.whole["baseline"].isin(stale))]
+    students = known[known["role"] != TEACHER].drop_duplicates(["pair", "method", "inherit"])
+    if students.empty:
+        return ""
     first = students[students["pair"] == students["pair"].iloc[0]].sort_values("AP", ascending=False, kind="stable")
     rows = pd.DataFrame(
         {

@@ -13,7 +13,7 @@ if __name__ == "__main__":
     answer_early("front")
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +26,14 @@ from benchmark.evidence.experiments import Experiment, load_experiments, run_not
 from benchmark.evidence.record import ReportError, read_json
 from benchmark.evidence.records import load_costs
 from benchmark.evidence.region_tables import shares_sentence
-from benchmark.evidence.tables import holds_zero, interval, made, number
+from benchmark.evidence.tables import holds_zero, interval, made, number, overtaken
 from benchmark.experiment.cli import command_parser, run_cli
 from benchmark.figures import cost as plots_cost
 from benchmark.figures.looks import legend_of, lowest, paint
 from benchmark.figures.pages import data_uri, link, png, template, write
 
-#: gains that a card shows; the others are folded away
-MANY = 8
+#: gains that a card shows, the others are folded away; and those that open the page
+MANY, FEW = 12, 8
 #: whose key regions, and whose gains, open the page
 HERO, GAINS = "coco-regions", ("study", "real")
 BASES = {
@@ -55,7 +55,8 @@ def hero(folder: Path) -> dict[str, str]:
         "caption": (
             f"Detectors trained on COCO, on {' or '.join(map(str, images))} photographs of val2017. Solid: the best by "
             "quality are kept in each object's box; dashed: as many at random. Bands: 95% over images, "
-            "of the highest. A few predictions are enough; of features it takes more."
+            "of the highest. A few predictions are enough, and better than all, as quality is measured against the "
+            "ground truth, so that false ones go; of features it takes more."
         ),
     }
 
@@ -65,10 +66,22 @@ def distilled(table: pd.DataFrame) -> pd.DataFrame:
     return table[table["gain"].notna()]
 
 
-def gains(table: pd.DataFrame) -> tuple[list[dict[str, Any]], float]:
-    """The gains of a table, highest first, with the places of dot and interval on one scale, and that of zero: percent
-    of its length. Beyond the scale (:func:`benchmark.figures.looks.lowest`) there is a mark instead of a dot."""
-    rows = distilled(table).sort_values("gain", ascending=False, kind="stable")
+def by_baseline(table: pd.DataFrame) -> pd.DataFrame:
+    """The runs that have a gain: those over one baseline together, the highest first, as gains over others are nothing
+    to compare with; the baseline of most runs first."""
+    rows = distilled(table)
+    count, first = rows["baseline"].value_counts(), {name: k for k, name in enumerate(rows["baseline"].unique())}
+    keys = [rows["baseline"].map(-count), rows["baseline"].map(first), -rows["gain"].astype(float)]
+    return rows.loc[pd.concat(keys, axis=1, keys=range(3)).sort_values([0, 1, 2], kind="stable").index]
+
+
+def gains(table: pd.DataFrame, among: Collection[str] | None = None) -> tuple[list[dict[str, Any]], float]:
+    """The gains of a table (``among``: of these runs) with the places of dot and interval on one scale, and that of
+    zero: percent of its length. Beyond the scale (:func:`benchmark.figures.looks.lowest`) there is a mark instead of a
+    dot."""
+    rows, plain = by_baseline(table), table.set_index("run")["AP"]
+    if among is not None:
+        rows = rows[rows["run"].isin(among)]
     far = rows["gain"] < lowest(rows["gain"])
     ends = rows.loc[~far, ["gain", "gain_low", "gain_high"]].astype(float)
     low, high = min(0.0, ends.min().min()), max(0.0, ends.max().max())
@@ -80,6 +93,7 @@ def gains(table: pd.DataFrame) -> tuple[list[dict[str, Any]], float]:
     cells = [
         {
             "run": row["run"],
+            "over": f"{row['baseline']} ({number(plain[row['baseline']])} AP)",
             "colour": paint(row),
             "gain": number(row["gain"], sign=True),
             "interval": interval(row["gain_low"], row["gain_high"]),
@@ -94,11 +108,16 @@ def gains(table: pd.DataFrame) -> tuple[list[dict[str, Any]], float]:
     return cells, place(0.0)
 
 
-def told(rows: Sequence[dict[str, Any]], notes: Mapping[str, str]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """The gains that a card shows and those that it folds away, each the highest first. Where there are many,
+def told(runs: Sequence[str], notes: Collection[str]) -> tuple[list[str], list[str]]:
+    """The runs whose gains a card shows and those that it folds away, each in their order. Where there are many,
     variations on a method go first: the runs that ``notes`` explain."""
-    shown = sorted(rows, key=lambda row: row["run"] in notes)[:MANY]
-    return [row for row in rows if row in shown], [row for row in rows if row not in shown]
+    shown = sorted(runs, key=lambda run: run in notes)[:MANY]
+    return [run for run in runs if run in shown], [run for run in runs if run not in shown]
+
+
+def first(runs: Sequence[str], notes: Collection[str]) -> list[str]:
+    """The runs whose gains stand at the top of the page: methods, and variations only where there is nothing else."""
+    return ([run for run in runs if run not in notes] or list(runs))[:FEW]
 
 
 def unresolved(row: Mapping[str, Any]) -> bool:
@@ -114,7 +133,8 @@ def note(table: pd.DataFrame) -> str:
         kinds.append("Without an interval: one seed, and no resampled images are kept.")
     pale = "Pale: not resolvable with these seeds and images." if any(map(unresolved, rows.to_dict("records"))) else ""
     what = "Gain in AP over the student without a method on the same footing; the line is no gain."
-    return " ".join(filter(None, [what, *kinds, pale]))
+    beyond = "◂: a loss beyond the scale." if (rows["gain"] < lowest(rows["gain"])).any() else ""
+    return " ".join(filter(None, [what, *kinds, pale, beyond, overtaken(table)]))
 
 
 def state(one: Experiment) -> str:
@@ -123,8 +143,8 @@ def state(one: Experiment) -> str:
         return f"Its records cannot be read: {one.broken}."
     if one.records is None:
         return "" if one.key_regions else "No results here yet: there is no record of any run."
-    if len(one.records) < one.expected:
-        return f"Under way: {len(one.records)} of {one.expected} records are there."
+    if (there := len(one.records) - len(one.stale)) < one.expected:
+        return f"Under way: {there} of {one.expected} records are there."
     return ""
 
 
@@ -182,6 +202,7 @@ def cost(known: Iterable[Experiment]) -> dict[str, str] | None:
             return {
                 "uri": data_uri(png(figure)),
                 "alt": CAPTIONS["cost"][0],
+                "seeds": "one seed" if (most := int(one.table["seeds"].max())) == 1 else f"up to {most} seeds",
                 "title": one.title.title,
                 "id": anchor(one),
             }
@@ -195,11 +216,10 @@ def anchor(one: Experiment) -> str:
 
 def card(one: Experiment, page: Path) -> dict[str, Any]:
     """An experiment as the page shows it."""
-    found, zero = gains(one.whole) if one.table is not None else ([], 0.0)
-    notes = run_notes(one.folder / "params.yaml") if found else {}
-    shown, folded = told(found, notes)
+    runs = [] if one.table is None else by_baseline(one.whole)["run"].tolist()
+    notes = run_notes(one.folder / "params.yaml") if runs else {}
     regions: Sequence[str] = ()
-    if not found and one.key_regions:
+    if not runs and one.key_regions:
         regions = shares_sentence(region_figures.load(one.key_regions)[0]).replace("**", "").split("\n\n")
     return {
         "id": anchor(one),
@@ -207,11 +227,11 @@ def card(one: Experiment, page: Path) -> dict[str, Any]:
         "sentence": one.title.sentence,
         "state": state(one),
         "warning": warning(one),
-        "gains": shown,
-        "folded": folded,
+        "count": len(runs),
+        # at the top of the page, in the card, and folded away in it: each on a scale of its own
+        "gains": [gains(one.whole, part) if part else None for part in (first(runs, notes), *told(runs, notes))],
         "run_notes": notes,
-        "zero": zero,
-        "note": note(one.table) if found else "",
+        "note": note(one.whole) if runs else "",
         "elsewhere": elsewhere(one),
         "regions": regions,
         "made": "" if one.records is None else made(one.records),
@@ -221,7 +241,7 @@ def card(one: Experiment, page: Path) -> dict[str, Any]:
 
 def opening(cards: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:
     """The cards whose gains open the page: another's only where none of them has any."""
-    with_gains = {name: one for name, one in cards.items() if one["gains"]}
+    with_gains = {name: one for name, one in cards.items() if one["count"]}
     return [with_gains[name] for name in GAINS if name in with_gains] or list(with_gains.values())[:1]
 
 

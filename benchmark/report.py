@@ -123,6 +123,8 @@ def page(
     return template("report.html").render(
         title=title,
         index=link(index, own) if index.is_file() else None,
+        folder=folder.relative_to(root).as_posix() if folder.is_relative_to(root) else str(folder),
+        readme=link(readme, own) if folder != root and (readme := folder / "README.md").is_file() else None,
         run_notes=run_notes(params),
         run_words=words(table),
         run_commits=commits(records),
@@ -131,7 +133,7 @@ def page(
         seeds=int(table.loc[students, "seeds"].max()) if students.any() else 0,
         runs=int(students.sum()),
         teachers=int((~students).sum()),
-        headline=tables.gains_sentence(whole(table, records)),
+        headline=" ".join(filter(None, [tables.gains_sentence(full := whole(table, records)), tables.overtaken(full)])),
         made=tables.made(records),
         lacking=lacking,
         verdict={True: "yes", False: "no", None: ""}[passed],

@@ -32,6 +32,7 @@ from mmengine.runner import Runner
 from benchmark.data.faults import DataError, room_to_load
 from benchmark.experiment.cli import command_parser, run_cli
 from benchmark.experiment.config import DatasetInfo, training_config, training_digest
+from benchmark.experiment.digest import BESIDE_TRAINING, closure
 from benchmark.experiment.pretrained import local_weights
 from benchmark.experiment.quiet import quiet
 from benchmark.experiment.settings import Job, Params, SettingsError, load
@@ -114,6 +115,8 @@ def features_of(job: Job, cfg: Config, space: Workspace) -> str | None:
     # what the teacher's own training goes through, not what the method adds: students of all methods share the features
     own = json.loads(basis(job.of_teacher, space).read_text(encoding="utf-8"))["code"]
     code = {name: digest for name, digest in own.items() if not name.startswith("benchmark.")}
+    # and what stores them
+    code |= closure({"benchmark.training.stored"}, BESIDE_TRAINING)
     plan = known["plan"]
     depends = {"teacher": known["teacher"], "data": plan["data"], "libraries": plan["libraries"], "code": code}
     # others are stored beside them: students of one pair may differ in their batches, and be trained at once
@@ -162,7 +165,8 @@ def train(job: Job, space: Workspace = HERE, params: Params | None = None) -> Pa
     mark = hashlib.sha256(f"{basis(job, space).read_text(encoding='utf-8')}\n{job.seed}".encode()).hexdigest()
     teacher = teacher_weights(job, space) if job.run is not None and job.run.needs_teacher else None
     masks = masks_of(job, space) if teacher is not None else None
-    label = job.label
+    # before, as a commit may be made while it trains
+    label, environment = job.label, machine()
     work_dir, out = space.checkpoints(job), space.trained(job)
     cfg = training_config(job, data, teacher, work_dir)
     processes.join(job.detector)
@@ -219,7 +223,7 @@ def train(job: Job, space: Workspace = HERE, params: Params | None = None) -> Pa
         left="; ".join(f"{name}: {why}" for name, why in report.skipped.items()),
         pretrained_tensors=len(pretrained.copied),
         pretrained_absent=len(pretrained.skipped),
-        environment=machine(),
+        environment=environment,
     ).write(out / "train.json")
     return out
 

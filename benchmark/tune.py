@@ -17,6 +17,7 @@ if __name__ == "__main__":
 
     answer_early("tune")
 
+import hashlib
 import json
 import os
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -38,15 +39,15 @@ from benchmark.experiment.workspace import HERE, Workspace, locked
 from benchmark.match import basis, match
 from benchmark.plan import plan
 from benchmark.train import train
-from pgd.checkpoint import CheckpointError
+from pgd.checkpoint import CheckpointError, written
 from pgd.methods.base import METHODS, method_class
 from pgd.scaling import published_settings
 
 HELD_OUT = 0.15
 #: Multiples of a method's scaled weight that are tried: four decades, three of them below it (docs/protocol.md).
 FACTORS = (0.001, 0.0037, 0.014, 0.052, 0.19, 0.72, 2.7, 10.0)
-#: A trial that agrees with one on these is not trained again.
-SAME = ("pair", "trial", "settings", "iterations")
+#: A trial that agrees with one on these is not trained again, if its ``basis`` is the same.
+SAME = ("pair", "trial", "settings", "iterations", "seed")
 #: What every other trial has instead of the published value, where a paper tunes more than a weight.
 SECOND = {"pgd": {"temperature": 8.0}, "fgd": {"temperature": 5.0}, "ld": {"temperature_ld": 3.0}}
 
@@ -135,11 +136,15 @@ def held_out(params: Params, pair: str, space: Workspace, trials: Workspace) -> 
     path.write_text(json.dumps(asdict(data), indent=2), encoding="utf-8")
 
 
-def _row(job: Job) -> dict:
-    """What a row says of a trial before it is measured."""
+def _row(job: Job, space: Workspace) -> dict:
+    """What a row says of a trial before it is measured; ``basis``: a digest of what it and its teacher were planned
+    with, such as data, rates and code."""
     run, length = job.run, job.detector.iterations
     said = {"pair": job.pair_name, "trial": job.name, "method": run.method, "settings": json.dumps(run.settings)}
-    return said | {"iterations": length, "seed": job.seed}
+    plans = [json.loads(basis(job, space).read_text(encoding="utf-8"))["plan"]]
+    plans.append(json.loads(basis(job.of_teacher, space).read_text(encoding="utf-8")))
+    digest = hashlib.sha256(json.dumps(plans, sort_keys=True).encode()).hexdigest()[:12]
+    return said | {"iterations": length, "seed": job.seed, "basis": digest}
 
 
 def read_rows(out: Path) -> list[dict]:
@@ -147,20 +152,43 @@ def read_rows(out: Path) -> list[dict]:
     return pd.read_csv(out).to_dict("records") if out.is_file() else []
 
 
+def alike(row: dict, other: dict) -> bool:
+    """Whether two rows are of one trial."""
+    return all(row[key] == other[key] for key in SAME)
+
+
+def is_done(row: dict, rows: list[dict]) -> bool:
+    """Whether a trial is among the measured ones, on the same basis; older ones do not say on which."""
+    known = [other.get("basis") for other in rows if alike(row, other)]
+    return any(pd.isna(one) or one == row["basis"] for one in known)
+
+
 def add_row(out: Path, row: dict) -> None:
-    """Add a trial; another call may add its own at the same time."""
-    with locked(out):
-        pd.DataFrame([*read_rows(out), row]).to_csv(out, index=False)
+    """Add a trial, in place of itself on another basis; another call may add its own at the same time."""
+    with locked(out), written(out) as path:
+        kept = [other for other in read_rows(out) if not alike(row, other)]
+        pd.DataFrame([*kept, row]).to_csv(path, index=False)
 
 
 def tune(params: Params, runs: dict[str, Run], pair: str, iterations: int, jobs: int, out: Path) -> None:
-    """Train and evaluate the runs that ``out`` does not hold yet, and add them to it."""
+    """Train and evaluate the runs that ``out`` does not hold yet, and add them to it.
+
+    A call waits for another one in this folder: both share the held-out data and the teacher.
+    """
     space, whole = Workspace(HERE.work / "tune"), params.pairs[pair]
     if whole.teacher.checkpoint:
         raise SettingsError(
             f"pairs.{pair}.teacher.checkpoint: this teacher has seen the images that the trials are measured on; tune "
             "with a teacher that is trained here"
         )
+    with locked(space.root / "search"):
+        _tune(params, runs, pair, iterations, jobs, out, space)
+
+
+def _tune(
+    params: Params, runs: dict[str, Run], pair: str, iterations: int, jobs: int, out: Path, space: Workspace
+) -> None:
+    whole = params.pairs[pair]
     held_out(params, pair, HERE, space)
     cut = replace(whole, student=replace(whole.student, iterations=iterations))
     short = replace(params, pairs={pair: cut}, runs=runs)
@@ -168,11 +196,10 @@ def tune(params: Params, runs: dict[str, Run], pair: str, iterations: int, jobs:
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         pool.submit(_teach, short, pair, space).result()
     match(short, space)
-    done = {tuple(row[key] for key in SAME) for row in read_rows(out)}
-    asked = {name: _row(short.student(name)) for name in runs}
+    done, asked = read_rows(out), {name: _row(short.student(name), space) for name in runs}
     failed: dict[str, BaseException] = {}
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        names = [name for name in runs if tuple(asked[name][key] for key in SAME) not in done]
+        names = [name for name in runs if not is_done(asked[name], done)]
         futures = {pool.submit(_run, short.student(name), space): name for name in names}
         for future in as_completed(futures):
             name = futures[future]

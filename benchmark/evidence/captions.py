@@ -25,7 +25,8 @@ INTERVALS = {
     "both": (
         f"95%, several seeds: paired bootstrap over seeds and validation images ({RESAMPLES} resamples), what other "
         "trainings and other images may change. p: two-sided, of no gain, by Holm over the methods compared with one "
-        "baseline. Better: how often a training of the run is better than one of its baseline, on images drawn anew."
+        "baseline; the outcome goes by the interval of the run alone. Better: how often a training of the run is "
+        "better than one of its baseline, on images drawn anew."
     ),
 }
 CROWD_NOTES = (
@@ -69,8 +70,9 @@ CAPTIONS = {
     "curves": (
         "Gain in AP during training, a panel a run",
         "How far each run's AP is ahead of the student without a method on the same footing, at the same iteration: "
-        "mean over seeds, the band spans the lowest and the highest seed, the other runs in grey. AP is measured on a "
-        "part of the validation set here, so that the last gain differs from the table's.",
+        "mean over seeds, the band spans the lowest and the highest seed, the other runs in grey. What goes beyond "
+        "the scale in the first half is cut off. AP is measured on a part of the validation set here, so that the last "
+        "gain differs from the table's.",
     ),
 }
 SAMPLES = (

@@ -39,6 +39,7 @@ def cells(row: Mapping[str, Any]) -> dict[str, str]:
         "published": row["published"] if pd.notna(row["published"]) else "",
         "value": measured(row),
         "interval": interval(row["low"], row["high"]) if pd.notna(row["low"]) else "",
+        "bound": f"must exceed {number(row['bound'], sign=True)}" if pd.notna(row["low"]) and row["bound"] else "",
         "verdict": row["verdict"],
         "kind": kind(row["verdict"]),
     }

@@ -28,6 +28,7 @@ from benchmark.evidence.record import TEACHER, Record, ReportError, read_yaml
 from benchmark.evidence.records import FOOTING, expected_jobs
 from benchmark.evidence.stats import over_seeds, percentile_interval
 from benchmark.experiment.datasets import STRICT, Number
+from benchmark.experiment.settings import Job
 
 REPRODUCED, CONTRADICTED, UNDECIDED = "reproduced", "contradicted", "undecided"
 NOT_MEASURED, NOT_TESTABLE, ONE_SEED = "not measured yet", "not testable here", "one seed: no verdict"
@@ -98,10 +99,17 @@ def load_claims(path: Path) -> dict[str, Claim]:
     return read_yaml(path, Annotated[dict[StrictStr, Claim], MinLen(1)])
 
 
+def jobs_of(results: Path) -> dict[str, Job] | None:
+    """The trainings that an experiment asks for, by the names of their records; None where nothing says what it asks
+    for."""
+    params = results.parent / "params.yaml"
+    return {job.label: job for job in expected_jobs(params)} if params.is_file() else None
+
+
 def seeds_of(results: Path, run: str) -> list[int]:
-    """The seeds that a run has records of."""
-    paths = (results / "runs").glob(f"{run}-*.json")
-    found = [path.stem.removeprefix(f"{run}-") for path in paths]
+    """The seeds that a run has records of; others than those that its experiment asks for do not count."""
+    paths, jobs = (results / "runs").glob(f"{run}-*.json"), jobs_of(results)
+    found = [path.stem.removeprefix(f"{run}-") for path in paths if jobs is None or path.stem in jobs]
     return sorted(int(text) for text in found if text.isdecimal())
 
 
@@ -115,10 +123,12 @@ def _figures(results: Path, records: Sequence[Record], metric: str) -> tuple[np.
 
 
 def current(results: Path, keys: Sequence[str]) -> list[Record]:
-    """These records, if they are of the settings that their experiment asks for now; :class:`Missing` if one is not."""
-    params = results.parent / "params.yaml"
-    jobs = {job.label: job for job in expected_jobs(params)} if params.is_file() else {}
-    records = [Record.read(results / "runs" / f"{key}.json") for key in keys]
+    """These records, if they are of the settings that their experiment asks for now; :class:`Missing` if one is not, or
+    is not there."""
+    jobs, paths = jobs_of(results) or {}, {key: results / "runs" / f"{key}.json" for key in keys}
+    if lacking := [key for key, path in paths.items() if not path.is_file()]:
+        raise Missing(f"no record of {', '.join(lacking)}")
+    records = [Record.read(path) for path in paths.values()]
     for record in records:
         if record.key in jobs and (other := other_settings(record, jobs[record.key])):
             raise Missing(f"{record.key} was trained with {'; '.join(other)}")

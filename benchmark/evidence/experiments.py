@@ -103,7 +103,8 @@ def load_experiment(name: str, title: Title, folder: Path) -> Experiment:
             return Experiment(name, title, folder, expected, others=others)
         read = [(job, Record.read(path)) for job, path in there]
         records = frame([record for _, record in read])
-        table = with_intervals(with_bootstrap(records, aggregate(records), results), results)
+        # what is resampled counts, not what a report has once written
+        table = with_bootstrap(records, with_intervals(aggregate(records), results), results)
     except ReportError as error:
         return Experiment(name, title, folder, expected, broken=str(error))
     stale = {record.key: found for job, record in read if (found := other_settings(record, job))}

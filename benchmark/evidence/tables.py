@@ -174,14 +174,14 @@ def costs(table: pd.DataFrame) -> pd.DataFrame:
         {
             "Run": table["run"],
             "Method": [method_name(row) for row in table.to_dict("records")],
-            "extra parameters": [f"{round(count):,}" for count in table["extra_parameters"]],
+            "gain": [number(gain, sign=True) for gain in table["gain"]],
             step_time: [
                 number(ratio, 2) + ("" if pd.isna(low) else f" [{number(low, 2)}, {number(high, 2)}]")
                 for ratio, (low, high) in zip(table["step_ratio"], quartiles.to_numpy(), strict=True)
             ],
             "extra memory (MB)": [number(megabytes, 0, sign=True) for megabytes in table["extra_mb"]],
             **({"first stage (s)": before} if before else {}),
-            "gain": [number(gain, sign=True) for gain in table["gain"]],
+            "extra parameters": [f"{round(count):,}" for count in table["extra_parameters"]],
         }
     )
 
@@ -237,6 +237,17 @@ def gains_sentence(table: pd.DataFrame) -> str:
             text = "; ".join(parts)
             sentences.append(f"{pair}: {text}." if several else f"{text[0].upper()}{text[1:]}.")
     return " ".join(sentences)
+
+
+def overtaken(table: pd.DataFrame) -> str:
+    """A sentence of the pairs in which a student without a method is as good as its teacher; empty where none is."""
+    parts = []
+    for pair, rows in table.groupby("pair", sort=False):
+        teacher, plain = rows.loc[rows["role"] == TEACHER, "AP"].mean(), rows[rows["method"] == "none"]
+        best = plain.loc[plain["role"] != TEACHER, "AP"].max()
+        if best >= teacher:
+            parts.append(f"{pair}: {number(best)} AP without a method, the teacher {number(teacher)}")
+    return f"Little is left to distil where a student overtakes its teacher ({'; '.join(parts)})." if parts else ""
 
 
 def chances(kinds: Iterable[str | None]) -> str:

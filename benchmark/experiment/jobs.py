@@ -70,9 +70,11 @@ class Queue:
     def remember(self, name: str, job: dict[str, Any] | None) -> None:
         """Write down a job; None: there is none any more."""
         known = {**self.known(), name: job}
-        self.memory.write_text(
-            json.dumps({k: v for k, v in known.items() if v is not None}, indent=1) + "\n", encoding="utf-8"
-        )
+        text = json.dumps({k: v for k, v in known.items() if v is not None}, indent=1) + "\n"
+        # a kill or a full disk leaves the old file
+        partial = self.memory.with_suffix(".partial")
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(self.memory)
 
     def known(self) -> dict[str, dict[str, Any]]:
         """Jobs by stage: ``id``, ``gpus`` and, on this machine, when the process ``began``."""

@@ -80,6 +80,11 @@ def text(values: list[Any]) -> str:
     return ", ".join(dict.fromkeys(map(word, values)))
 
 
+def named(change: Mapping[str, Any]) -> str:
+    """A row of :func:`variants` in a few words: the setting with its value; of several settings the run's name."""
+    return f"{change['setting']} = {text(change['value'])}" if len(change["value"]) == 1 else change["run"]
+
+
 def ablation(records: pd.DataFrame, table: pd.DataFrame) -> Figure:
     """The gain of every change with its interval, by setting; a dashed line and a band are those of the base.
 
@@ -94,7 +99,7 @@ def ablation(records: pd.DataFrame, table: pd.DataFrame) -> Figure:
     for base, rows in found.groupby("base", sort=False):
         start = len(lines)
         lines.append((base, by_run.loc[base]))
-        lines += [(f"{row['setting']} = {text(row['value'])}", by_run.loc[row["run"]]) for _, row in rows.iterrows()]
+        lines += [(named(row), by_run.loc[row["run"]]) for _, row in rows.iterrows()]
         spans.append((start, len(lines), by_run.loc[base]))
     figure = Figure(figsize=(WIDTH, ROW * len(lines) + 0.95), layout="constrained")
     axes = figure.subplots()

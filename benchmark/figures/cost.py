@@ -175,7 +175,7 @@ def cost(costs: pd.DataFrame) -> Figure | None:
     axes = figure.subplots()
     areas, tints = marker_areas(rows["extra_mb"]), [paint(row) for _, row in rows.iterrows()]
     gains, times = rows["gain"].to_numpy(dtype=float), rows.reindex(columns=["step_ratio", *COST_SPREAD]).astype(float)
-    floor = lowest(gains)
+    floor = lowest(gains, times=1)
     far = gains < floor
     points = np.stack((times["step_ratio"], np.maximum(gains, floor)), axis=1)
     for inside, mark in ((~far, "o"), (far, "v")):

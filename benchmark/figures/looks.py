@@ -57,12 +57,14 @@ def style() -> None:
     )
 
 
-def lowest(gains: Iterable[float]) -> float:
-    """Where a scale of gains ends below: as far under zero as the best gain is above it. One large loss would leave no
-    room to tell gains apart; it stands at the edge, with its figure."""
+def lowest(gains: Iterable[float], times: float = 2) -> float:
+    """Where a scale of gains ends below: so many times as far under zero as the best gain is above it.
+
+    One large loss would leave no room to tell gains apart; it stands at the edge, with its figure.
+    """
     known = [gain for gain in gains if gain == gain]
     best = max(known, default=0.0)
-    return -best if best > 0 else min(known, default=0.0)
+    return -times * best if best > 0 else min(known, default=0.0)
 
 
 def gain_label(label: str, over: str) -> str:

@@ -98,7 +98,7 @@ def edge_mark(axes: Axes, right: bool, y: float, text: str) -> None:
 
 
 def draw_seeds(axes: Axes, lines: list, records: pd.DataFrame, metric: str, without: str | None = None) -> None:
-    """One line a run: a dot a seed and, where there are several, a tick for their mean; beyond the axes a word.
+    """One line a run: a dot a seed and, where there are several, a tick for their mean; beyond the axes words.
 
     Runs that have the figure named by ``without`` are left out.
     """
@@ -113,6 +113,9 @@ def draw_seeds(axes: Axes, lines: list, records: pd.DataFrame, metric: str, with
         # seeds a little apart, so that equal ones do not hide each other
         offsets = (np.arange(len(values)) - (len(values) - 1) / 2) * min(0.18, 0.5 / len(values))
         axes.scatter(values, y + offsets, s=32, color=paint(row), edgecolor="white", zorder=3)
+        for right, beyond in ((False, values[values < low]), (True, values[values > high])):
+            if len(beyond):
+                edge_mark(axes, right, y, ", ".join(map(number, beyond)))
         if len(values) > 1:
             axes.vlines(values.mean(), y - 0.36, y + 0.36, color=paint(row), linewidth=2.2, zorder=2)
 
@@ -253,7 +256,9 @@ def curves(curves_by_run: pd.DataFrame) -> Figure:
         for run in sorted(of_pair["run"].unique(), key=lambda run: -last[run])
     ]
     far = {run for run in last.index if what == "gain" and last[run] < lowest(last)}
-    scale = table.loc[~table["run"].isin(far), what]
+    # early on a student from nothing may be far ahead or behind, which would flatten what all end with
+    late = table["step"] >= table.groupby("run")["step"].transform("max") / 2
+    scale = table.loc[late & ~table["run"].isin(far), what]
     margin = 0.06 * max(scale.max() - scale.min(), 0.5)
     floor = (min(0, scale.min()) if what == "gain" else scale.min()) - margin
     rows = -(-len(panels) // (FEWER if any(len(run) > LONG for _, run in panels) else COLUMNS))
@@ -276,7 +281,7 @@ def curves(curves_by_run: pd.DataFrame) -> Figure:
         sns.despine(ax=axes)
     grid[0].set_ylim(floor, scale.max() + margin)
     for axes in grid:
-        axes.xaxis.set_major_locator(MaxNLocator(3, integer=True, steps=[1, 2, 5, 10], prune="lower"))
+        axes.xaxis.set_major_locator(MaxNLocator(3, integer=True, steps=[1, 1.5, 2, 2.5, 3, 5, 10], prune="lower"))
     for axes in grid[len(panels) :]:
         only_numbers(axes)
     figure.supxlabel("iteration", fontsize=11)

@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from mmengine.config import Config
 
+from benchmark.experiment.workspace import ROOT
+
 LIBRARIES = ("torch", "torchvision", "mmdet", "mmengine", "mmcv", "numpy", "pycocotools")
 
 
@@ -51,7 +53,6 @@ def machine() -> dict[str, Any]:
             if line.startswith("model name")
         ]
         cpu = f"{models[0]} x{len(models)}" if models else cpu
-    revision = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=False)
     return {
         **{name: version(name) for name in LIBRARIES},
         "python": platform.python_version(),
@@ -60,8 +61,16 @@ def machine() -> dict[str, Any]:
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "threads": torch.get_num_threads(),
         "flags": flags(),
-        "git_revision": revision.stdout.strip() or None,
+        "git_revision": revision(),
     }
+
+
+def revision() -> str | None:
+    """The commit of this repository; None where there is no git or no commit, as in an archive."""
+    command = ["git", "rev-parse", "--short=12", "HEAD"]
+    with contextlib.suppress(OSError):
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip() or None
+    return None
 
 
 def peak_memory_mb() -> float:

@@ -88,6 +88,23 @@ def test_a_record_of_other_settings_counts_for_nothing(experiments):
     assert claims.verdicts(asked, experiments)["verdict"].tolist() == [claims.NOT_MEASURED]
 
 
+def test_seeds_that_nobody_asks_for_count_for_nothing(experiments):
+    tree.write_params(experiments / "study", ["gfl"], ["plain", "inherit", "pgd"], 2)
+    asked = written(experiments, helps=claim({"better": "pgd", "worse": "inherit"}))
+    (before,) = claims.verdicts(asked, experiments).to_dict("records")
+    for run, method in (("pgd", "pgd"), ("inherit", "none")):
+        tree.write_run(experiments / "study", tree.record(run, 7, method, "head+neck", 90.0))
+        bootstrap(experiments / "study" / "results", f"{run}-7", np.full(400, 90.0))
+    (after,) = claims.verdicts(asked, experiments).to_dict("records")
+    assert after == before
+
+
+def test_without_its_teacher_a_share_of_the_gap_waits(experiments):
+    (experiments / "study" / "results" / "runs" / "teacher-gfl.json").unlink()
+    asked = written(experiments, gap=claim({"share_of_gap": "pgd", "worse": "plain"}))
+    assert claims.verdicts(asked, experiments)["verdict"].tolist() == [claims.NOT_MEASURED]
+
+
 def test_runs_of_different_lengths_are_not_compared(experiments):
     tree.write_run(experiments / "study", tree.record("pgd", 1, "pgd", "head+neck", 58.2) | {"iterations": 7})
     asked = written(experiments, helps=claim({"better": "pgd", "worse": "inherit"}))

@@ -124,13 +124,17 @@ def test_gains_are_sorted_and_share_a_scale():
     table = pd.DataFrame(
         {
             "run": ["a", "b", "teacher"],
+            "AP": [20.0, 24.0, 30.0],
+            "baseline": ["plain", "plain", None],
             "method_place": ["neck"] * 3,
             "gain": [-1.0, 3.0, None],
             "gain_low": [-2.0, None, None],
             "gain_high": [0.5, None, None],
         }
     )
-    found, zero = front.gains(table)
+    plain = pd.DataFrame({"run": ["plain"], "AP": [21.0]})
+    found, zero = front.gains(pd.concat([plain, table]))
+    assert [one["over"] for one in found] == ["plain (21.0 AP)"] * 2
     assert [one["run"] for one in found] == ["b", "a"]
     # from -2 to 3
     assert zero == pytest.approx(4 + 92 * 2 / 5)
@@ -139,7 +143,9 @@ def test_gains_are_sorted_and_share_a_scale():
 
 
 def test_a_loss_larger_than_the_best_gain_does_not_rule_the_scale():
-    table = pd.DataFrame({"run": ["a", "b", "c"], "method_place": ["neck"] * 3, "gain": [1.0, -0.5, -9.0]})
+    table = pd.DataFrame(
+        {"run": ["a", "b", "c"], "AP": 20.0, "baseline": "a", "method_place": "neck", "gain": [1.0, -0.5, -9.0]}
+    )
     found, zero = front.gains(table.assign(gain_low=table["gain"] - 0.2, gain_high=table["gain"] + 0.2))
     # from -0.7 to 1.2
     assert zero == pytest.approx(4 + 92 * 0.7 / 1.9, abs=0.01)
@@ -240,14 +246,28 @@ def test_without_costs_there_is_no_figure_of_them(root):
     assert 'id="cost"' not in page(root)
 
 
-def test_variations_are_folded_away_before_methods():
-    rows = [{"run": name} for name in "abcdefghij"]
+def test_gains_over_one_baseline_stand_together():
+    gained = {"a": ("few", 9.0), "b": ("many", 1.0), "c": ("many", 2.0), "d": ("few", 8.0), "e": ("many", -1.0)}
+    runs = [{"run": run, "baseline": base, "gain": gain} for run, (base, gain) in gained.items()]
+    plain = [{"run": name, "baseline": None, "gain": float("nan")} for name in ("few", "many")]
+    table = pd.DataFrame([*plain, *runs]).assign(AP=20.0, method_place="neck", gain_low=0.0, gain_high=0.0)
+    assert [one["run"] for one in front.gains(table)[0]] == list("cbead")
+    found, zero = front.gains(table, among=["b", "c"])
+    assert [one["run"] for one in found] == ["c", "b"]
+    # on a scale of their own
+    assert (zero, found[0]["at"]) == (4, 96)
+
+
+def test_variations_are_folded_away_before_methods(monkeypatch):
+    monkeypatch.setattr(front, "MANY", 8)
     notes = {"b": "a variation", "d": "another", "e": "a third"}
-    shown, folded = front.told(rows, notes)
-    # all methods, the best variation, and the order by gain in both parts
-    assert [row["run"] for row in shown] == list("abcfghij")
-    assert [row["run"] for row in folded] == list("de")
-    assert front.told(rows[:8], notes) == (rows[:8], [])
+    shown, folded = front.told("abcdefghij", notes)
+    # all methods, the best variation, and their order in both parts
+    assert shown == list("abcfghij")
+    assert folded == list("de")
+    assert front.told("abcdefgh", notes) == (list("abcdefgh"), [])
+    assert front.first("abcdefghij", notes) == list("acfghij")
+    assert front.first("bd", notes) == ["b", "d"], "nothing else"
 
 
 def test_a_card_says_what_a_run_is(root):

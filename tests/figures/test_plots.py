@@ -165,7 +165,7 @@ def test_a_loss_larger_than_the_best_gain_stands_at_the_edge():
     _, gains = plots.ap_by_run(records, table).axes
     assert [text.get_text() for text in gains.texts] == ["\u25c2 \u22129.0"]
     assert gains.get_xlim()[0] > -2
-    assert plots.lowest([2.0, float("nan"), -9.0]) == -2
+    assert plots.lowest([2.0, float("nan"), -9.0]) == -4
     assert plots.lowest([-1.0, -9.0]) == -9, "where nothing gains there is nothing to tell apart"
 
 

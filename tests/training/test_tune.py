@@ -70,8 +70,32 @@ def test_of_crowds_the_lines_of_the_held_out_images_are_kept(tiny_data, tmp_path
 def test_rows_of_two_calls_are_kept(tmp_path):
     out = tmp_path / "tuning.csv"
     for name in ("first", "second"):
-        tune.add_row(out, {"pair": "gfl", "trial": name})
-    assert [row["trial"] for row in tune.read_rows(out)] == ["first", "second"]
+        tune.add_row(out, row(name, "a"))
+    assert [one["trial"] for one in tune.read_rows(out)] == ["first", "second"]
+
+
+def row(name: str, basis: str, **more) -> dict:
+    said = {"pair": "gfl", "trial": name, "settings": "{}", "iterations": 2, "seed": 0, "basis": basis}
+    return said | {"AP": 1.0} | more
+
+
+def test_a_trial_on_another_basis_is_made_anew_in_its_place(tmp_path):
+    out = tmp_path / "tuning.csv"
+    older = {name: value for name, value in row("older", "").items() if name != "basis"}
+    for one in (older, row("first", "a"), row("second", "a")):
+        tune.add_row(out, one)
+    rows = tune.read_rows(out)
+    assert tune.is_done(row("first", "a"), rows)
+    assert not tune.is_done(row("first", "b"), rows)
+    assert not tune.is_done(row("third", "a"), rows)
+    assert tune.is_done(row("older", "b"), rows), "it does not say on which it was made"
+    tune.add_row(out, row("first", "b", AP=2.0))
+    found = {one["trial"]: (one["basis"], one["AP"]) for one in tune.read_rows(out)}
+    assert found == {
+        "older": (pytest.approx(float("nan"), nan_ok=True), 1.0),
+        "second": ("a", 1.0),
+        "first": ("b", 2.0),
+    }
 
 
 @pytest.mark.long
