@@ -13,6 +13,7 @@ from support import report_tree as tree
 
 from benchmark import claims as page
 from benchmark.evidence import claims
+from benchmark.evidence.experiments import Title, load_experiment
 from benchmark.evidence.intervals import bootstrap_file
 from benchmark.evidence.record import ReportError
 
@@ -97,6 +98,32 @@ def test_seeds_that_nobody_asks_for_count_for_nothing(experiments):
         bootstrap(experiments / "study" / "results", f"{run}-7", np.full(400, 90.0))
     (after,) = claims.verdicts(asked, experiments).to_dict("records")
     assert after == before
+
+
+def test_readme_has_no_gain_of_other_settings(experiments):
+    study = experiments / "study"
+    tree.write_params(study, ["gfl"], ["plain", "inherit", "pgd"], 2)
+
+    def told() -> list[str]:
+        lines = page.gains(load_experiment("study", Title("The study"), study)).splitlines()
+        return [line.split()[1] for line in lines if line.startswith("| ")][2:]
+
+    assert told() == ["pgd", "inherit", "plain"]
+    for path in (study / "results" / "runs").glob("inherit-*.json"):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"config": "another.py"}))
+    assert told() == ["pgd", "plain"], "without a baseline pgd has no gain, but its AP"
+    for path in (study / "results" / "runs").glob("*-[01].json"):
+        path.unlink()
+    assert told() == []
+
+
+def test_what_is_resampled_counts_not_what_a_report_has_written(experiments):
+    tree.write_params(experiments / "study", ["gfl"], ["plain", "inherit", "pgd"], 2)
+    table = load_experiment("study", Title("The study"), experiments / "study").table
+    wide = table.assign(gain_low=-9.0, gain_high=9.0)
+    wide.to_csv(experiments / "study" / "results" / "table.csv", index=False)
+    again = load_experiment("study", Title("The study"), experiments / "study").table
+    pd.testing.assert_frame_equal(again, table)
 
 
 def test_without_its_teacher_a_share_of_the_gap_waits(experiments):
