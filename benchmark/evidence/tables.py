@@ -63,13 +63,15 @@ def plain_name(row: Mapping[str, str]) -> str:
 
 def by_gain(table: pd.DataFrame) -> pd.DataFrame:
     """The aggregated rows pair by pair: teacher, then by length of the training, longest first, as a gain of another
-    length is nothing to compare with: runs without a gain, then gains, highest first."""
+    length is nothing to compare with: runs without a gain, then gains, highest first, those of students that inherit
+    before others, as their baselines differ."""
     pairs = {pair: k for k, pair in enumerate(dict.fromkeys(table["pair"]))}
     keys = pd.DataFrame(
         {
             "pair": table["pair"].map(pairs),
             "student": table["role"] != TEACHER,
             "iterations": -table["iterations"],
+            "alone": table["gain"].notna() & (table["inherit"] == "none"),
             "gain": -table["gain"].astype(float),
         },
         index=table.index,

@@ -81,8 +81,9 @@ def text(values: list[Any]) -> str:
 
 
 def named(change: Mapping[str, Any]) -> str:
-    """A row of :func:`variants` in a few words: the setting with its value; of several settings the run's name."""
-    return f"{change['setting']} = {text(change['value'])}" if len(change["value"]) == 1 else change["run"]
+    """A row of :func:`variants` in a few words: settings with their value; where they have several, the run's name."""
+    value = text(change["value"])
+    return change["run"] if ", " in value else f"{change['setting']} = {value}"
 
 
 def ablation(records: pd.DataFrame, table: pd.DataFrame) -> Figure:

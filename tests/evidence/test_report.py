@@ -134,15 +134,16 @@ def test_the_headline_names_pgd_and_its_gain():
 
 def test_tables_are_sorted_by_gain():
     rows = [
-        ("b", "short", "student", 9.0, 10),
-        ("b", "x", "student", 1.0, 20),
-        ("a", "y", "student", None, 20),
-        ("b", "z", "student", 2.0, 20),
-        ("b", "plain", "student", None, 20),
-        ("b", "large", "teacher", None, 15),
+        ("b", "short", "student", "neck", 9.0, 10),
+        ("b", "alone", "student", "none", 9.0, 20),
+        ("b", "x", "student", "neck", 1.0, 20),
+        ("a", "y", "student", "neck", None, 20),
+        ("b", "z", "student", "neck", 2.0, 20),
+        ("b", "plain", "student", "none", None, 20),
+        ("b", "large", "teacher", "none", None, 15),
     ]
-    table = pd.DataFrame(rows, columns=["pair", "run", "role", "gain", "iterations"])
-    assert tables.by_gain(table)["run"].tolist() == ["large", "plain", "z", "x", "short", "y"]
+    table = pd.DataFrame(rows, columns=["pair", "run", "role", "inherit", "gain", "iterations"])
+    assert tables.by_gain(table)["run"].tolist() == ["large", "plain", "z", "x", "alone", "short", "y"]
 
 
 @pytest.mark.parametrize(
