@@ -123,7 +123,7 @@ def page(
     return template("report.html").render(
         title=title,
         index=link(index, own) if index.is_file() else None,
-        folder=folder.relative_to(root).as_posix() if folder.is_relative_to(root) else str(folder),
+        folder=folder.relative_to(root).as_posix() if folder.is_relative_to(root) else ".",
         readme=link(readme, own) if folder != root and (readme := folder / "README.md").is_file() else None,
         run_notes=run_notes(params),
         run_words=words(table),
