@@ -242,14 +242,15 @@ def gains_sentence(table: pd.DataFrame) -> str:
 
 
 def overtaken(table: pd.DataFrame) -> str:
-    """A sentence of the pairs in which a student without a method is as good as its teacher; empty where none is."""
+    """A sentence of the pairs in which a student without a method is as good as its teacher, in which gains say nothing
+    of what a better one would teach; empty where none is."""
     parts = []
     for pair, rows in table.groupby("pair", sort=False):
         teacher, plain = rows.loc[rows["role"] == TEACHER, "AP"].mean(), rows[rows["method"] == "none"]
         best = plain.loc[plain["role"] != TEACHER, "AP"].max()
         if best >= teacher:
-            parts.append(f"{pair}: {number(best)} AP without a method, the teacher {number(teacher)}")
-    return f"Little is left to distil where a student overtakes its teacher ({'; '.join(parts)})." if parts else ""
+            parts.append(f"{pair}: {number(best)} AP, {number(teacher)}")
+    return f"Students without a method overtake their teacher ({'; '.join(parts)})." if parts else ""
 
 
 def chances(kinds: Iterable[str | None]) -> str:
