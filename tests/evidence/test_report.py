@@ -146,6 +146,20 @@ def test_tables_are_sorted_by_gain():
     assert tables.by_gain(table)["run"].tolist() == ["large", "plain", "z", "x", "alone", "short", "y"]
 
 
+def test_a_student_that_overtakes_its_teacher_is_told():
+    rows = [
+        ("a", "teacher", "none", 30.0),
+        ("a", "student", "none", 29.0),
+        ("a", "student", "pgd", 31.0),
+        ("b", "teacher", "none", 20.0),
+        ("b", "student", "none", 20.04),
+        ("b", "student", "none", 18.0),
+    ]
+    table = pd.DataFrame(rows, columns=["pair", "role", "method", "AP"])
+    assert tables.overtaken(table) == "Students without a method overtake their teacher (b: 20.0 AP, 20.0)."
+    assert tables.overtaken(table[table["pair"] == "a"]) == ""
+
+
 @pytest.mark.parametrize(
     ("low", "high", "interval", "word"),
     [
