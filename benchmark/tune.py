@@ -17,9 +17,11 @@ if __name__ == "__main__":
 
     answer_early("tune")
 
+import fcntl
 import hashlib
 import json
 import os
+import sys
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, replace
 from multiprocessing import get_context
@@ -181,7 +183,13 @@ def tune(params: Params, runs: dict[str, Run], pair: str, iterations: int, jobs:
             f"pairs.{pair}.teacher.checkpoint: this teacher has seen the images that the trials are measured on; tune "
             "with a teacher that is trained here"
         )
-    with locked(space.root / "search"):
+    space.root.mkdir(parents=True, exist_ok=True)
+    with (space.root / "search.lock").open("w", encoding="utf-8") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print("another search runs in this folder; this one begins when it has ended", file=sys.stderr)
+            fcntl.flock(lock, fcntl.LOCK_EX)
         _tune(params, runs, pair, iterations, jobs, out, space)
 
 
