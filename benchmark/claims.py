@@ -97,7 +97,7 @@ def gains(one: Experiment) -> str:
     """
     if one.whole is None:
         return ""
-    stale = {run for run, key in zip(one.records["run"], one.records["key"], strict=True) if key in one.stale}
+    stale = one.records.loc[one.records["key"].isin(one.stale), "run"]
     known = one.whole[~(one.whole["run"].isin(stale) | one.whole["baseline"].isin(stale))]
     students = known[known["role"] != TEACHER].drop_duplicates(["pair", "method", "inherit"])
     if students.empty:

@@ -14,6 +14,7 @@ if __name__ == "__main__":
 
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -69,10 +70,10 @@ def distilled(table: pd.DataFrame) -> pd.DataFrame:
 def by_baseline(table: pd.DataFrame) -> pd.DataFrame:
     """The runs that have a gain: those over one baseline together, the highest first, as gains over others are nothing
     to compare with; the baseline of most runs first."""
-    rows = distilled(table)
-    count, first = rows["baseline"].value_counts(), {name: k for k, name in enumerate(rows["baseline"].unique())}
-    keys = [rows["baseline"].map(-count), rows["baseline"].map(first), -rows["gain"].astype(float)]
-    return rows.loc[pd.concat(keys, axis=1, keys=range(3)).sort_values([0, 1, 2], kind="stable").index]
+    rows = distilled(table).sort_values("gain", ascending=False, kind="stable")
+    # baselines in the table's order
+    groups = [rows[rows["baseline"] == name] for name in distilled(table)["baseline"].unique()]
+    return pd.concat(sorted(groups, key=len, reverse=True)) if groups else rows
 
 
 def gains(table: pd.DataFrame, among: Collection[str] | None = None) -> tuple[list[dict[str, Any]], float]:
@@ -125,15 +126,15 @@ def unresolved(row: Mapping[str, Any]) -> bool:
     return bool(pd.isna(row["gain_low"])) or holds_zero(row)
 
 
-def note(table: pd.DataFrame) -> str:
-    """What the gains of a card rest on."""
+def note(table: pd.DataFrame, drawn: Iterable[dict[str, Any]]) -> str:
+    """What the gains of a card, ``drawn`` as :func:`gains` has them, rest on."""
     rows = distilled(table)
     kinds = [text for name, text in BASES.items() if (rows["interval"] == name).any()]
     if rows["interval"].isna().any():
         kinds.append("Without an interval: one seed, and no resampled images are kept.")
     pale = "Pale: not resolvable with these seeds and images." if any(map(unresolved, rows.to_dict("records"))) else ""
     what = "Gain in AP over the student without a method on the same footing; the line is no gain."
-    beyond = "◂: a loss beyond the scale." if (rows["gain"] < lowest(rows["gain"])).any() else ""
+    beyond = "◂: a loss beyond the scale." if any(row["at"] is None for row in drawn) else ""
     return " ".join(filter(None, [what, *kinds, pale, beyond, overtaken(table)]))
 
 
@@ -218,6 +219,8 @@ def card(one: Experiment, page: Path) -> dict[str, Any]:
     """An experiment as the page shows it."""
     runs = [] if one.table is None else by_baseline(one.whole)["run"].tolist()
     notes = run_notes(one.folder / "params.yaml") if runs else {}
+    # at the top of the page, in the card, and folded away in it: each on a scale of its own
+    parts = [gains(one.whole, part) if part else None for part in (first(runs, notes), *told(runs, notes))]
     regions: Sequence[str] = ()
     if not runs and one.key_regions:
         regions = shares_sentence(region_figures.load(one.key_regions)[0]).replace("**", "").split("\n\n")
@@ -228,10 +231,9 @@ def card(one: Experiment, page: Path) -> dict[str, Any]:
         "state": state(one),
         "warning": warning(one),
         "count": len(runs),
-        # at the top of the page, in the card, and folded away in it: each on a scale of its own
-        "gains": [gains(one.whole, part) if part else None for part in (first(runs, notes), *told(runs, notes))],
+        "gains": parts,
         "run_notes": notes,
-        "note": note(one.whole) if runs else "",
+        "note": note(one.whole, chain.from_iterable(rows for rows, _ in filter(None, parts))) if runs else "",
         "elsewhere": elsewhere(one),
         "regions": regions,
         "made": "" if one.records is None else made(one.records),

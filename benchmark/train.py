@@ -32,7 +32,6 @@ from mmengine.runner import Runner
 from benchmark.data.faults import DataError, room_to_load
 from benchmark.experiment.cli import command_parser, run_cli
 from benchmark.experiment.config import DatasetInfo, training_config, training_digest
-from benchmark.experiment.digest import BESIDE_TRAINING, closure
 from benchmark.experiment.pretrained import local_weights
 from benchmark.experiment.quiet import quiet
 from benchmark.experiment.settings import Job, Params, SettingsError, load
@@ -49,6 +48,8 @@ from benchmark.training.usage import effective_rate, machine, peak_memory_mb, ra
 from pgd.checkpoint import CheckpointError, InheritReport, export
 from pgd.methods.base import Method, MethodError
 
+#: what stores a teacher's features, besides what a training goes through
+STORING = ("benchmark.training.draws", "benchmark.training.stored")
 #: of the trainings of this process
 NUMBERS = itertools.count()
 
@@ -115,9 +116,9 @@ def features_of(job: Job, cfg: Config, space: Workspace) -> str | None:
     # what the teacher's own training goes through, not what the method adds: students of all methods share the features
     own = json.loads(basis(job.of_teacher, space).read_text(encoding="utf-8"))["code"]
     code = {name: digest for name, digest in own.items() if not name.startswith("benchmark.")}
-    # and what stores them
-    code |= closure({"benchmark.training.stored"}, BESIDE_TRAINING)
     plan = known["plan"]
+    # and what stores them
+    code |= {name: plan["code"][name] for name in STORING}
     depends = {"teacher": known["teacher"], "data": plan["data"], "libraries": plan["libraries"], "code": code}
     # others are stored beside them: students of one pair may differ in their batches, and be trained at once
     kind = json.dumps([job.options, torch.get_num_threads()], sort_keys=True)

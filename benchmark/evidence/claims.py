@@ -12,7 +12,7 @@ The verdict follows from the interval alone (docs/protocol.md): **reproduced** w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -106,9 +106,10 @@ def jobs_of(results: Path) -> dict[str, Job] | None:
     return {job.label: job for job in expected_jobs(params)} if params.is_file() else None
 
 
-def seeds_of(results: Path, run: str) -> list[int]:
-    """The seeds that a run has records of; others than those that its experiment asks for do not count."""
-    paths, jobs = (results / "runs").glob(f"{run}-*.json"), jobs_of(results)
+def seeds_of(results: Path, run: str, jobs: Mapping[str, Job] | None) -> list[int]:
+    """The seeds that a run has records of; others than those of ``jobs``, where it is known what is asked for, do not
+    count."""
+    paths = (results / "runs").glob(f"{run}-*.json")
     found = [path.stem.removeprefix(f"{run}-") for path in paths if jobs is None or path.stem in jobs]
     return sorted(int(text) for text in found if text.isdecimal())
 
@@ -122,25 +123,26 @@ def _figures(results: Path, records: Sequence[Record], metric: str) -> tuple[np.
     return values, resampled
 
 
-def current(results: Path, keys: Sequence[str]) -> list[Record]:
-    """These records, if they are of the settings that their experiment asks for now; :class:`Missing` if one is not, or
-    is not there."""
-    jobs, paths = jobs_of(results) or {}, {key: results / "runs" / f"{key}.json" for key in keys}
+def current(results: Path, keys: Sequence[str], jobs: Mapping[str, Job] | None) -> list[Record]:
+    """These records, if they are of the settings that ``jobs`` ask for now; :class:`Missing` if one is not, or is not
+    there."""
+    paths = {key: results / "runs" / f"{key}.json" for key in keys}
     if lacking := [key for key, path in paths.items() if not path.is_file()]:
         raise Missing(f"no record of {', '.join(lacking)}")
     records = [Record.read(path) for path in paths.values()]
     for record in records:
-        if record.key in jobs and (other := other_settings(record, jobs[record.key])):
+        if jobs is not None and record.key in jobs and (other := other_settings(record, jobs[record.key])):
             raise Missing(f"{record.key} was trained with {'; '.join(other)}")
     return records
 
 
 def _shared_seeds(results: Path, *runs: str) -> list[list[Record]]:
     """The records of these runs with the seeds that all of them have, once they are known to be comparable."""
-    seeds = [seeds_of(results, run) for run in runs]
+    jobs = jobs_of(results)
+    seeds = [seeds_of(results, run, jobs) for run in runs]
     if lacking := [run for run, own in zip(runs, seeds, strict=True) if not own]:
         raise Missing(f"no record of {', '.join(lacking)}")
-    records = current(results, [f"{run}-{seed}" for run, own in zip(runs, seeds, strict=True) for seed in own])
+    records = current(results, [f"{run}-{seed}" for run, own in zip(runs, seeds, strict=True) for seed in own], jobs)
     first, *others = records
     for other in others:
         if wrong := [name for name in SHARED if getattr(first, name) != getattr(other, name)]:
@@ -170,7 +172,7 @@ def share_of_gap(results: Path, run: str, student: str) -> tuple[float, np.ndarr
     """
     records = _shared_seeds(results, run, student)
     key = f"{TEACHER}-{records[0][0].pair}"
-    (teacher,) = current(results, [key])
+    (teacher,) = current(results, [key], jobs_of(results))
     top, top_b = teacher.accuracy["AP"], load_bootstrap(results, [key], "AP")
     if top_b is None:
         raise Missing(f"{results}/bootstrap lacks {key}")
