@@ -249,7 +249,7 @@ def overtaken(table: pd.DataFrame) -> str:
         teacher, plain = rows.loc[rows["role"] == TEACHER, "AP"].mean(), rows[rows["method"] == "none"]
         best = plain.loc[plain["role"] != TEACHER, "AP"].max()
         if best >= teacher:
-            parts.append(f"{pair}: {number(best)} AP, {number(teacher)}")
+            parts.append(f"{pair}: {number(best)} AP, teacher {number(teacher)}")
     return f"Students without a method overtake their teacher ({'; '.join(parts)})." if parts else ""
 
 

@@ -156,7 +156,7 @@ def test_a_student_that_overtakes_its_teacher_is_told():
         ("b", "student", "none", 18.0),
     ]
     table = pd.DataFrame(rows, columns=["pair", "role", "method", "AP"])
-    assert tables.overtaken(table) == "Students without a method overtake their teacher (b: 20.0 AP, 20.0)."
+    assert tables.overtaken(table) == "Students without a method overtake their teacher (b: 20.0 AP, teacher 20.0)."
     assert tables.overtaken(table[table["pair"] == "a"]) == ""
 
 
