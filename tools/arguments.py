@@ -48,6 +48,11 @@ def _fuzz_metrics(parser: ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the draws (default: %(default)s)")
 
 
+def _nanodet(parser: ArgumentParser) -> None:
+    parser.add_argument("--root", type=Path, required=True, metavar="DIR", help="folder of the weights")
+    parser.add_argument("--mirror", metavar="URL", help="the same files from another place than github.com")
+
+
 #: by the name of the module below ``tools``
 COMMANDS = {
     "speed": Command(_speed),
@@ -55,4 +60,5 @@ COMMANDS = {
     "speed_maps": Command(_speed_maps),
     "speed_crowdhuman": Command(_speed_crowdhuman),
     "fuzz_metrics": Command(_fuzz_metrics),
+    "nanodet": Command(_nanodet),
 }

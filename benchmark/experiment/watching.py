@@ -33,7 +33,7 @@ def check_watch(params: Params) -> None:
     """
     for name in params.watch:
         if importlib.util.find_spec(name) is None:
-            raise SettingsError(f"watch: {name} is not installed; `pip install '.[watch]'`, or delete it here")
+            raise SettingsError(f"watch: {name} is not installed; `pip install {name}`, or delete it here")
 
 
 def watch(cfg: Config, params: Params, job: Job, space: Workspace) -> None:

