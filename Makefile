@@ -65,4 +65,4 @@ lock: ## resolve requirements.lock anew (needs uv)
 		pyproject.toml -o requirements.lock
 
 pipelines: ## give every experiment the pipeline of experiments/pipeline.yaml
-	for file in experiments/*/dvc.yaml; do rm -f $$file && cp experiments/pipeline.yaml $$file; done
+	for folder in $(dir $(wildcard experiments/*/params.yaml)); do cp experiments/pipeline.yaml $${folder}dvc.yaml; done

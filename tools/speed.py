@@ -106,15 +106,17 @@ def measure(data: DatasetInfo, extent: Extent, keep: Callable[[dict], None] = la
 def main() -> None:
     args = command_parser("speed", "tools").parse_args()
     extent = QUICK if args.quick else replace(FULL, turns=args.turns)
-    args.out.mkdir(parents=True, exist_ok=True)
+    # what is committed is measured with all turns
+    out = args.out or Path("work/speed" if args.quick else "results")
+    out.mkdir(parents=True, exist_ok=True)
 
     def keep(content: dict[str, Any]) -> None:
-        (args.out / "speed.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        (out / "speed.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
     # other processes may stand elsewhere
     content = measure(DatasetInfo.load("minicoco").placed(Path.cwd()), extent, keep)
-    draw(content).savefig(args.out / "speed.png", dpi=110)
-    (args.out / "speed.md").write_text(markdown(content), encoding="utf-8")
+    draw(content).savefig(out / "speed.png", dpi=110)
+    (out / "speed.md").write_text(markdown(content), encoding="utf-8")
     print(printed(content["targets"]))
     if told := not_idle(content["machine"]):
         print(told, file=sys.stderr)

@@ -14,8 +14,7 @@ from benchmark.experiment.soundness import check_models
 from benchmark.experiment.workspace import ROOT, Workspace
 from benchmark.smoke import PROFILE, SmokeError, check, expected_files, left_out
 
-OTHERS = ("smoke", "study", "rivals", "deviations", "regions", "teachers", "crowd", "real", "paper")
-FILES = {"root": ROOT} | {name: PROFILE.root.parent / name for name in OTHERS}
+FILES = {"root": ROOT} | {path.parent.name: path.parent for path in sorted(ROOT.glob("experiments/*/params.yaml"))}
 
 
 STAGES = ["closures", "check", "look", "prepare", "plan", "teacher", "evaluate_teacher", "match", "distill", "evaluate"]
