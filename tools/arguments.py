@@ -19,9 +19,7 @@ def _speed(parser: ArgumentParser) -> None:
     parser.add_argument("--quick", action="store_true", help="three turns, GFL alone, a minute or two")
     turns = number(2, 1000, int)
     parser.add_argument("--turns", type=turns, default=20, help="of the steps that matter most (default: %(default)s)")
-    parser.add_argument(
-        "--out", type=Path, help="folder of the results (results; with --quick work/speed)"
-    )
+    parser.add_argument("--out", type=Path, help="folder of the results (results; with --quick work/speed)")
 
 
 def _gpu_speed(parser: ArgumentParser) -> None:
