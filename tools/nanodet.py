@@ -3,7 +3,7 @@
 Their authors' weights (github.com/RangiLyu/nanodet, Apache-2.0) are public as files for ncnn in two other repositories:
 NanoDet-Plus-m in nihui/ncnn-webassembly-nanodet, NanoDet-m and NanoDet-m 0.5x in DefTruth/lite.ai.toolkit. Both are
 fetched from one commit, compared with their SHA-256 and written as ``DIR/<config>.pth`` for the configs of
-benchmark/configs/nanodet (12 MB in all); what is there already is left alone. ``experiments/coco-regions`` needs them.
+benchmark/configs/nanodet (11 MB in all); what is there already is left alone. ``experiments/coco-regions`` needs them.
 """
 
 from __future__ import annotations
@@ -18,21 +18,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from mmdet.datasets import CocoDataset
-from mmdet.registry import MODELS
+from mmdet.registry import DATASETS
 from mmengine.config import Config
-from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 
 from benchmark.data.download import Remote, fetch
 from benchmark.data.faults import DataError
 from benchmark.experiment.cli import command_parser, run_cli
+from benchmark.experiment.contexts import untrained
 from benchmark.experiment.workspace import ROOT
-from pgd.checkpoint import atomic_save
+from benchmark.fetch import GITHUB
+from pgd.checkpoint import export
 from tools.ncnn import CONVOLUTIONS, Convolution, in_order_of_need, read_convolutions, read_graph
 
 CONFIGS = ROOT / "benchmark" / "configs" / "nanodet"
-GITHUB = "https://github.com"
 NIHUI = "nihui/ncnn-webassembly-nanodet/raw/ac68cf74d4d81f70160bb9e9020c8be1fd78502a/assets/coco.torchscript.ncnn"
 LITE = "DefTruth/lite.ai.toolkit/raw/bfbf6a54bdf2dbd5add64b398df763afa2837b4b/examples/hub/ncnn/cv"
 #: by config: where its two files are, and their sizes in bytes and SHA-256
@@ -123,23 +122,25 @@ def weights_of(detector: nn.Module, found: list[Convolution]) -> dict[str, Tenso
 
 
 def convert(name: str, graph: Path, weights: Path, target: Path) -> None:
-    """Write a checkpoint for the config of this name from files for ncnn."""
+    """Write a checkpoint for the config of this name from files for ncnn.
+
+    Raises:
+        DataError: they are no such files, or those of another detector.
+    """
+    detector = untrained(Config.fromfile(CONFIGS / f"{name}.py").model)
     try:
         layers = read_graph(graph.read_text(encoding="utf-8"))
         by_output = read_convolutions(layers, weights.read_bytes())
         found = [by_output[layer.outputs[0]] for layer in in_order_of_need(layers) if layer.kind in CONVOLUTIONS]
-        detector = MODELS.build(Config.fromfile(CONFIGS / f"{name}.py").model)
-        state = weights_of(detector, found)
+        detector.load_state_dict(weights_of(detector, found))
     except DataError as error:
         raise DataError(f"{graph}, {weights}: {error}") from None
-    classes = list(CocoDataset.METAINFO["classes"])
-    atomic_save({"state_dict": state, "meta": {"dataset_meta": {"classes": classes}}}, target)
+    export(detector, target, DATASETS.get("CocoDataset").METAINFO["classes"])
 
 
 def main() -> None:
     args = command_parser("nanodet", "tools").parse_args()
     root = args.root.expanduser()
-    init_default_scope("mmdet")
     for name in FILES:
         target = root / f"{name}.pth"
         if target.is_file():

@@ -59,12 +59,14 @@ def read_graph(text: str) -> list[Layer]:
     layers = []
     for line in lines[2:]:
         kind, _, made, *rest = line.split()
-        ends = int(made), int(made) + int(rest[0])
-        names, settings = rest[1 : 1 + ends[1]], dict(part.split("=", 1) for part in rest[1 + ends[1] :])
-        layer = Layer(kind, tuple(names[: ends[0]]), tuple(names[ends[0] :]), {int(k): v for k, v in settings.items()})
         if kind not in PLAIN and kind not in WEIGHED:
             raise DataError(f"{kind}: a layer that is not known here")
-        layers.append(layer)
+        ends = int(made), int(made) + int(rest[0])
+        names, settings = rest[1 : 1 + ends[1]], {}
+        for part in rest[1 + ends[1] :]:
+            key, value = part.split("=", 1)
+            settings[int(key)] = value
+        layers.append(Layer(kind, tuple(names[: ends[0]]), tuple(names[ends[0] :]), settings))
     return layers
 
 

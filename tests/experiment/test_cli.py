@@ -87,6 +87,14 @@ def test_overview():
     assert not heavy
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", DOORS["tools"])
+def test_a_tool_starts_by_itself(name):
+    """Tests import what serves mmcv's operators first; mmdet's modules need it in a process of a tool's own, too."""
+    done = subprocess.run([sys.executable, "-c", f"import tools.{name}"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize("package", ["benchmark", "tools"])
 def test_every_command_is_listed(package):
     """A module that calls ``answer_early`` does so under its own name, and is in the table."""
